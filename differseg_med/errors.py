@@ -1,0 +1,52 @@
+"""The one error that users see: what is wrong with which case and file, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CaseError(Exception):
+    """A problem with one case or table that its owner can act on.
+
+    It stops that case only: the other cases of a run go on. Only the file's name and its folder enter the message.
+
+    Args:
+        problem: what is wrong, in a clinician's words.
+        case: case id from the cohort table.
+        file: the file or folder concerned.
+        expected: what was expected.
+        found: what came instead.
+        remedy: what the user can do.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        case: str | None = None,
+        file: str | Path | None = None,
+        expected: object = None,
+        found: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.case, self.file = problem, case, None if file is None else Path(file)
+        self.expected, self.found, self.remedy = expected, found, remedy
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        where = [f"case {self.case}"] if self.case else []
+        if self.file is not None:
+            where.append(f"file {'/'.join(self.file.parts[-2:])}")
+        detail = [f"expected {self.expected}"] if self.expected is not None else []
+        if self.found is not None:
+            detail.append(f"found {self.found}")
+        text = f"{', '.join(where)}: {self.problem}" if where else self.problem
+        if detail:
+            text += f" ({', '.join(detail)})"
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+    def for_case(self, case: str) -> CaseError:
+        """The same error, told of ``case`` unless it already names one."""
+        if self.case is None:
+            self.case = case
+        return self

