@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class StructureLoss(nn.Module):
@@ -19,9 +19,9 @@ class StructureLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compare logits with a target in [0, 1], both ``(B, C, H, W)``; returns a scalar."""
-        weight = 1 + 5 * (F.avg_pool2d(target, 31, stride=1, padding=15) - target).abs()
+        weight = 1 + 5 * (functional.avg_pool2d(target, 31, stride=1, padding=15) - target).abs()
         total = weight.sum(dim=(2, 3))
-        bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
         bce = (weight * bce).sum(dim=(2, 3)) / total
         p = logits.sigmoid()
         overlap = (weight * p * target).sum(dim=(2, 3))

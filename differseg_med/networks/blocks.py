@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def conv_bn(
@@ -32,7 +32,9 @@ def conv_bn(
     return nn.Sequential(*layers)
 
 
-def _linear_conv(in_channels: int, out_channels: int, kernel: int | tuple[int, int], dilation: int = 1) -> nn.Sequential:
+def _linear_conv(
+    in_channels: int, out_channels: int, kernel: int | tuple[int, int], dilation: int = 1
+) -> nn.Sequential:
     """Convolution without bias + batch norm, no activation: the only unit inside an RFB."""
     return conv_bn(in_channels, out_channels, kernel, dilation=dilation, bias=False, relu=False)
 
@@ -67,7 +69,7 @@ class ReceptiveFieldBlock(nn.Module):
         outputs = [b0]
         for branch, entry in zip(self.branches, (b1, b2, b3)):
             outputs.append(branch(entry))
-        return F.relu(self.merge(torch.cat(outputs, dim=1)) + shortcut)
+        return functional.relu(self.merge(torch.cat(outputs, dim=1)) + shortcut)
 
 
 class SegmentationHead(nn.Module):
@@ -84,4 +86,4 @@ class SegmentationHead(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Turn ``(B, C, h, w)`` into logits ``(B, 1, H, W)`` at ``size = (H, W)``, bilinear with aligned corners."""
-        return F.interpolate(self.layers(x), size=size, mode="bilinear", align_corners=True)
+        return functional.interpolate(self.layers(x), size=size, mode="bilinear", align_corners=True)

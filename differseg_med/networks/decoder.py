@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from differseg_med.networks.blocks import conv_bn
 
@@ -84,7 +85,7 @@ class _UpsamplingPaths(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> list[Tensor]:
         up = self.up(x)
         if up.shape[2] != size[0] or up.shape[3] != size[1]:
-            up = F.interpolate(up, size=size, mode="bilinear", align_corners=False)
+            up = functional.interpolate(up, size=size, mode="bilinear", align_corners=False)
         parts = up.split(self.out_channels, dim=1)
         outputs = []
         for transform, part in zip(self.transform, parts):
@@ -153,9 +154,7 @@ class FrequencyGuidedDecoder(nn.Module):
             raise ValueError(f"every level's channels must be a multiple of 8, got {wrong} in {list(channels)}")
         self.decompose = nn.ModuleList(FrequencyDecomposer(c) for c in channels)
         self.attend = nn.ModuleList(ScaleAttention(c) for c in channels)
-        self.upsample = nn.ModuleList(
-            FrequencyUpsampler(coarse, fine) for coarse, fine in zip(channels[:-1], channels[1:])
-        )
+        self.upsample = nn.ModuleList(FrequencyUpsampler(coarse, fine) for coarse, fine in pairwise(channels))
         self.balance = FrequencyBalancer(channels[-1])
 
     def forward(self, features: list[Tensor]) -> Tensor:

@@ -129,7 +129,9 @@ def _four_stride_indices(name: str) -> tuple[int, ...]:
 def _add_adapters(encoder: nn.Module, name: str, hidden_dim: int) -> None:
     blocks = getattr(getattr(encoder, "model", None), "blocks", None)
     if blocks is None or not hasattr(blocks[0], "attn"):
-        raise ValueError(f"adapter_dim is for transformer encoders such as sam2_hiera_tiny; {name!r} has no such blocks")
+        raise ValueError(
+            f"adapter_dim is for transformer encoders such as sam2_hiera_tiny; {name!r} has no such blocks"
+        )
     for i, block in enumerate(blocks):
         blocks[i] = Adapter(block, hidden_dim)
 
@@ -143,4 +145,3 @@ def check_input_size(height: int, width: int) -> None:
     if height % 32 or width % 32:
         target = tuple(32 * -(-s // 32) for s in (height, width))
         raise ValueError(f"height and width must be multiples of 32, got ({height}, {width}); pad to {target}")
-

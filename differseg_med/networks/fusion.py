@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from differseg_med.networks.blocks import conv_bn
 
@@ -66,9 +66,9 @@ class DifferentialPerceptionFusion(nn.Module):
         weighted = weights.unsqueeze(2)
         differences = []
         for kernel in self.kernels:
-            d = F.conv2d(projected, kernel.expand(m * c, 1, 3, 3), padding=1, groups=m * c)
+            d = functional.conv2d(projected, kernel.expand(m * c, 1, 3, 3), padding=1, groups=m * c)
             differences.append((weighted * d.view(b, m, c, h, w)).sum(dim=1))
         united = self.unite(torch.cat(differences, dim=1))
-        smooth = F.avg_pool2d(projected, 3, stride=1, padding=1).view(b, m, c, h, w)
-        low = (F.avg_pool2d(weights, 3, stride=1, padding=1).unsqueeze(2) * smooth).sum(dim=1)
+        smooth = functional.avg_pool2d(projected, 3, stride=1, padding=1).view(b, m, c, h, w)
+        low = (functional.avg_pool2d(weights, 3, stride=1, padding=1).unsqueeze(2) * smooth).sum(dim=1)
         return self.integrate(torch.cat((united, low), dim=1)) + streams.sum(dim=1)
