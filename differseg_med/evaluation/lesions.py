@@ -1,0 +1,107 @@
+"""Scores that count lesions instead of voxels: which were found, which were invented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+BoolArray = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MatchRule:
+    """When a reference lesion counts as detected by the predicted lesions that touch it, taken together.
+
+    Args:
+        kind: ``any``: at least one common voxel; ``dice`` or ``iou``: at least ``threshold``.
+        threshold: between 0 and 1; ignored by ``any``.
+
+    Raises:
+        ValueError: for another kind, or a threshold outside 0 to 1.
+    """
+
+    kind: Literal["any", "dice", "iou"] = "dice"
+    threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("any", "dice", "iou"):
+            raise ValueError(f"the match rule must be one of any, dice, iou, got {self.kind!r}")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"the threshold of the match rule must be between 0 and 1, got {self.threshold}")
+
+    def __str__(self) -> str:
+        if self.kind == "any":
+            return "a reference lesion is detected if one voxel of it is predicted"
+        name = {"dice": "Dice", "iou": "IoU"}[self.kind]
+        return (
+            f"a reference lesion is detected if its {name} with the predictions that touch it is >= {self.threshold:g}"
+        )
+
+    def detected(self, dice: NDArray[np.float64]) -> BoolArray:
+        """Which lesions are detected, from their Dice; IoU = Dice / (2 - Dice)."""
+        score = dice if self.kind == "dice" else dice / (2 - dice)
+        result: BoolArray = (dice > 0) & ((self.kind == "any") | (score >= self.threshold))
+        return result
+
+
+def lesion_counts(prediction: BoolArray, reference: BoolArray, rule: MatchRule) -> dict[str, float]:
+    """Lesion-wise scores of two masks of which at least one may have foreground.
+
+    Lesions are 26-connected components (2-D: 8-connected). A predicted lesion is true if it touches a detected
+    reference lesion, else false. One large prediction over several lesions is not counted as one per lesion: it gives
+    each of them a small Dice, and the match rule decides.
+
+    Args:
+        prediction: ``(H, W[, D])``.
+        reference: same shape.
+        rule: when a reference lesion is detected.
+
+    Returns:
+        ``lesion_precision``, ``lesion_recall``, ``lesion_f1``, ``lesion_dice`` (as BraTS 2023, without dilation: the
+        sum of the lesions' Dice, 0 for a missed one, over reference plus false lesions), and the counts
+        ``reference_lesions``, ``predicted_lesions``, ``missed_lesions``, ``false_lesions``. A ratio of nothing to
+        nothing is 1 if both masks are empty, else 0.
+    """
+    overlap = _overlaps(prediction, reference)  # (reference lesions + 1, predicted lesions + 1), in voxels
+    common = overlap[1:, 1:]
+    touching = common > 0
+    sizes, pooled = overlap[1:].sum(axis=1), touching @ overlap[:, 1:].sum(axis=0)
+    dice = np.divide(2 * common.sum(axis=1), sizes + pooled, out=np.zeros(len(sizes)), where=sizes + pooled > 0)
+    detected = rule.detected(dice)
+    true = int(touching[detected].any(axis=0).sum())
+    lesions, predicted = touching.shape
+    false = predicted - true
+    perfect = 1.0 if lesions == predicted == 0 else 0.0
+    recall = float(detected.mean()) if lesions else perfect
+    precision = true / predicted if predicted else perfect
+    return {
+        "lesion_precision": precision,
+        "lesion_recall": recall,
+        "lesion_f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        "lesion_dice": float(dice.sum()) / (lesions + false) if lesions + false else perfect,
+        "reference_lesions": lesions,
+        "predicted_lesions": predicted,
+        "missed_lesions": lesions - int(detected.sum()),
+        "false_lesions": false,
+    }
+
+
+def _overlaps(prediction: BoolArray, reference: BoolArray) -> Counts:
+    """Voxels that each reference lesion (row) shares with each predicted one (column); row and column 0: background."""
+    found: list[NDArray[Any]] = []
+    numbers = []
+    either = prediction | reference
+    for mask in (reference, prediction):
+        labels, number = ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=np.int32)
+        found.append(labels[either])  # the full-size labels can go before the second ones are made
+        numbers.append(number + 1)
+        del labels
+    pairs, counts = np.unique(found[0].astype(np.int64) * numbers[1] + found[1], return_counts=True)
+    overlap = np.zeros(numbers, dtype=np.int64)
+    overlap[np.unravel_index(pairs, numbers)] = counts
+    return overlap

@@ -1,0 +1,216 @@
+"""Pictures to look at: three planes through the lesion with the outlines of mask and reference.
+
+Pictures follow the radiological convention: the patient's right is on the left of axial and coronal pictures, anterior
+on the left of sagittal ones. Letters on the borders of each picture say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, io_orientation
+from numpy.typing import NDArray
+
+from differseg_med.export.atomic import replacing
+from differseg_med.geometry import FloatArray
+
+Array = NDArray[Any]
+
+MASK_COLOR, REFERENCE_COLOR = "#ff9f1c", "#2ec4ff"  # told apart by colour-blind readers, and on grey
+
+WINDOWS = {"ct": (-160.0, 240.0)}
+"""Grey values by kind of image where a fixed scale is customary: soft tissue in HU."""
+
+COLUMN_INCHES = 3.2
+
+NOTE = "Radiological convention: R is the patient's right. Not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One picture of a volume in RAS orientation: which axes run right and up, and what the borders are called."""
+
+    name: str
+    across: int
+    flipped: bool
+    up: int
+    letters: str  # left, right, bottom, top
+
+
+PLANES = (
+    Plane("axial", 0, True, 1, "RLPA"),
+    Plane("coronal", 0, True, 2, "RLIS"),
+    Plane("sagittal", 1, True, 2, "APIS"),
+)
+
+
+def closest_ras(volume: Array, affine: FloatArray) -> tuple[Array, tuple[float, float, float]]:
+    """Turn and mirror a volume ``(H, W, D)`` so that its axes run nearest to right, anterior and superior.
+
+    Args:
+        volume: voxels on the grid of ``affine``; nothing is interpolated.
+        affine: 4 x 4, from voxel indices to mm, RAS.
+
+    Returns:
+        The turned volume and its spacing in mm.
+    """
+    orientation = io_orientation(affine)
+    spacing = np.empty(3)
+    spacing[orientation[:, 0].astype(int)] = voxel_sizes(affine)
+    i, j, k = spacing.tolist()
+    turned: Array = apply_orientation(volume, orientation)
+    return turned, (i, j, k)
+
+
+def save_overlay(
+    background: Array | Mapping[str, Array],
+    mask: Array | None,
+    path: str | Path,
+    *,
+    spacing_mm: tuple[float, float, float],
+    reference: Array | None = None,
+    title: str = "",
+    windows: Mapping[str, tuple[float, float]] | None = None,
+) -> Path:
+    """Draw axial, coronal and sagittal planes with the outlines of ``mask`` and ``reference`` and save them as PNG.
+
+    The planes go through the mask's centre of gravity; without foreground through the reference's, else the middle of
+    the image.
+
+    Args:
+        background: one image ``(H, W, D)`` in RAS orientation (see `closest_ras`), or several by name: one row each.
+        mask: ``(H, W, D)`` of 0 and 1 on the same grid, or None for none.
+        path: the PNG to write.
+        spacing_mm: size of a voxel along right, anterior, superior in mm.
+        reference: reference mask ``(H, W, D)``; the legend then says the Dice.
+        title: a line above the pictures. Case ids only, never names.
+        windows: grey values (lowest, highest) by name of a background; else `WINDOWS`, else the 1st to 99th percentile
+            of what is not 0.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        ValueError: if the arrays do not all have one shape ``(H, W, D)``.
+    """
+    rows = dict(background) if isinstance(background, Mapping) else {"": np.asarray(background)}
+    masks = [np.asarray(m).astype(bool) for m in (mask, reference) if m is not None]
+    shapes = {np.shape(array) for array in (*rows.values(), *masks)}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 3:
+        raise ValueError(f"background, mask and reference must have one shape (H, W, D), got {sorted(shapes)}")
+    outlines = [(m, c) for m, c in ((mask, MASK_COLOR), (reference, REFERENCE_COLOR)) if m is not None]
+    center = _center(masks, next(iter(shapes)))
+    extent: FloatArray = np.multiply(next(iter(shapes)), spacing_mm)
+    figure, axes = _canvas(len(rows), extent)
+    for (name, volume), line in zip(rows.items(), axes):
+        window = (windows or {}).get(name) or WINDOWS.get(name.lower()) or _window(np.asarray(volume))
+        for plane, ax in zip(PLANES, line):
+            _draw(ax, plane, np.asarray(volume), outlines, center, spacing_mm, window)
+        line[0].set_ylabel(name.upper(), fontsize=10, labelpad=12)
+    for plane, ax in zip(PLANES, axes[0]):
+        ax.set_title(plane.name, fontsize=9)
+    _annotate(figure, mask, reference, title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    return Path(path)
+
+
+def _center(masks: list[Array], shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The slice of each axis nearest to the centre of gravity of the first mask that is not empty."""
+    for mask in masks:
+        if mask.any():
+            profiles = [mask.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+            i, j, k = (round(float(np.average(np.arange(len(p)), weights=p))) for p in profiles)
+            return i, j, k
+    i, j, k = (n // 2 for n in shape)
+    return i, j, k
+
+
+def _window(volume: Array) -> tuple[float, float]:
+    """Grey values for black and white; 0 and what is not a number are outside the field of view, not tissue."""
+    values = volume[np.isfinite(volume) & (volume != 0)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = np.percentile(values, (1, 99)).tolist()
+    return low, max(high, low + 1e-6)
+
+
+def _slice(volume: Array, plane: Plane, center: tuple[int, int, int]) -> Array:
+    """One picture, rows upwards and columns to the right."""
+    through = ({0, 1, 2} - {plane.across, plane.up}).pop()
+    picture = np.take(volume, center[through], axis=through)  # the axes that remain keep their order: across before up
+    return (picture[::-1] if plane.flipped else picture).T
+
+
+def _draw(
+    ax: Axes,
+    plane: Plane,
+    volume: Array,
+    outlines: list[tuple[Array, str]],
+    center: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    window: tuple[float, float],
+) -> None:
+    picture = _slice(volume, plane, center)
+    width, height = picture.shape[1] * spacing_mm[plane.across], picture.shape[0] * spacing_mm[plane.up]
+    box = (0.0, width, 0.0, height)
+    ax.imshow(picture, cmap="gray", origin="lower", extent=box, vmin=window[0], vmax=window[1], interpolation="nearest")
+    for mask, color in outlines:
+        cut = np.pad(
+            _slice(np.asarray(mask).astype(float), plane, center), 1
+        )  # closes the outline at the image's border
+        if cut.any():
+            x = (np.arange(cut.shape[1]) - 0.5) * spacing_mm[plane.across]
+            y = (np.arange(cut.shape[0]) - 0.5) * spacing_mm[plane.up]
+            ax.contour(x, y, cut, levels=[0.5], colors=[color], linewidths=1.4)
+    ax.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal", facecolor="black")
+    places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.98))
+    for letter, (left, bottom), ha, va in zip(
+        plane.letters, places, ("left", "right", "center", "center"), ("center", "center", "bottom", "top")
+    ):
+        text = ax.text(
+            left, bottom, letter, color="white", fontsize=9, weight="bold", ha=ha, va=va, transform=ax.transAxes
+        )
+        text.set_path_effects([withStroke(linewidth=2, foreground="black")])
+
+
+def _canvas(rows: int, extent_mm: FloatArray) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with one row of three pictures per background, each column as wide as its plane is in mm."""
+    widths = [extent_mm[plane.across] for plane in PLANES]
+    height = max(extent_mm[plane.up] for plane in PLANES) * COLUMN_INCHES / max(widths)
+    figure = Figure(figsize=(COLUMN_INCHES * sum(widths) / max(widths) + 0.5, rows * height + 1.0), facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots(rows, len(PLANES), squeeze=False, width_ratios=widths)
+    return figure, [list(line) for line in axes]
+
+
+def _annotate(figure: Figure, mask: Array | None, reference: Array | None, title: str) -> None:
+    handles = []
+    if mask is not None:
+        handles.append(Line2D([], [], color=MASK_COLOR, label="mask" if np.any(mask) else "mask (empty)"))
+    if reference is not None:
+        label = "reference" if np.any(reference) else "reference (empty)"
+        handles.append(Line2D([], [], color=REFERENCE_COLOR, label=label))
+    dice = "" if mask is None or reference is None else f"   Dice {_dice(mask, reference):.3f}"
+    if title or dice:
+        figure.suptitle(f"{title}{dice}", fontsize=11)
+    figure.supxlabel(NOTE, fontsize=7, color="#555555")
+    if handles:
+        figure.legend(handles=handles, loc="outside lower right", ncols=2, fontsize=8, frameon=False)
+
+
+def _dice(mask: Array, reference: Array) -> float:
+    a, b = np.asarray(mask).astype(bool), np.asarray(reference).astype(bool)
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
