@@ -1,0 +1,180 @@
+"""Everything that a bundle's configuration may name: factories with flat, keyword arguments.
+
+Bundles hold data only. Their configurations name these factories and MONAI or torch classes, so that a pipeline is
+written once, in the package.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import DataLoader
+from monai.data import Dataset as MonaiDataset
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import MeanDice, from_engine
+from monai.inferers import Inferer
+from monai.transforms import Activationsd, AsDiscreted, Compose
+from torch import nn
+
+from differseg_med.cohort.table import Case, read_cohort
+from differseg_med.engines.dataset import CohortDataset, cached_items, single_item
+from differseg_med.engines.predict import CohortEvaluator, read_finished
+from differseg_med.engines.train import AveragedNetwork, TrainingRecorder, sample_loader
+from differseg_med.errors import CaseError
+from differseg_med.inferers import SliceWindowInferer
+from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
+from differseg_med.networks import DifferSeg
+from differseg_med.networks.checkpoints import load_weights
+from differseg_med.transforms.modalities import IMAGE
+from differseg_med.transforms.pipelines import LABEL, preprocessing, training_samples
+from differseg_med.transforms.restoring import PRED, postprocessing
+
+__all__ = [
+    "AveragedNetwork",
+    "DeepSupervisionLoss",
+    "DifferSeg",
+    "SliceWindowInferer",
+    "StructureLoss",
+    "TrainingRecorder",
+    "case_loader",
+    "cohort_dataset",
+    "cohort_evaluator",
+    "dice_ce_loss",
+    "optimizer",
+    "postprocessing",
+    "preprocessing",
+    "sample_loader",
+    "trainer",
+    "training_dataset",
+    "training_samples",
+    "validation_evaluator",
+    "with_weights",
+]
+
+
+def with_weights(network_def: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Load a checkpoint strictly and move the network to its device, in evaluation mode.
+
+    Raises:
+        SystemExit: with a line that says what is wrong with the checkpoint.
+    """
+    try:
+        load_weights(network_def, path)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return network_def.to(device, memory_format=torch.channels_last).eval()
+
+
+def cohort_dataset(
+    cohort: str | Path,
+    modalities: Mapping[str, Any] | Sequence[str],
+    transform: Compose,
+    *,
+    split: str | Sequence[str] | None = None,
+    withhold: Sequence[str] = (),
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+) -> CohortDataset:
+    """Cases of a cohort table to predict.
+
+    Args:
+        cohort: the table.
+        modalities: in the network's order.
+        transform: preprocessing.
+        split: only these splits; None or empty for all rows.
+        withhold: modalities to leave out although the table has them.
+        output_dir: where an earlier run wrote its ``summary.csv``.
+        resume: leave out the work on cases that it finished.
+
+    Raises:
+        SystemExit: with one line if the table cannot be read.
+    """
+    cases = _cases(cohort, modalities, split, withhold)
+    finished = read_finished(output_dir) if resume and output_dir is not None else None
+    return CohortDataset(cases, transform, finished)
+
+
+def case_loader(dataset: CohortDataset, num_workers: int = 0) -> DataLoader:
+    """Loader of one case at a time."""
+    return DataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=single_item)
+
+
+def cohort_evaluator(**kwargs: Any) -> CohortEvaluator:
+    """See `differseg_med.engines.predict.CohortEvaluator`."""
+    return CohortEvaluator(**kwargs)
+
+
+def training_dataset(
+    cohort: str | Path,
+    modalities: Mapping[str, Any] | Sequence[str],
+    transform: Compose,
+    cache_dir: str | Path,
+    *,
+    split: str | Sequence[str] = "train",
+    samples: Compose | None = None,
+) -> MonaiDataset:
+    """Labelled cases of a split, preprocessed once and kept in memory.
+
+    Args:
+        cohort: the table.
+        modalities: in the network's order.
+        transform: preprocessing, cached.
+        cache_dir: folder of the cache.
+        split: which rows.
+        samples: random part, applied at each access; None for whole volumes (validation).
+
+    Raises:
+        SystemExit: with one line if the table cannot be read or no case can be used.
+    """
+    try:
+        items = cached_items(_cases(cohort, modalities, split, ()), transform, cache_dir)
+    except CaseError as error:
+        raise SystemExit(str(error)) from error
+    return MonaiDataset(items, samples)
+
+
+def optimizer(network: nn.Module, learning_rate: float = 1e-3, weight_decay: float = 0.01) -> torch.optim.AdamW:
+    """AdamW on the parameters that need gradients."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
+def validation_evaluator(
+    device: torch.device, dataset: MonaiDataset, network: nn.Module, inferer: Inferer
+) -> SupervisedEvaluator:
+    """Mean Dice on the network's grid over whole volumes; the key metric is ``val_mean_dice``."""
+    return SupervisedEvaluator(
+        device=device,
+        val_data_loader=DataLoader(dataset, batch_size=1),
+        network=network,
+        inferer=inferer,
+        postprocessing=Compose([Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=0.5)]),
+        key_val_metric={
+            "val_mean_dice": MeanDice(include_background=True, output_transform=from_engine([PRED, LABEL]))
+        },
+    )
+
+
+def trainer(recorder: TrainingRecorder, network: nn.Module, seed: int = 0, **kwargs: Any) -> SupervisedTrainer:
+    """MONAI's trainer with a `TrainingRecorder`; ``kwargs`` are those of `SupervisedTrainer`."""
+    engine = SupervisedTrainer(
+        network=network, optimizer=recorder.optimizer, decollate=False, **kwargs
+    )
+    recorder.attach(engine)
+    return engine
+
+
+def _cases(
+    cohort: str | Path,
+    modalities: Mapping[str, Any] | Sequence[str],
+    split: str | Sequence[str] | None,
+    withhold: Sequence[str],
+) -> tuple[Case, ...]:
+    try:
+        return read_cohort(cohort, tuple(modalities)).withhold(withhold).select(split or None)
+    except CaseError as error:
+        raise SystemExit(str(error)) from error

@@ -1,0 +1,1 @@
+"""Cohorts: who has which images, where, and in which split."""

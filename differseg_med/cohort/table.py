@@ -1,0 +1,198 @@
+"""The cohort table: one CSV, one row per case, made to be opened in a spreadsheet.
+
+Columns: ``case_id, subject_id, <one per modality>, label, split, fold`` and any others (site, scanner, age). A blank
+modality cell means that the modality is absent. A cell is a file (NIfTI, NRRD, MHA); paths are relative to the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from differseg_med.errors import CaseError
+
+OWN_COLUMNS = ("case_id", "subject_id", "label", "split", "fold")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the cohort table; `images` holds the present modalities only, in declared order."""
+
+    case_id: str
+    subject_id: str
+    images: dict[str, Path]
+    label: Path | None = None
+    split: str = ""
+    fold: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+    problem: CaseError | None = None
+
+    def as_item(self) -> dict[str, object]:
+        """The dictionary that transforms start from: ``case_id``, one key per present modality, ``label`` if any."""
+        item: dict[str, object] = {"case_id": self.case_id, **{m: str(p) for m, p in self.images.items()}}
+        if self.label is not None:
+            item["label"] = str(self.label)
+        return item
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A checked cohort table; rows with a problem of their own are kept and carry it."""
+
+    path: Path
+    modalities: tuple[str, ...]
+    cases: tuple[Case, ...]
+
+    def select(self, split: str | Sequence[str] | None = None) -> tuple[Case, ...]:
+        """Cases of one or several splits; None for all.
+
+        Raises:
+            CaseError: if no case is left.
+        """
+        wanted = None if split is None else {split} if isinstance(split, str) else set(split)
+        chosen = tuple(c for c in self.cases if wanted is None or c.split in wanted)
+        if not chosen:
+            found = sorted({c.split for c in self.cases})
+            raise CaseError(
+                "no case to work on", file=self.path, expected=f"rows with split {sorted(wanted or [])}", found=found
+            )
+        return chosen
+
+    def withhold(self, modalities: Iterable[str]) -> Cohort:
+        """The same cohort as if ``modalities`` had never been acquired."""
+        withheld = set(modalities)
+        unknown = sorted(withheld - set(self.modalities))
+        if unknown:
+            raise CaseError(f"cannot withhold {unknown}", expected=f"some of {list(self.modalities)}")
+        cases = tuple(
+            Case(**{**vars(c), "images": {m: p for m, p in c.images.items() if m not in withheld}}) for c in self.cases
+        )
+        return Cohort(self.path, self.modalities, cases)
+
+
+def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
+    """Read and check a cohort table.
+
+    Args:
+        path: CSV file; a byte order mark and semicolons (spreadsheets write both) are understood.
+        modalities: the modality columns to read, in the order that the network was declared with.
+
+    Problems are attached to the cases that they concern: a row without an id or with one used twice to that row, a
+    missing or misspelt column to all rows.
+
+    Raises:
+        CaseError: if the table cannot be read at all: no such file, empty, not text, no column ``case_id``.
+    """
+    path = Path(path)
+    rows, columns = _read_rows(path)
+    problem = _column_problem(path, columns, modalities)
+    if problem is not None and "case_id" not in columns:
+        raise problem
+    counts = Counter(row["case_id"] for row in rows)
+    cases = []
+    for number, row in enumerate(rows, start=2):
+        case_id = row["case_id"] or f"row{number}"
+        own = problem or _row_problem(path, number, row, counts)
+        cases.append(_case(path, case_id, row, modalities, own))
+    return Cohort(path, tuple(modalities), tuple(cases))
+
+
+def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Case]) -> None:
+    """Write a cohort table; paths become relative to the table's folder."""
+    path = Path(path)
+    rows = []
+    for case in cases:
+        row = {"case_id": case.case_id, "subject_id": case.subject_id}
+        row |= {m: _relative(case.images.get(m), path.parent) for m in modalities}
+        row |= {"label": _relative(case.label, path.parent), "split": case.split, "fold": case.fold, **case.extra}
+        rows.append(row)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    if not path.is_file():
+        raise CaseError("there is no cohort table here", file=path, remedy="Check the path given as cohort.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CaseError(
+            "the cohort table is not a UTF-8 text file", file=path, remedy="Save it from the spreadsheet as CSV (UTF-8)."
+        ) from error
+    header = text.split("\n", 1)[0]
+    reader = csv.DictReader(text.splitlines(), delimiter=";" if header.count(";") > header.count(",") else ",")
+    columns = [(c or "").strip() for c in reader.fieldnames or []]
+    reader.fieldnames = columns
+    rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+    rows = [row for row in rows if any(row.values())]
+    if not rows:
+        raise CaseError("the cohort table has no rows", file=path, expected="a header and one row per case")
+    return rows, columns
+
+
+def _column_problem(path: Path, columns: list[str], modalities: Sequence[str]) -> CaseError | None:
+    for name in ("case_id", *modalities):
+        if name in columns:
+            continue
+        near = difflib.get_close_matches(name, [c for c in columns if c not in modalities], n=1, cutoff=0.6)
+        if near:
+            hint = f"Rename column {near[0]!r} to {name!r}."
+        elif name == "case_id":
+            hint = "Add it, with an id of its own for every row."
+        else:
+            hint = f"Add column {name!r}; leave its cells blank where the modality is absent."
+        return CaseError(f"column {name!r} is missing", file=path, found=f"columns {', '.join(columns)}", remedy=hint)
+    for name in columns:
+        # A misspelt 'label' or 'split' would otherwise pass as one of the user's own columns.
+        near = difflib.get_close_matches(name.lower(), OWN_COLUMNS, n=1, cutoff=0.75)
+        if name not in OWN_COLUMNS and name not in modalities and near and near[0] not in columns:
+            hint = f"Rename it to {near[0]!r}."
+            return CaseError(f"column {name!r} looks like a misspelt {near[0]!r}", file=path, remedy=hint)
+    return None
+
+
+def _row_problem(path: Path, number: int, row: dict[str, str], counts: Counter[str]) -> CaseError | None:
+    case_id = row["case_id"]
+    if not case_id:
+        return CaseError(f"row {number} has no case_id", file=path, remedy="Give every row an id of its own.")
+    if counts[case_id] > 1:
+        return CaseError(
+            f"the case id stands in {counts[case_id]} rows, so it is unclear which images belong to it",
+            case=case_id,
+            file=path,
+            remedy="Give every row an id of its own.",
+        )
+    if case_id in (".", "..") or any(c in case_id for c in '/\\:*?"<>|'):
+        return CaseError(
+            "the case id cannot be a folder name", case=case_id, file=path, remedy="Use letters, digits, - and _."
+        )
+    return None
+
+
+def _case(
+    path: Path, case_id: str, row: dict[str, str], modalities: Sequence[str], problem: CaseError | None
+) -> Case:
+    known = {*OWN_COLUMNS, *modalities}
+    return Case(
+        case_id=case_id,
+        subject_id=row.get("subject_id") or case_id,
+        images={m: path.parent / row[m] for m in modalities if row.get(m)},
+        label=path.parent / row["label"] if row.get("label") else None,
+        split=row.get("split", ""),
+        fold=row.get("fold", ""),
+        extra={k: v for k, v in row.items() if k not in known},
+        problem=problem,
+    )
+
+
+def _relative(target: Path | None, folder: Path) -> str:
+    return "" if target is None else Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()

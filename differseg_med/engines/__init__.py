@@ -1,0 +1,1 @@
+"""Jobs: predict a cohort, train a network."""

@@ -1,0 +1,130 @@
+"""Cases as a data set: one that fails is reported, the others go on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.data import PersistentDataset
+from monai.data.utils import pickle_hashing
+from monai.transforms import Compose, SelectItemsd
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from differseg_med.cohort.table import Case
+from differseg_med.errors import CaseError
+from differseg_med.transforms.modalities import IMAGE
+from differseg_med.transforms.pipelines import LABEL
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+
+
+def run_for_case(function: Callable[[Any], Any], argument: object, case: Case) -> Any:
+    """Call ``function(argument)`` and turn whatever goes wrong into a `CaseError` that names the case.
+
+    Raises:
+        CaseError: the one that a transform raised (MONAI wraps it), or one that quotes an unforeseen error.
+    """
+    try:
+        return function(argument)
+    except Exception as error:  # the next case must go on whatever happened to this one
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, CaseError):
+            cause = cause.__cause__
+        if isinstance(cause, CaseError):
+            raise cause.for_case(case.case_id) from error
+        logger.debug("unforeseen error in case %s", case.case_id, exc_info=True)
+        raise CaseError(
+            "an unforeseen problem; please report it with the log",
+            case=case.case_id,
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        ) from error
+
+
+class CohortDataset(Dataset):
+    """Preprocessed cases, one at a time.
+
+    Args:
+        data: cases of the cohort.
+        transform: from a case's paths to the network's input.
+        finished: summary rows of cases that need no work any more, by case id.
+
+    An item is ``{"case": Case, "sample": dict, "seconds": float}``, ``{"case": Case, "error": CaseError}`` or
+    ``{"case": Case, "finished": row}``.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Case],
+        transform: Callable[[Item], Item],
+        finished: Mapping[str, dict[str, object]] | None = None,
+    ) -> None:
+        self.data = list(data)
+        self.transform = transform
+        self.finished = finished or {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Item:
+        case = self.data[index]
+        start = time.perf_counter()
+        try:
+            if case.problem is not None:
+                raise case.problem.for_case(case.case_id)
+            if case.case_id in self.finished:
+                return {"case": case, "finished": self.finished[case.case_id]}
+            item = {key: value for key, value in case.as_item().items() if key != LABEL}
+            sample = run_for_case(self.transform, item, case)
+            return {"case": case, "sample": sample, "seconds": time.perf_counter() - start}
+        except CaseError as error:
+            return {"case": case, "error": error}
+
+
+def single_item(batch: list[Item]) -> Item:
+    """Collate function for batches of one case."""
+    return batch[0]
+
+
+def cached_items(
+    cases: Sequence[Case], transform: Compose, cache_dir: str | Path, keys: Sequence[str] = (IMAGE, LABEL)
+) -> list[Item]:
+    """Preprocess labelled cases once, to disk (MONAI's `PersistentDataset`) and memory, with a progress bar.
+
+    Cases that cannot be used are logged with the reason and left out.
+
+    Args:
+        cases: cases with labels.
+        transform: deterministic preprocessing; the cache notices when it or a file changes.
+        cache_dir: folder of the cache.
+        keys: entries of the result to keep, as plain tensors, beside ``case_id``.
+
+    Raises:
+        CaseError: if no case can be used.
+    """
+    steps = Compose([*transform.transforms, SelectItemsd((*keys, "case_id"))])
+    dataset = PersistentDataset([], steps, cache_dir, hash_transform=pickle_hashing)
+    usable: list[Item] = []
+    for case in tqdm(cases, desc="preparing", unit="case", disable=None):
+        try:
+            if case.problem is not None:
+                raise case.problem
+            if case.label is None:
+                raise CaseError("the case has no label", case=case.case_id, remedy="Fill in the column label.")
+            item = {**case.as_item(), "stamps": [_stamp(p) for p in (*case.images.values(), case.label)]}
+            usable.append(run_for_case(dataset._cachecheck, item, case))
+        except CaseError as error:
+            logger.error("left out: %s", error)
+    if not usable:
+        raise CaseError("no case can be used", expected="at least one with images and a label")
+    return usable
+
+
+def _stamp(path: Path) -> str:
+    """Size and time of a file, so that a changed one is read again."""
+    return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else "missing"

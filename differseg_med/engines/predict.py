@@ -1,0 +1,228 @@
+"""Predict and evaluate a cohort: masks on the reference's grid, one summary row per case, nothing lost on failure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.inferers import Inferer
+from monai.transforms import Compose
+from tqdm import tqdm
+
+from differseg_med.cohort.table import Case
+from differseg_med.engines.dataset import Item, run_for_case
+from differseg_med.errors import CaseError
+from differseg_med.evaluation.metrics import case_metrics
+from differseg_med.evaluation.report import write_metrics
+from differseg_med.export.atomic import write_text
+from differseg_med.export.nifti import save_mask
+from differseg_med.geometry import Grid, almost_same_grid
+from differseg_med.transforms.grids import NOTES, REFERENCE, grid_of, original_grid
+from differseg_med.transforms.loading import load_volume
+from differseg_med.transforms.modalities import IMAGE, PRESENT
+from differseg_med.transforms.restoring import PRED, resample_mask
+
+logger = logging.getLogger(__name__)
+
+MASK = "mask.nii.gz"
+SUMMARY_COLUMNS = (
+    "case_id",
+    "status",
+    "reason",
+    "modalities",
+    "seconds",
+    "volume_ml",
+    "reference",
+    "notes",
+)
+
+
+class CohortEvaluator(SupervisedEvaluator):
+    """MONAI evaluator that segments a cohort case by case and writes each result at once.
+
+    Per case ``output_dir/<case_id>/mask.nii.gz``; for the cohort ``summary.csv``, and with ``evaluate``
+    ``metrics.csv`` and ``metrics.json``. A case that fails is reported and does not stop the others.
+
+    Args:
+        device: where the network runs.
+        val_data_loader: loader over a `CohortDataset`, one case per batch.
+        network: called by the inferer.
+        inferer: volume to logits.
+        postprocessing: logits to a mask on the original grid.
+        output_dir: folder of the results.
+        reference: the declared reference modality.
+        evaluate: compare each mask with its case's label.
+        amp: bfloat16 autocast.
+        val_handlers: more MONAI or ignite handlers.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        val_data_loader: Iterable[Item],
+        network: torch.nn.Module,
+        inferer: Inferer,
+        postprocessing: Compose,
+        output_dir: str | Path,
+        reference: str,
+        *,
+        evaluate: bool = False,
+        amp: bool = False,
+        val_handlers: Sequence[Any] | None = None,
+    ) -> None:
+        super().__init__(
+            device=device,
+            val_data_loader=val_data_loader,
+            network=network,
+            inferer=inferer,
+            val_handlers=val_handlers,
+            amp=amp,
+            decollate=False,
+        )
+        self.case_postprocessing = postprocessing
+        self.output_dir, self.reference = Path(output_dir), reference
+        self.evaluate = evaluate
+        self.summary: list[dict[str, object]] = []
+        self.metrics: list[dict[str, Any]] = []
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Work through the cohort."""
+        self.summary, self.metrics = [], []
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            super().run()
+        finally:  # an interrupted run reports what it has
+            if self.evaluate:
+                failed = {str(r["case_id"]): str(r["reason"]) for r in self.summary if r["status"] == "failed"}
+                write_metrics(self.metrics, self.output_dir, failed=failed)
+
+    @property
+    def failures(self) -> list[str]:
+        """Messages of the failed cases."""
+        return [str(row["reason"]) for row in self.summary if row["status"] == "failed"]
+
+    def finish(self) -> None:
+        """End the process with an error if a case failed; for the ``finalize`` of a bundle.
+
+        Raises:
+            SystemExit: with a line per failed case.
+        """
+        if self.failures:
+            lines = "\n".join(f"  {message}" for message in self.failures)
+            total = len(self.summary)
+            raise SystemExit(f"{len(self.failures)} of {total} cases failed, the others are done:\n{lines}")
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
+        case: Case = batchdata["case"]
+        start = time.perf_counter()
+        row: dict[str, object] = dict.fromkeys(SUMMARY_COLUMNS, "") | {"case_id": case.case_id}
+        try:
+            if "error" in batchdata:
+                raise batchdata["error"]
+            if "finished" in batchdata:
+                row |= batchdata["finished"]
+                if self.evaluate:
+                    run_for_case(self._evaluate_finished, case, case)
+            else:
+                row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
+                row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.1f}"
+            row["status"] = "done"
+        except CaseError as error:
+            row |= {"status": "failed", "reason": str(error)}
+            logger.error("%s", error)
+        self.summary.append(row)
+        write_summary(self.summary, self.output_dir)
+        engine.state.output = {"case_id": case.case_id, "status": row["status"]}
+        return engine.state.output
+
+    def _case(self, case: Case, sample: Item) -> dict[str, object]:
+        """Segment one case; returns its part of the summary row."""
+        label = _load_label(case) if self.evaluate else None
+        image: MetaTensor = sample[IMAGE]
+        grid = original_grid(image)
+        if label is not None and sample[REFERENCE] == self.reference and not almost_same_grid(grid_of(label), grid):
+            raise CaseError(
+                f"the label is on another grid than {self.reference}",
+                file=case.label,
+                expected=f"{grid.shape} voxels at the same positions",
+                found=f"{tuple(label.shape[1:])}",
+                remedy=f"Resample the label to the grid of {self.reference}.",
+            )
+        mask = self._segment(image, case.case_id)
+        save_mask(mask, grid.affine, self.output_dir / case.case_id / MASK)
+        notes = list(sample[NOTES])
+        if label is not None:
+            notes += self._evaluate(case, mask, grid, label)
+        return {
+            "modalities": "+".join(sample[PRESENT]),
+            "volume_ml": f"{mask.sum() * grid.voxel_volume_mm3 / 1000:.3f}",
+            REFERENCE: sample[REFERENCE],
+            NOTES: "; ".join(notes),
+        }
+
+    def _segment(self, image: MetaTensor, case_id: str) -> np.ndarray:
+        """Mask ``(H, W, D)`` uint8 on the original grid."""
+        batch = image.unsqueeze(0).to(self.state.device)
+        planes = len(getattr(self.inferer, "planes", ("axial",)))
+        with (
+            self.mode(self.network),
+            torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
+            tqdm(desc=case_id, unit="slice", leave=False, disable=None, total=None if planes > 1 else image.shape[-1]) as bar,
+        ):
+            logits = self.inferer(batch, self.network, progress=bar.update)
+        sample = {IMAGE: image, PRED: logits[0].float().cpu()}
+        restored = self.case_postprocessing(sample)[PRED]
+        return np.asarray(restored[0], dtype=np.uint8)
+
+    def _evaluate_finished(self, case: Case) -> None:
+        """Measure a mask that an earlier run has written."""
+        mask = load_volume(self.output_dir / case.case_id / MASK)
+        self._evaluate(case, np.asarray(mask[0], dtype=np.uint8), grid_of(mask), _load_label(case))
+
+    def _evaluate(self, case: Case, mask: np.ndarray, grid: Grid, label: MetaTensor) -> list[str]:
+        """Measure on the label's grid and return remarks."""
+        target, notes = grid_of(label), []
+        if not almost_same_grid(target, grid):
+            mask = resample_mask(mask, grid, target)
+            notes.append("measured on the label's grid, to which the mask was resampled")
+        measures = case_metrics(mask, np.asarray(label[0] > 0, dtype=np.uint8), target.spacing_mm)
+        self.metrics.append({"case_id": case.case_id, "subject_id": case.subject_id, **measures})
+        return notes
+
+
+def _load_label(case: Case) -> MetaTensor:
+    if case.label is None:
+        raise CaseError("the case has no label to compare with", remedy="Fill in the column label, or only predict.")
+    return load_volume(case.label)
+
+
+def write_summary(rows: Sequence[dict[str, object]], output_dir: Path) -> None:
+    """Write ``summary.csv`` in one step."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, SUMMARY_COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(output_dir / "summary.csv", text.getvalue())
+
+
+def read_finished(output_dir: str | Path) -> dict[str, dict[str, object]]:
+    """Summary rows of an earlier run whose case is done and whose mask is still there, by case id."""
+    path = Path(output_dir) / "summary.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        row["case_id"]: dict(row)
+        for row in rows
+        if row["status"] == "done" and (path.parent / row["case_id"] / MASK).is_file()
+    }

@@ -1,0 +1,1 @@
+"""MONAI dictionary transforms from a cohort row to the network's input, and back."""

@@ -1,0 +1,159 @@
+"""From the modalities' own grids to the network's, and from the network's grid back to the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Orientation, ResampleToMatch, Spacing, SpatialResample
+
+from differseg_med.cohort.audit import audit_grids, raise_on_errors
+from differseg_med.errors import CaseError
+from differseg_med.geometry import Grid, almost_same_grid
+
+#: What transforms add to a case: the modality whose grid the mask will have, and remarks for the report.
+REFERENCE, NOTES = "reference", "notes"
+
+
+def grid_of(volume: MetaTensor) -> Grid:
+    """The grid of a ``(C, H, W, D)`` MetaTensor."""
+    return Grid(tuple(volume.shape[1:]), np.asarray(volume.affine, dtype=np.float64))
+
+
+def original_grid(volume: MetaTensor) -> Grid:
+    """The grid that the volume had in its file, before any resampling."""
+    return Grid(
+        tuple(int(n) for n in volume.meta["spatial_shape"]), np.asarray(volume.meta["original_affine"], np.float64)
+    )
+
+
+class ChooseReferenced(MapTransform):
+    """Name the modality whose grid the mask will have: the declared one, else the next present in declared order.
+
+    Args:
+        keys: modalities in declared order.
+        reference: the declared reference modality.
+
+    Raises:
+        CaseError: if the case has no modality at all.
+    """
+
+    def __init__(self, keys: KeysCollection, reference: str) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        if reference not in self.keys:
+            raise ValueError(f"reference must be one of {list(self.keys)}, got {reference!r}")
+        self.reference = reference
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add ``reference`` and a note if it is not the declared one."""
+        d = dict(data)
+        present = [key for key in self.keys if key in d]
+        if not present:
+            raise CaseError(
+                "the case has no image", expected=f"at least one of {list(self.keys)}", remedy="Fill in the cohort table."
+            )
+        d[NOTES] = list(d.get(NOTES, []))
+        d[REFERENCE] = self.reference if self.reference in d else present[0]
+        if d[REFERENCE] != self.reference:
+            d[NOTES].append(f"{self.reference} is absent: the mask is on the grid of {present[0]}")
+        return d
+
+
+class AuditGridsd(MapTransform):
+    """Compare every image's grid with the reference's; see `differseg_med.cohort.audit`.
+
+    Args:
+        keys: modalities in declared order.
+        label_key: the label, which must be on the reference's own grid (unless the declared reference is absent).
+        reference: the declared reference modality.
+
+    Raises:
+        CaseError: for spaces that do not fit together, or a label on another grid.
+    """
+
+    def __init__(self, keys: KeysCollection, label_key: str, reference: str) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.label_key, self.reference = label_key, reference
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the audit's warnings to ``notes``."""
+        d = dict(data)
+        grids = {str(key): grid_of(d[key]) for key in self.key_iterator(d)}
+        files = {key: d[key].meta.get("filename_or_obj", "") for key in grids}
+        findings = audit_grids(grids, d[REFERENCE], case=d.get("case_id"), files=files)
+        raise_on_errors(findings)
+        d[NOTES] = [*d[NOTES], *(f"{f.modality}: {f.message}" for f in findings if f.level == "warning")]
+        if self.label_key in d and d[REFERENCE] == self.reference:
+            label = grid_of(d[self.label_key])
+            if not almost_same_grid(label, grids[self.reference]):
+                raise CaseError(
+                    f"the label is on another grid than {self.reference}",
+                    case=d.get("case_id"),
+                    file=d[self.label_key].meta.get("filename_or_obj"),
+                    expected=f"{grids[self.reference].shape} voxels at the same positions",
+                    found=f"{label.shape}",
+                    remedy=f"Resample the label to the grid of {self.reference}, or draw it there.",
+                )
+        return d
+
+
+class ToNetworkGridd(MapTransform):
+    """Bring all modalities (and the label) onto one grid: the reference's, oriented RAS, at ``pixdim``.
+
+    The reference is oriented and resampled first; every other volume then goes to that grid in one interpolation, not
+    by way of the reference's original grid. Voxels outside a modality's field of view become NaN ("no data").
+
+    Args:
+        keys: modalities in declared order.
+        label_key: a 0/1 label, resampled linearly and cut at one half.
+        pixdim: voxel spacing of the network's grid in mm (R, A, S); None keeps the reference's own spacing.
+    """
+
+    def __init__(self, keys: KeysCollection, label_key: str, pixdim: Sequence[float] | None) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.label_key = label_key
+        self._orient = Orientation("RAS", labels=None)
+        self._space = Spacing(pixdim, dtype=np.float32, padding_mode="border") if pixdim is not None else None
+        self._match = ResampleToMatch(dtype=np.float32, padding_mode="border")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resample."""
+        d = dict(data)
+        reference = self._orient(d[d[REFERENCE]])
+        d[d[REFERENCE]] = reference = reference if self._space is None else self._space(reference)
+        target = grid_of(reference)
+        for key in self.key_iterator(d):
+            if key == d[REFERENCE]:
+                continue
+            inside = _inside(grid_of(d[key]), target)
+            moved = self._match(d[key], img_dst=reference)
+            moved[:, ~inside] = float("nan")
+            d[key] = moved
+        if self.label_key in d:
+            label = self._match((d[self.label_key] > 0).float(), img_dst=reference, padding_mode="zeros")
+            d[self.label_key] = (label > 0.5).float()
+        return d
+
+
+def restore_grid(probability: MetaTensor, target: Grid) -> MetaTensor:
+    """Resample one probability channel ``(1, h, w, d)`` to the target grid ``(1, H, W, D)``, trilinear."""
+    resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=np.float32)
+    restored: MetaTensor = resample(probability, dst_affine=target.affine, spatial_size=target.shape)
+    return restored
+
+
+def _inside(source: Grid, target: Grid) -> torch.Tensor:
+    """Which voxels of ``target`` ``(H, W, D)`` have their center within the field of view of ``source``."""
+    to_source = (np.linalg.inv(source.affine) @ target.affine).astype(np.float32)
+    axes = [np.arange(n, dtype=np.float32) for n in target.shape]
+    inside = np.ones(target.shape, dtype=bool)
+    tolerance = 1e-3  # voxels: a center on the border stays inside after two changes of coordinates
+    for row, size in zip(to_source[:3], source.shape):
+        position = (row[0] * axes[0])[:, None, None] + (row[1] * axes[1])[None, :, None]
+        position = position + (row[2] * axes[2])[None, None, :] + row[3]
+        inside &= (position >= -0.5 - tolerance) & (position <= size - 0.5 + tolerance)
+    return torch.from_numpy(inside)

@@ -1,0 +1,90 @@
+"""Intensity by kind of image: CT in HU, MR in arbitrary units, PET in SUV, photographs.
+
+Every kind maps to roughly [-2, 4]. Exactly zero means "no data": voxels outside a field of view (NaN on arrival), and
+the zero background of MR. A modality that is zero everywhere is absent to the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import MapTransform
+from torch import Tensor
+
+
+def normalize_ct(volume: Tensor, window: Sequence[float] = (-160.0, 240.0)) -> Tensor:
+    """CT in HU: clip to ``window`` and scale linearly to [-2, 2]. The default is a soft-tissue window."""
+    low, high = window
+    return (volume.clamp(low, high) - low) * (4.0 / (high - low)) - 2.0
+
+
+def normalize_mr(volume: Tensor, percentile: float | None = None) -> Tensor:
+    """MR in arbitrary units, over non-zero voxels.
+
+    Args:
+        volume: any shape; zero is background.
+        percentile: None for a z-score clipped to [-5, 5]. Otherwise scale so that 0 becomes -2 and this percentile
+            of the non-zero voxels 2 (clipped at 1.5 times it). On fat-bright T1 that does not depend on how much fat
+            is in view, which a z-score does.
+    """
+    values = volume[torch.isfinite(volume) & (volume != 0)].numpy()
+    if values.size == 0:
+        return torch.zeros_like(volume)
+    if percentile is None:
+        scaled = ((volume - float(values.mean())) / max(float(values.std()), 1e-6)).clamp(-5, 5)
+    else:
+        top = max(float(np.percentile(values, percentile)), 1e-6)
+        scaled = (volume / top).clamp(0, 1.5) * 4.0 - 2.0
+    return torch.where(volume == 0, torch.zeros_like(volume), scaled)
+
+
+def normalize_pet(volume: Tensor, log_scale: float = 1.5) -> Tensor:
+    """PET in SUV: ``log_scale * log(1 + SUV)``, so that background, faint and very hot lesions stay apart."""
+    return log_scale * volume.clamp(min=0).log1p()
+
+
+def normalize_image(volume: Tensor, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.5,)) -> Tensor:
+    """Photographs in [0, 1], channels first ``(C, ...)``: subtract the mean, divide by the standard deviation."""
+    shape = (-1, *[1] * (volume.ndim - 1))
+    return (volume - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+KINDS: dict[str, Callable[..., Tensor]] = {
+    "ct": normalize_ct,
+    "mr": normalize_mr,
+    "pet": normalize_pet,
+    "image": normalize_image,
+}
+
+
+class NormalizeByKindd(MapTransform):
+    """Normalise each present modality by its kind.
+
+    Args:
+        modalities: per modality its kind and that kind's settings, for example
+            ``{"ct": {"kind": "ct", "window": [-160, 240]}, "t1": {"kind": "mr"}}``.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+
+    def __init__(self, modalities: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(tuple(modalities), allow_missing_keys=True)
+        self._normalize: dict[Hashable, Callable[[Tensor], Tensor]] = {}
+        for name, settings in modalities.items():
+            options = dict(settings)
+            kind = options.pop("kind", None)
+            if kind not in KINDS:
+                raise ValueError(f"modality {name!r}: kind must be one of {sorted(KINDS)}, got {kind!r}")
+            self._normalize[name] = partial(KINDS[kind], **options)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalise; NaN becomes zero."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = torch.nan_to_num(self._normalize[key](d[key]), nan=0.0)
+        return d

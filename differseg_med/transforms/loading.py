@@ -1,0 +1,137 @@
+"""Reading volumes, with errors that a clinician can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+import torch
+from monai.config import KeysCollection
+from monai.data import ImageReader, MetaTensor, NibabelReader
+from monai.transforms import LoadImaged
+from monai.utils import MetaKeys
+
+from differseg_med.errors import CaseError
+from differseg_med.geometry import affine_from_itk
+
+NIFTI = (".nii", ".nii.gz")
+OTHER = (".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+class SimpleITKReader(ImageReader):
+    """MONAI image reader for NRRD and MetaImage volumes, through SimpleITK (LPS files, RAS affine out)."""
+
+    def verify_suffix(self, filename: Sequence[Path | str] | Path | str) -> bool:
+        """Tell whether the file's ending is one of `OTHER`."""
+        return str(filename).lower().endswith(OTHER)
+
+    def read(self, data: Sequence[Path | str] | Path | str, **kwargs: Any) -> sitk.Image:
+        """Read one file."""
+        return sitk.ReadImage(str(data))
+
+    def get_data(self, img: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the voxels ``(i, j, k)`` and metadata with the RAS affine."""
+        array = sitk.GetArrayFromImage(img).T
+        affine = affine_from_itk(img.GetSpacing(), img.GetOrigin(), img.GetDirection())
+        meta = {
+            MetaKeys.AFFINE: affine,
+            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
+            MetaKeys.SPACE: "RAS",
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        }
+        return array, meta
+
+
+class LoadVolumesd(LoadImaged):
+    """Load the present modalities (and the label) of a case as ``(1, H, W, D)`` float32 MetaTensors, RAS affine.
+
+    Args:
+        keys: modality names, and ``label`` where there is one; absent keys are skipped.
+
+    Raises:
+        CaseError: naming the file: missing, unknown ending, unreadable (truncated), not one 3-D volume, voxels that
+            are not finite.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(
+            keys,
+            reader=[SimpleITKReader(), NibabelReader()],
+            image_only=True,
+            ensure_channel_first=True,
+            simple_keys=True,
+            allow_missing_keys=True,
+        )
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Replace each path by its volume."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self._load(Path(d[key]))
+        return d
+
+    def _load(self, path: Path) -> MetaTensor:
+        _check_file(path)
+        try:
+            volume: MetaTensor = self._loader(path)
+        except Exception as error:  # every reader has errors of its own; the cause goes into ours
+            raise CaseError(
+                "the file cannot be read; it is damaged, cut short or not an image",
+                file=path,
+                found=_cause(error),
+                remedy="Copy or convert it again from the source.",
+            ) from error
+        if volume.ndim != 4 or volume.shape[0] != 1:
+            shape = tuple(volume.shape[1:]) + ((volume.shape[0],) if volume.shape[0] != 1 else ())
+            raise CaseError(
+                "not one 3-D volume",
+                file=path,
+                expected="one volume of three axes",
+                found=f"shape {shape}",
+                remedy="Store each sequence or time point as a file of its own.",
+            )
+        bad = int((~torch.isfinite(volume)).sum())
+        if bad:
+            raise CaseError(
+                "voxels without a number (NaN or infinite)",
+                file=path,
+                found=f"{bad} of {volume.numel()} voxels",
+                remedy="Export the image again, or set them to the background's value.",
+            )
+        return volume
+
+
+def load_volume(path: str | Path) -> MetaTensor:
+    """Load one volume ``(1, H, W, D)`` float32 with its RAS affine.
+
+    Raises:
+        CaseError: as `LoadVolumesd`.
+    """
+    volume: MetaTensor = LoadVolumesd("volume")({"volume": path})["volume"]
+    return volume
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise CaseError(
+            "this is a folder, not an image file", file=path, remedy="Name the file itself (NIfTI, NRRD or MHA)."
+        )
+    if not path.is_file():
+        raise CaseError("there is no such file", file=path, remedy="Check the path in the cohort table.")
+    if not path.name.lower().endswith(NIFTI + OTHER):
+        raise CaseError(
+            "unknown kind of file", file=path, expected=f"one of {', '.join(NIFTI + OTHER)}", found=f"{path.suffix!r}"
+        )
+
+
+def _cause(error: BaseException) -> str:
+    """First line of the innermost cause, without folders (they may hold names)."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip().split("\n")[0]
+    words = [Path(w).name if "/" in w or "\\" in w else w for w in text.split()]
+    return f"{type(error).__name__}: {' '.join(words)}"[:200]

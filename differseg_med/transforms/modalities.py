@@ -1,0 +1,75 @@
+"""Modalities as channels of one tensor; absent ones are zero."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, RandomizableTransform
+
+from differseg_med.transforms.grids import REFERENCE
+
+#: The network's input after stacking.
+IMAGE = "image"
+#: Names of the modalities that a case had.
+PRESENT = "modalities"
+
+
+class StackModalitiesd(MapTransform):
+    """Stack the modalities in declared order into ``image`` ``(M, H, W, D)``; an absent one is zero everywhere.
+
+    ``image`` carries the metadata of the reference modality, so that its original grid can be restored.
+
+    Args:
+        keys: modalities in declared order, each ``(1, H, W, D)`` on one grid.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add ``image`` and ``modalities``, remove the single volumes."""
+        d = dict(data)
+        reference: MetaTensor = d[d[REFERENCE]]
+        empty = torch.zeros(reference.shape, dtype=torch.float32)
+        channels = [torch.as_tensor(d[key]) if key in d else empty for key in self.keys]
+        stacked = torch.cat([c.as_tensor() if isinstance(c, MetaTensor) else c for c in channels])
+        d[IMAGE] = MetaTensor(stacked, affine=reference.affine, meta=dict(reference.meta))
+        d[PRESENT] = [str(key) for key in self.keys if key in d]
+        for key in d[PRESENT]:
+            del d[key]
+        return d
+
+
+class RandModalityDropoutd(RandomizableTransform, MapTransform):
+    """Zero a random subset of the present modalities of a slab, never all: the network learns to do without.
+
+    Args:
+        keys: slabs ``(M * k, H, W)``, modality-major.
+        num_modalities: ``M``.
+        prob: chance that anything is dropped.
+    """
+
+    def __init__(self, keys: KeysCollection, num_modalities: int, prob: float = 0.4) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.num_modalities = num_modalities
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Drop."""
+        d = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return d
+        for key in self.keys:
+            parts = torch.as_tensor(d[key]).clone().chunk(self.num_modalities)
+            present = [i for i, part in enumerate(parts) if bool(part.any())]
+            if len(present) > 1:
+                kept = self.R.randint(1, len(present))
+                for i in self.R.permutation(present)[kept:]:
+                    parts[i].zero_()
+            d[key] = torch.cat(parts)
+        return d

@@ -1,0 +1,69 @@
+"""From the network's logits back to a mask on the reference modality's original grid."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import Activationsd, AsDiscreted, Compose, MapTransform, RemoveSmallObjectsd, SpatialResample
+from numpy.typing import NDArray
+
+from differseg_med.geometry import Grid
+from differseg_med.transforms.grids import original_grid, restore_grid
+from differseg_med.transforms.modalities import IMAGE
+
+PRED = "pred"
+
+
+class RestoreGridd(MapTransform):
+    """Resample a probability ``(1, h, w, d)`` from the network's grid to the original grid of ``image``.
+
+    One channel is resampled, before thresholding, by affines alone: orientation, spacing and field of view of the
+    file come back whatever the preprocessing did.
+
+    Args:
+        keys: probabilities on the grid of ``image``.
+        image_key: the network's input, which remembers its original grid.
+    """
+
+    def __init__(self, keys: KeysCollection, image_key: str = IMAGE) -> None:
+        super().__init__(keys)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Restore."""
+        d = dict(data)
+        image: MetaTensor = d[self.image_key]
+        for key in self.keys:
+            d[key] = restore_grid(MetaTensor(d[key], affine=image.affine), original_grid(image))
+        return d
+
+
+def resample_mask(mask: NDArray[np.uint8], source: Grid, target: Grid) -> NDArray[np.uint8]:
+    """Bring a 0/1 mask ``(H, W, D)`` from one grid to another of the same space, nearest neighbour, zero outside."""
+    volume = MetaTensor(torch.from_numpy(mask.astype(np.float32)).unsqueeze(0), affine=torch.as_tensor(source.affine))
+    resample = SpatialResample(mode="nearest", padding_mode="zeros", dtype=np.float32)
+    return np.asarray(resample(volume, dst_affine=target.affine, spatial_size=target.shape)[0], dtype=np.uint8)
+
+
+def postprocessing(threshold: float = 0.5, min_component_ml: float = 0.0) -> Compose:
+    """Logits ``pred`` ``(1, h, w, d)`` to a 0/1 mask on the reference's original grid; a flat Compose.
+
+    Args:
+        threshold: on the probability.
+        min_component_ml: remove connected components smaller than this volume (0 keeps all).
+    """
+    steps: list[Any] = [
+        Activationsd(PRED, sigmoid=True),
+        RestoreGridd(PRED),
+        AsDiscreted(PRED, threshold=threshold),
+    ]
+    if min_component_ml > 0:
+        steps.append(
+            RemoveSmallObjectsd(PRED, min_size=1000 * min_component_ml, connectivity=1, by_measure=True)
+        )
+    return Compose(steps)
