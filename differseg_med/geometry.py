@@ -214,8 +214,7 @@ def overlap_fraction(a: Grid, b: Grid) -> float:
     steps = (np.arange(OVERLAP_SAMPLES) + 0.5) / OVERLAP_SAMPLES
     lattice = np.stack(np.meshgrid(*(steps * n - 0.5 for n in small.shape), indexing="ij"), axis=-1).reshape(-1, 3)
     found = large.indices(small.world(lattice))
-    slack = 1e-6  # voxels: a point on the border stays inside after two changes of coordinates
-    inside = ((found >= -0.5 - slack) & (found <= np.array(large.shape) - 0.5 + slack)).all(axis=1)
+    inside = ((found >= -0.5) & (found <= np.array(large.shape) - 0.5)).all(axis=1)
     return min(float(inside.mean()) * _volume_mm3(small) / _volume_mm3(a), 1.0)
 
 

@@ -121,7 +121,8 @@ def _judge_pair(grid: Grid, target: Grid, reference: str) -> tuple[Level, str, s
         message = f"does not overlap {reference}: the centers of the fields of view are {gap:.0f} mm apart"
         return "error", message, _FIX_SPACE
     facts = f"{describe(grid)}, turned by {rotation_degrees(grid, target):.1f} degrees"
-    shares = f"covers {covered:.0%} of the field of view of {reference}"
+    percent = f"{covered:.0%}" if covered >= 0.01 else "less than 1%"
+    shares = f"covers {percent} of the field of view of {reference}"
     if covered < LITTLE_OVERLAP:
         gap = _distance_of_centers(grid, target)
         message = f"{shares} only, the centers are {gap:.0f} mm apart ({facts}); resampled, zero outside"

@@ -72,6 +72,13 @@ def test_little_overlap_is_a_warning_with_figures():
     assert finding.remedy
 
 
+def test_a_small_image_within_the_reference_overlaps():
+    # 20 x 20 x 1 voxels of 174 x 158 x 59 are 0.02 %: a patch of the same body, not another space.
+    finding = only(Grid((20, 20, 1), T1.affine))
+    assert finding.level == "warning"
+    assert "covers less than 1% of the field of view of t1 only" in finding.message
+
+
 def test_half_covered_is_no_warning():
     assert only(moved(T1, x=80)).level == "ok"
 
