@@ -22,7 +22,7 @@ def conv_bn(
     Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``.
     """
     kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-    padding = tuple(dilation * (k // 2) for k in kernel)
+    padding = (dilation * (kernel[0] // 2), dilation * (kernel[1] // 2))
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=bias),
         nn.BatchNorm2d(out_channels),

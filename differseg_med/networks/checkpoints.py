@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +113,10 @@ def _packaged_path(name: str) -> Path:
     return Path(spec.origin).parent / file
 
 
+#: The reference's names for the projections of its two modalities.
+REFERENCE_STREAMS = ("rgb_proj", "depth_proj")
+
+
 class _Place(NamedTuple):
     """Where a reference module goes: our module, and which of its ``parts`` along the output channels it is."""
 
@@ -121,10 +125,10 @@ class _Place(NamedTuple):
     parts: int = 1
 
 
-def dpf_names() -> dict[str, _Place]:
+def dpf_names(streams: Sequence[str] = REFERENCE_STREAMS) -> dict[str, _Place]:
     """Module names of the reference's DPF block and their places in `DifferentialPerceptionFusion`."""
     names = {
-        **{key: _Place("project", i, 2) for i, key in enumerate(("rgb_proj", "depth_proj"))},
+        **{key: _Place("project", i, len(streams)) for i, key in enumerate(streams)},
         **{f"learnable_{key}": _Place("kernels", i, 3) for i, key in enumerate(("diff_x", "diff_y", "laplacian"))},
     }
     names |= _layers("complementarity_net", {"0": "weigh.0.0", "1": "weigh.0.1", "3": "weigh.1"})
@@ -135,7 +139,7 @@ def dpf_names() -> dict[str, _Place]:
 
 def rfb_names() -> dict[str, _Place]:
     """The same for `ReceptiveFieldBlock`, whose five first 1x1 convolutions are one."""
-    names = {}
+    names: dict[str, _Place] = {}
     entries = ("branch0.0", "branch1.0", "branch2.0", "branch3.0", "conv_res")
     for i, layer in enumerate(("conv", "bn")):
         names |= {f"{key}.{layer}": _Place(f"entry.{i}", part, 5) for part, key in enumerate(entries)}
@@ -158,7 +162,7 @@ def decomposer_names() -> dict[str, _Place]:
 
 def scale_attention_names(levels: int = 4) -> dict[str, _Place]:
     """The same for a list of `ScaleAttention`, which are one module in the reference."""
-    names = {}
+    names: dict[str, _Place] = {}
     for i in range(levels):
         for part in ("low", "high"):
             names |= {f"{part}_freq_attention.{i}.{j}": _Place(f"{i}.{part}_gate.{j}") for j in (1, 3)}
@@ -203,7 +207,7 @@ def _under(theirs: str, ours: str, names: Mapping[str, _Place]) -> dict[str, _Pl
     return {f"{theirs}.{key}": place._replace(name=f"{ours}.{place.name}") for key, place in names.items()}
 
 
-def _model_names(state: Mapping[str, Tensor]) -> dict[str, _Place]:
+def _model_names(state: Mapping[str, Tensor], streams: Sequence[str]) -> dict[str, _Place]:
     """Names of the complete model; DPF and the encoder (whose depth varies) as far as the state dict has them."""
     names = _under("freq_decoder", "decode", decoder_names())
     two_streams = any(key.startswith("dpf") for key in state)
@@ -211,7 +215,7 @@ def _model_names(state: Mapping[str, Tensor]) -> dict[str, _Place]:
         names |= _under(f"rfb{i + 1}", f"reduce.{i}", rfb_names())
         names |= {f"predtrans{i + 1}.{j}": _Place(f"heads.{i}.layers.{j}") for j in (0, 1, 3)}
         if two_streams:
-            names |= _under(f"dpf{i + 1}", f"fuse.{i}", dpf_names())
+            names |= _under(f"dpf{i + 1}", f"fuse.{i}", dpf_names(streams))
     for key in state:
         if key.startswith("encoder."):
             module = key if key.startswith("encoder.pos_embed") else key.rpartition(".")[0]
@@ -225,12 +229,18 @@ def is_dropped(key: str) -> bool:
     return ".low_freq_fusion." in f".{key}"
 
 
-def convert_reference_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_reference_state_dict(
+    state: Mapping[str, Tensor], streams: Sequence[str] = REFERENCE_STREAMS
+) -> dict[str, Tensor]:
     """Turn a state dict with the paper authors' keys into one for `DifferSeg`.
 
     For models of two streams (the second of one or three channels alike) and of one stream. Load the result into
     ``DifferSeg(in_channels=(3, 1), encoder="sam2_hiera_...", adapter_dim=32, decoder_channels=(64, 128, 256, 512))``.
     What is left out (see `is_dropped`) is logged.
+
+    Args:
+        state: tensors under the authors' keys.
+        streams: names of the modalities' projections, in order of the input channels.
 
     Raises:
         ValueError: naming keys that are unknown, or missing, so that nothing is lost in silence.
@@ -238,7 +248,7 @@ def convert_reference_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tenso
     dropped = [key for key in state if is_dropped(key)]
     if dropped:
         logger.info("left out %d tensors that the reference never uses, such as %s", len(dropped), dropped[0])
-    return convert_names(state, _model_names(state))
+    return convert_names(state, _model_names(state, streams))
 
 
 def convert_names(state: Mapping[str, Tensor], names: Mapping[str, _Place]) -> dict[str, Tensor]:

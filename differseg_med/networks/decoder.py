@@ -1,4 +1,4 @@
-"""Frequency-guided decoder (FGD): four fused levels in, one feature at stride 4 out; NETWORK.md section 4."""
+"""Decoders, four fused levels to one feature at stride 4: FGD (the paper's, NETWORK.md section 4) and an ablation."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ class _UpsamplingPaths(nn.Module):
         if up.shape[2] != size[0] or up.shape[3] != size[1]:
             up = functional.interpolate(up, size=size, mode="bilinear", align_corners=False)
         parts = up.split(self.out_channels, dim=1)
-        outputs = []
-        for transform, part in zip(self.transform, parts):
-            outputs.append(transform(part))
+        outputs: list[Tensor] = []
+        for i, transform in enumerate(self.transform):  # TorchScript cannot zip modules with tensors
+            outputs.append(transform(parts[i]))
         return outputs
 
 
@@ -113,7 +113,8 @@ class FrequencyUpsampler(nn.Module):
         """Join ``(B, in_channels, h, w)`` pairs with ``(B, C, H, W)`` pairs; returns ``(low, high)`` at ``(H, W)``."""
         size = (low.shape[2], low.shape[3])
         paths = self.low_paths(coarse_low, size) + self.high_paths(coarse_high, size)
-        s = self.select(torch.cat(paths, dim=1)).softmax(dim=1)
+        # Pooled one by one: the same means without a copy of all six maps.
+        s = self.select(torch.cat([functional.adaptive_avg_pool2d(path, 1) for path in paths], dim=1)).softmax(dim=1)
         up_low = s[:, 0:1] * paths[0] + s[:, 1:2] * paths[1] + s[:, 2:3] * paths[2]
         up_high = s[:, 3:4] * paths[3] + s[:, 4:5] * paths[4] + s[:, 5:6] * paths[5]
         new_low = 0.6 * up_low + 0.4 * low
@@ -161,12 +162,40 @@ class FrequencyGuidedDecoder(nn.Module):
         """Decode ``[f4, f3, f2, f1]``, each ``(B, C_l, H_l, W_l)``, to ``(B, C_1, H_1, W_1)``."""
         lows: list[Tensor] = []
         highs: list[Tensor] = []
-        for feature, decompose, attend in zip(features, self.decompose, self.attend):
-            low, high = decompose(feature)
+        for i, (decompose, attend) in enumerate(zip(self.decompose, self.attend)):
+            low, high = decompose(features[i])
             low, high = attend(low, high)
             lows.append(low)
             highs.append(high)
         low, high = lows[0], highs[0]
-        for upsample, level_low, level_high in zip(self.upsample, lows[1:], highs[1:]):
-            low, high = upsample(low, high, level_low, level_high)
-        return self.balance(low, high)
+        for i, upsample in enumerate(self.upsample):
+            low, high = upsample(low, high, lows[i + 1], highs[i + 1])
+        decoded: Tensor = self.balance(low, high)
+        return decoded
+
+
+class UNetDecoder(nn.Module):
+    """Ablation: bilinear upsampling, concatenation with the finer level, two 3x3 convolutions + BN + ReLU.
+
+    Args:
+        channels: channels per level, coarse to fine.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.merge = nn.ModuleList(
+            nn.Sequential(conv_bn(coarse + fine, fine, 3), conv_bn(fine, fine, 3))
+            for coarse, fine in pairwise(channels)
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Decode ``[f4, f3, f2, f1]``, each ``(B, C_l, H_l, W_l)``, to ``(B, C_1, H_1, W_1)``."""
+        x = features[0]
+        for i, merge in enumerate(self.merge):
+            skip = features[i + 1]
+            x = functional.interpolate(x, size=(skip.shape[2], skip.shape[3]), mode="bilinear", align_corners=False)
+            x = merge(torch.cat((x, skip), dim=1))
+        return x
+
+
+DECODERS: dict[str, type[nn.Module]] = {"fgd": FrequencyGuidedDecoder, "unet": UNetDecoder}

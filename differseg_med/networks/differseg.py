@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from differseg_med.networks.blocks import ReceptiveFieldBlock, SegmentationHead
-from differseg_med.networks.decoder import FrequencyGuidedDecoder
-from differseg_med.networks.encoders import StreamStem, build_encoder, check_input_size
-from differseg_med.networks.fusion import DifferentialPerceptionFusion
+from differseg_med.networks.decoder import DECODERS
+from differseg_med.networks.encoders import StreamStem, build_encoder, check_input
+from differseg_med.networks.fusion import FUSIONS, MeanFusion
 
 
 class DifferSeg(nn.Module):
@@ -24,10 +24,12 @@ class DifferSeg(nn.Module):
         in_channels: channels per modality; for 2.5D the number of neighbouring slices, in ascending order.
         encoder: timm model name with feature strides 4, 8, 16, 32.
         decoder_channels: channels per level, fine to coarse (stride 4, 8, 16, 32), multiples of 8.
+        fusion: ``"dpf"`` joins the modalities as in the paper; ``"concat"`` and ``"mean"`` measure what it brings.
+        decoder: ``"fgd"`` as in the paper; ``"unet"`` measures what it brings.
         pretrained: fetch timm's weights for the encoder from its hub.
         encoder_weights: local file with weights for the encoder, or ``"package"`` (see `build_encoder`).
         adapter_dim: width of the adapters of a transformer encoder; None for none.
-        freeze_encoder: train the adapters only, not the encoder around them.
+        freeze_encoder: train the adapters only, not the encoder around them (nor its batch norm statistics).
         gradient_checkpointing: trade time for memory in the encoder.
         deep_supervision: in training return ``[main, aux2, aux3, aux4]`` instead of the main logits only.
 
@@ -41,6 +43,8 @@ class DifferSeg(nn.Module):
         encoder: str = "tf_efficientnet_lite0",
         decoder_channels: Sequence[int] = (32, 48, 64, 96),
         *,
+        fusion: str = "dpf",
+        decoder: str = "fgd",
         pretrained: bool = False,
         encoder_weights: str | None = None,
         adapter_dim: int | None = None,
@@ -53,9 +57,14 @@ class DifferSeg(nn.Module):
             raise ValueError(f"in_channels needs one positive entry per modality, got {tuple(in_channels)}")
         if len(decoder_channels) != 4:
             raise ValueError(f"decoder_channels needs four entries (stride 4 to 32), got {tuple(decoder_channels)}")
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion must be one of {tuple(FUSIONS)}, got {fusion!r}")
+        if decoder not in DECODERS:
+            raise ValueError(f"decoder must be one of {tuple(DECODERS)}, got {decoder!r}")
         self.in_channels = [int(c) for c in in_channels]
         self.num_modalities = len(self.in_channels)
         self.deep_supervision = deep_supervision
+        self.freeze_encoder = freeze_encoder
         self.stems = nn.ModuleList(StreamStem(c) for c in self.in_channels)
         self.encoder, encoder_channels = build_encoder(
             encoder,
@@ -66,12 +75,11 @@ class DifferSeg(nn.Module):
             gradient_checkpointing=gradient_checkpointing,
         )
         self.reduce = nn.ModuleList(ReceptiveFieldBlock(i, o) for i, o in zip(encoder_channels, decoder_channels))
-        if self.num_modalities > 1:
-            self.fuse = nn.ModuleList(DifferentialPerceptionFusion(c, self.num_modalities) for c in decoder_channels)
-        else:
-            self.fuse = nn.ModuleList()
-        self.decode = FrequencyGuidedDecoder(list(decoder_channels)[::-1])
+        fuse = FUSIONS[fusion] if self.num_modalities > 1 else MeanFusion  # of one modality: the feature itself
+        self.fuse = nn.ModuleList(fuse(c, self.num_modalities) for c in decoder_channels)
+        self.decode = DECODERS[decoder](list(decoder_channels)[::-1])
         self.heads = nn.ModuleList(SegmentationHead(c) for c in decoder_channels)
+        self.train()
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Segment.
@@ -82,40 +90,60 @@ class DifferSeg(nn.Module):
         Returns:
             Logits ``(B, 1, H, W)``; in training with deep supervision ``[main, aux2, aux3, aux4]`` of that shape.
         """
-        if x.shape[1] != sum(self.in_channels):
-            raise ValueError(f"expected {sum(self.in_channels)} channels {self.in_channels}, got {x.shape[1]}")
-        check_input_size(x.shape[2], x.shape[3])
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined]  # there, shapes are not numbers to compare
+            check_input(x, self.in_channels)
+        alone = self.training and x.shape[0] * x.shape[2] * x.shape[3] == 32 * 32
+        if alone:
+            # One value per channel at stride 32 has no variance, and batch norm refuses it: add the mirror image.
+            x = torch.cat((x, x.flip(3)))
         size = (x.shape[2], x.shape[3])
         streams, present = self.split_streams(x)
         fused = self.encode(streams, present)
-        main: Tensor = self.heads[0](self.decode(fused[::-1]), size)
-        if not (self.training and self.deep_supervision):
-            return main
-        return [main] + [head(level, size) for head, level in zip(list(self.heads)[1:], fused[1:])]
+        decoded = self.decode(fused[::-1])
+        outputs: list[Tensor] = []
+        for i, head in enumerate(self.heads):
+            if i == 0:
+                outputs.append(head(decoded, size))
+            elif self.training and self.deep_supervision:
+                outputs.append(head(fused[i], size))
+        if alone:
+            outputs = [output[:1] for output in outputs]
+        if len(outputs) == 1:
+            return outputs[0]
+        return outputs
 
     def split_streams(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cut the input into three-channel streams ``(B * M, 3, H, W)``, batch-major, and presence ``(B, M)``."""
         parts = x.split(self.in_channels, dim=1)
         present = torch.stack([(part != 0).flatten(1).any(dim=1) for part in parts], dim=1)
         present = present | ~present.any(dim=1, keepdim=True)
-        images = torch.stack([stem(part) for stem, part in zip(self.stems, parts)], dim=1)
-        return images.flatten(0, 1), present
+        images: list[Tensor] = []
+        for i, stem in enumerate(self.stems):  # TorchScript cannot zip modules with tensors
+            images.append(stem(parts[i]))
+        return torch.stack(images, dim=1).flatten(0, 1), present
 
     def encode(self, streams: Tensor, present: Tensor) -> list[Tensor]:
         """Encode, reduce and fuse: four levels ``(B, C_l, H_l, W_l)``, fine to coarse."""
-        b, m = present.shape
         # In training, absent streams are left out so that empty images do not enter the batch norm statistics;
-        # in evaluation each sample is computed by itself and DPF ignores the absent ones.
-        skip = self.training and not bool(present.all())
-        index = present.flatten().nonzero().squeeze(1) if skip else None
-        levels = self.encoder(streams if index is None else streams[index])
+        # in evaluation each sample is computed by itself and the fusion ignores the absent ones.
+        index: Tensor | None = None
+        if self.training and not bool(present.all()):
+            index = present.flatten().nonzero().squeeze(1)
+            streams = streams[index]
+        levels = self.encoder(streams)
         fused: list[Tensor] = []
-        for i, level in enumerate(levels):
-            reduced = self.reduce[i](level)
+        for i, (reduce, fuse) in enumerate(zip(self.reduce, self.fuse)):
+            reduced = reduce(levels[i])
             if index is not None:
-                reduced = reduced.new_zeros((b * m, *reduced.shape[1:])).index_copy(0, index, reduced)
-            c, h, w = reduced.shape[1:]
-            if m > 1:
-                reduced = self.fuse[i](reduced.reshape(b, m * c, h, w), present)
-            fused.append(reduced)
+                full = reduced.new_zeros((present.numel(), reduced.shape[1], reduced.shape[2], reduced.shape[3]))
+                reduced = full.index_copy(0, index, reduced)
+            by_sample = reduced.unflatten(0, (-1, self.num_modalities)).flatten(1, 2)
+            fused.append(fuse(by_sample, present))
         return fused
+
+    def train(self, mode: bool = True) -> DifferSeg:
+        """Switch to training or evaluation; a frozen encoder stays in evaluation, or its statistics would drift."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self

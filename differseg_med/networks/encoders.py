@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -28,20 +32,33 @@ class Adapter(nn.Module):
     With ``W2`` and its bias zero the adapted block equals the plain one exactly.
 
     Args:
-        block: block with ``attn.qkv`` (its input width is taken from there); inputs are ``(B, H, W, C)``.
+        block: block whose input width is that of ``attn.qkv`` or else of ``norm1``; inputs are ``(B, ..., C)``.
         hidden_dim: width of the bottleneck.
     """
 
     def __init__(self, block: nn.Module, hidden_dim: int = 32) -> None:
         super().__init__()
-        dim = int(block.get_submodule("attn.qkv").in_features)  # type: ignore[arg-type]
+        qkv = getattr(block.attn, "qkv", None)
+        dim = int(qkv.in_features if qkv is not None else block.norm1.weight.shape[0])  # type: ignore[union-attr,index]
         self.block = block
         self.prompt_learn = nn.Sequential(nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim), nn.GELU())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, H, W, C)`` to what the block makes of it."""
-        out: Tensor = self.block(x + self.prompt_learn(x))
+    def forward(self, x: Tensor, *args: Any) -> Tensor:
+        """Map ``(B, ..., C)`` to what the block makes of it; some blocks take the feature size as a second argument."""
+        out: Tensor = self.block(x + self.prompt_learn(x), *args)
         return out
+
+
+class ChannelsFirst(nn.Module):
+    """Turn the ``(B, H, W, C)`` features of encoders such as Swin into ``(B, C, H, W)``."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Encode ``(B, 3, H, W)``."""
+        return [level.permute(0, 3, 1, 2) for level in self.encoder(x)]
 
 
 class StreamStem(nn.Module):
@@ -93,55 +110,105 @@ def build_encoder(
         s = 4, 8, 16, 32, and the four ``C_l``.
 
     Raises:
-        ValueError: for an unknown name, a model without the four strides, or adapters on a model without blocks.
+        ValueError: for an unknown name or an unfit model (with the nearest names that do work), or for adapters on a
+            model without transformer blocks.
     """
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise ValueError(f"unknown encoder {name!r}; near: {near or 'none'}; tried here: {list(RECOMMENDED)}")
-    indices = _four_stride_indices(name)
-    encoder: nn.Module = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices)
+        raise ValueError(f"unknown encoder {name!r}; near it and fit: {_nearest_fit(name)}; tried: {list(RECOMMENDED)}")
+    try:
+        indices, channels_last = _probe(name)
+    except ValueError as error:
+        near = f"near it and fit: {_nearest_fit(name)}; tried: {list(RECOMMENDED)}"
+        raise ValueError(f"encoder {name!r} {error}; {near}") from error
+    encoder = _create(name, pretrained=pretrained, out_indices=indices)
     if encoder_weights is not None:
         load_encoder_weights(encoder, name, encoder_weights)
-    channels = tuple(int(c) for c in encoder.feature_info.channels())  # type: ignore[union-attr,operator]
+    channels = tuple(int(c) for c in encoder.feature_info.channels())
     if freeze:
         encoder.requires_grad_(False)
     if adapter_dim is not None:
         _add_adapters(encoder, name, adapter_dim)
     if gradient_checkpointing:
-        inner = encoder.model if hasattr(encoder, "model") else encoder
-        inner.set_grad_checkpointing(True)  # type: ignore[operator]
-    return encoder, channels
+        getattr(encoder, "model", encoder).set_grad_checkpointing(True)
+    return ChannelsFirst(encoder) if channels_last else encoder, channels
 
 
-def _four_stride_indices(name: str) -> tuple[int, ...]:
-    """Find which of the model's feature levels have strides 4, 8, 16, 32."""
-    with torch.device("meta"):
-        probe = timm.create_model(name, pretrained=False, features_only=True)
-    available = tuple(int(s) for s in probe.feature_info.reduction())
-    if not set(STRIDES) <= set(available):
-        raise ValueError(
-            f"encoder {name!r} has feature strides {available}, DifferSeg needs {STRIDES}; "
-            f"names that work: {list(RECOMMENDED)}"
-        )
-    return tuple(available.index(s) for s in STRIDES)
+def _create(name: str, **options: Any) -> Any:
+    """Create a feature extractor that takes any image size, where the model lets us choose."""
+    try:
+        return timm.create_model(name, features_only=True, strict_img_size=False, **options)
+    except TypeError:
+        return timm.create_model(name, features_only=True, **options)
+
+
+def _probe(name: str) -> tuple[tuple[int, ...], bool]:
+    """Try a model without memory or arithmetic (meta device).
+
+    Returns:
+        Which of its feature levels have strides 4, 8, 16, 32, and whether they are ``(B, H, W, C)``.
+
+    Raises:
+        ValueError: with the reason why DifferSeg cannot use it.
+    """
+    height, width = 64, 96
+    with torch.device("meta"), torch.no_grad():
+        try:  # whatever timm's many models raise, it means the same here
+            model = _create(name, pretrained=False).eval()
+        except Exception as error:
+            raise ValueError(f"cannot be made a feature extractor ({error})") from error
+        strides = tuple(int(s) for s in model.feature_info.reduction())
+        if not set(STRIDES) <= set(strides):
+            raise ValueError(f"has feature strides {strides}, but DifferSeg needs {STRIDES}")
+        try:
+            levels = model(torch.empty(1, 3, height, width))
+        except Exception as error:
+            raise ValueError(f"takes no images of {height} x {width} ({error})") from error
+    indices = tuple(strides.index(s) for s in STRIDES)
+    channels = model.feature_info.channels()
+    expected = [(height // strides[i], width // strides[i], channels[i]) for i in indices]
+    for channel_axis in (1, -1):
+        if [tuple(levels[i].movedim(channel_axis, -1).shape[1:]) for i in indices] == expected:
+            return indices, channel_axis == -1
+    raise ValueError(f"gives features of unexpected shapes {[tuple(level.shape) for level in levels]}")
+
+
+def _nearest_fit(name: str, count: int = 3) -> list[str]:
+    """Names nearest in spelling of models that DifferSeg can use."""
+    fit: list[str] = []
+    for candidate in get_close_matches(name, timm.list_models(), n=30, cutoff=0.4):
+        with suppress(ValueError):
+            _probe(candidate)
+            fit.append(candidate)
+        if len(fit) == count:
+            break
+    return fit
 
 
 def _add_adapters(encoder: nn.Module, name: str, hidden_dim: int) -> None:
-    blocks = getattr(getattr(encoder, "model", None), "blocks", None)
-    if blocks is None or not hasattr(blocks[0], "attn"):
+    """Wrap every transformer block, wherever the model keeps them."""
+    blocks = [
+        (parent, key, child)
+        for parent in encoder.modules()
+        for key, child in parent.named_children()
+        if hasattr(child, "attn") and hasattr(child, "norm1")
+    ]
+    if not blocks:
         raise ValueError(
             f"adapter_dim is for transformer encoders such as sam2_hiera_tiny; {name!r} has no such blocks"
         )
-    for i, block in enumerate(blocks):
-        blocks[i] = Adapter(block, hidden_dim)
+    for parent, key, block in blocks:
+        setattr(parent, key, Adapter(block, hidden_dim))
 
 
-def check_input_size(height: int, width: int) -> None:
-    """Refuse sizes that are not multiples of 32.
+def check_input(x: Tensor, in_channels: list[int]) -> None:
+    """Refuse inputs that are not ``(B, sum(in_channels), H, W)`` with H and W multiples of 32.
 
     Raises:
-        ValueError: naming the size to pad to.
+        ValueError: naming what came, what is needed and the size to pad to.
     """
-    if height % 32 or width % 32:
-        target = tuple(32 * -(-s // 32) for s in (height, width))
-        raise ValueError(f"height and width must be multiples of 32, got ({height}, {width}); pad to {target}")
+    if x.ndim != 4 or x.shape[1] != sum(in_channels):
+        raise ValueError(f"expected (B, {sum(in_channels)}, H, W) for channels {in_channels}, got {list(x.shape)}")
+    height, width = x.shape[2], x.shape[3]
+    if height % 32 != 0 or width % 32 != 0:
+        target = [(height + 31) // 32 * 32, (width + 31) // 32 * 32]
+        raise ValueError(f"height and width must be multiples of 32, got {[height, width]}; pad to {target}")

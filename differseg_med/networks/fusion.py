@@ -1,4 +1,8 @@
-"""Differential perception fusion (DPF): several modality features in, one feature out; NETWORK.md section 3."""
+"""Fusion of one level: several modality features in, one out; DPF (the paper's, NETWORK.md section 3) and ablations.
+
+Every fusion maps features ``(B, M * C, H, W)``, modality-major, and ``present`` (bool ``(B, M)``, at least one True per
+row; None when all are present) to ``(B, C, H, W)``, and does not depend on what an absent modality's features hold.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,15 @@ from differseg_med.networks.blocks import conv_bn
 SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 SOBEL_Y = ((-1.0, -2.0, -1.0), (0.0, 0.0, 0.0), (1.0, 2.0, 1.0))
 LAPLACIAN = ((0.0, -1.0, 0.0), (-1.0, 4.0, -1.0), (0.0, -1.0, 0.0))
+
+
+def split_present(features: Tensor, num_modalities: int, present: Tensor | None) -> Tensor:
+    """View ``(B, M * C, H, W)`` as ``(B, M, C, H, W)`` with absent modalities set to zero."""
+    streams = features.unflatten(1, (num_modalities, features.shape[1] // num_modalities))
+    if present is not None:
+        # where, not a product: what an absent stream holds may be inf or NaN, and 0 * inf is NaN.
+        streams = torch.where(present[:, :, None, None, None], streams, torch.zeros_like(streams))
+    return streams
 
 
 class DifferentialPerceptionFusion(nn.Module):
@@ -37,38 +50,63 @@ class DifferentialPerceptionFusion(nn.Module):
         self.integrate = nn.Sequential(conv_bn(2 * c, c, 3), conv_bn(c, c, 1, relu=False))
 
     def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
-        """Fuse one level.
-
-        Args:
-            features: ``(B, M * C, H, W)``, modality-major.
-            present: bool ``(B, M)``; every row needs at least one True. None means that all are present.
-
-        Returns:
-            ``(B, C, H, W)``.
-        """
-        b, _, h, w = features.shape
+        """Fuse one level; shapes as in the module's docstring."""
         m, c = self.num_modalities, self.channels
-        projected = self.project(features)
-        if present is not None:
-            # where, not a product: what an absent stream holds may be inf or NaN, and 0 * inf is NaN.
-            keep = present.repeat_interleave(c, dim=1)[:, :, None, None]
-            projected = torch.where(keep, projected, torch.zeros_like(projected))
-        streams = projected.view(b, m, c, h, w)
+        # Absent features are zeroed before the projection for its gradient's sake, and after it because of its bias.
+        projected = self.project(split_present(features, m, present).flatten(1, 2))
+        streams = split_present(projected, m, present)
+        projected = streams.flatten(1, 2)
+        weights = torch.ones_like(projected[:, :1])
         if m > 1:
             logits = self.weigh(projected)
             if present is not None:
                 logits = logits.masked_fill(~present[:, :, None, None], float("-inf"))
             weights = logits.softmax(dim=1)
-        else:
-            weights = torch.ones_like(projected[:, :1])
 
         # One 3x3 kernel serves every channel of every modality: a depthwise convolution with a repeated kernel.
-        weighted = weights.unsqueeze(2)
-        differences = []
-        for kernel in self.kernels:
-            d = functional.conv2d(projected, kernel.expand(m * c, 1, 3, 3), padding=1, groups=m * c)
-            differences.append((weighted * d.view(b, m, c, h, w)).sum(dim=1))
+        differences: list[Tensor] = []
+        for k in range(3):
+            kernel = self.kernels[k].expand(m * c, 1, 3, 3)
+            difference = functional.conv2d(projected, kernel, padding=1, groups=m * c)
+            differences.append((weights.unsqueeze(2) * difference.unflatten(1, (m, c))).sum(dim=1))
         united = self.unite(torch.cat(differences, dim=1))
-        smooth = functional.avg_pool2d(projected, 3, stride=1, padding=1).view(b, m, c, h, w)
+        smooth = functional.avg_pool2d(projected, 3, stride=1, padding=1).unflatten(1, (m, c))
         low = (functional.avg_pool2d(weights, 3, stride=1, padding=1).unsqueeze(2) * smooth).sum(dim=1)
-        return self.integrate(torch.cat((united, low), dim=1)) + streams.sum(dim=1)
+        fused: Tensor = self.integrate(torch.cat((united, low), dim=1)) + streams.sum(dim=1)
+        return fused
+
+
+class ConcatFusion(nn.Module):
+    """Ablation: concatenate the streams (absent ones as zeros) and merge them with one 3x3 convolution + BN + ReLU."""
+
+    def __init__(self, channels: int, num_modalities: int = 2) -> None:
+        super().__init__()
+        self.num_modalities = num_modalities
+        self.merge = conv_bn(num_modalities * channels, channels, 3)
+
+    def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """Fuse one level; shapes as in the module's docstring."""
+        fused: Tensor = self.merge(split_present(features, self.num_modalities, present).flatten(1, 2))
+        return fused
+
+
+class MeanFusion(nn.Module):
+    """Ablation: the mean of the present streams. With one modality this is the feature itself, in every network."""
+
+    def __init__(self, channels: int, num_modalities: int = 2) -> None:
+        super().__init__()
+        self.num_modalities = num_modalities
+
+    def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """Fuse one level; shapes as in the module's docstring."""
+        total = split_present(features, self.num_modalities, present).sum(dim=1)
+        if present is None:
+            return total / self.num_modalities
+        return total / present.sum(dim=1).to(total.dtype)[:, None, None, None]
+
+
+FUSIONS: dict[str, type[nn.Module]] = {
+    "dpf": DifferentialPerceptionFusion,
+    "concat": ConcatFusion,
+    "mean": MeanFusion,
+}

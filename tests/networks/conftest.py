@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -44,7 +46,27 @@ def golden() -> Callable[[str], Golden]:
     return lambda name: Golden(load_file(golden_file(f"{name}.safetensors")))
 
 
-def assert_near(actual: Tensor, expected: Tensor, relative: float, what: str = "") -> None:
+@pytest.fixture(scope="session")
+def beside() -> Callable[[str], Path]:
+    """Path of any file of the golden folder, with the same skip."""
+    return golden_file
+
+
+@pytest.fixture(scope="session")
+def assert_near() -> Callable[..., None]:
+    return _assert_near
+
+
+@pytest.fixture(scope="session")
+def literal() -> ModuleType:
+    """scripts/literal_network.py: NETWORK.md word for word."""
+    spec = importlib.util.spec_from_file_location("literal_network", ROOT / "scripts" / "literal_network.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _assert_near(actual: Tensor, expected: Tensor, relative: float, what: str = "") -> None:
     """Largest difference at most ``relative`` times the largest expected magnitude, as golden/README.md asks."""
     assert actual.shape == expected.shape, what
     difference = float((actual - expected).detach().abs().max())
