@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from differseg_med.evaluation.lesions import MatchRule, lesion_counts
 from differseg_med.evaluation.policy import MEASURES, POLICY, emptiness, score_of_empty
 from differseg_med.evaluation.surfaces import surface_dice, surface_measures
 
-__all__ = ["POLICY", "MatchRule", "Settings", "case_metrics"]
+__all__ = ["POLICY", "MatchRule", "Settings", "binary", "case_metrics"]
 
 BoolArray = NDArray[np.bool_]
 
@@ -73,7 +74,7 @@ def case_metrics(
         (0.0, 9.798, 'prediction')
     """
     settings = settings or Settings()
-    masks = _binary(prediction, "predicted"), _binary(reference, "reference")
+    masks = binary(prediction, "predicted"), binary(reference, "reference")
     spacing = tuple(float(s) for s in spacing_mm)
     _check(masks, spacing)
     diagonal_mm = float(np.linalg.norm(np.multiply(masks[0].shape, spacing)))
@@ -108,15 +109,25 @@ def _overlap_measures(
     return scores
 
 
-def _binary(mask: ArrayLike, name: str) -> BoolArray:
-    """The mask as bool, without a copy if its voxels are bytes."""
+def binary(mask: ArrayLike, name: str, file: Path | None = None) -> BoolArray:
+    """The mask as bool, without a copy if its voxels are bytes.
+
+    Args:
+        mask: of any dtype.
+        name: what to call it in the error.
+        file: where it comes from.
+
+    Raises:
+        CaseError: if it has other values than 0 and 1.
+    """
     array: NDArray[Any] = np.asarray(mask)
     if array.dtype == np.bool_:
         return array
     if not ((array == 0) | (array == 1)).all():
-        values = np.unique(array[:: max(1, len(array) // 50)])
+        values = np.unique(array)
         raise CaseError(
             f"the {name} mask is not binary",
+            file=file,
             expected="0 and 1",
             found=", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else ""),
             remedy="Choose one label or threshold the probabilities, and save that as 0 and 1.",

@@ -117,6 +117,11 @@ def check_rows(rows: Sequence[Row]) -> None:
             raise ValueError(f"case {case} has no scores, but has not failed either")
 
 
+def worst_first(rows: Sequence[Row]) -> list[Row]:
+    """The measured rows by rising Dice, those with the same Dice by falling HD95."""
+    return sorted((row for row in rows if not is_failed(row)), key=lambda row: (row["dice"], -row["hd95_mm"]))
+
+
 def is_failed(row: Row) -> bool:
     """Whether a row tells of a case that could not be measured."""
     return row.get("status", "ok") == "failed"

@@ -1,0 +1,292 @@
+"""Is one model better than another? Paired by case, tested by subject, corrected for the number of tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from differseg_med.errors import CaseError
+from differseg_med.evaluation import figures, html
+from differseg_med.evaluation.policy import MEASURES, POLICY, badness
+from differseg_med.evaluation.report import check_rows, is_failed, subject_of
+from differseg_med.evaluation.statistics import per_subject, summarize
+from differseg_med.export.atomic import write_text
+
+COMPARED = ("dice", "hd95_mm", "surface_dice", "volume_difference_ml")
+
+TIE = 1e-9
+"""Scores that differ by less are a tie: rounding in ``metrics.csv``."""
+
+METHOD = (
+    "Differences are paired by case. Wilcoxon signed-rank test, two-sided, on the mean difference of each subject, "
+    "because cases of one subject are not independent; zero differences are dropped; no difference at all gives p = 1. "
+    "p values are corrected by Holm's method over all tests of this page. Rank-biserial correlation: +1 if the second "
+    "model is better for every subject, -1 if the first is. Wins, ties and losses are counted by case, for the second "
+    "model. Intervals of the mean difference: 95 % percentile bootstrap over subjects. A volume difference is better "
+    "the nearer it is to 0, so its size is compared."
+)
+
+Rows = Mapping[str, Mapping[str, Any]]  # by case id
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models compared by one measure; every difference is second minus first.
+
+    Args:
+        measure: a key of `MEASURES`; volume differences are compared by their size.
+        first: name of the first model.
+        second: name of the second model.
+        cases: number of paired cases.
+        subjects: number of subjects, which is what the test counts.
+        mean_difference: mean over cases, in the unit of the measure.
+        low: lower end of the bootstrap interval of the mean difference; None with one subject.
+        high: upper end.
+        median_difference: median over cases.
+        rank_biserial: effect size, -1 to 1, positive if the second model is better.
+        wins: cases in which the second model is better.
+        ties: cases without a difference.
+        losses: cases in which the first model is better.
+        p: of the Wilcoxon signed-rank test.
+        p_holm: corrected for all tests of the comparison.
+        p_smallest: the smallest p that so many subjects can give; above 0.05 the test cannot decide.
+    """
+
+    measure: str
+    first: str
+    second: str
+    cases: int
+    subjects: int
+    mean_difference: float
+    low: float | None
+    high: float | None
+    median_difference: float
+    rank_biserial: float
+    wins: int
+    ties: int
+    losses: int
+    p: float
+    p_holm: float
+    p_smallest: float
+
+
+def compare(
+    tables: Mapping[str, str | Path], out_dir: str | Path, *, measures: Sequence[str] = COMPARED
+) -> list[Comparison]:
+    """Compare models by their ``metrics.csv`` and write ``comparison.csv`` and ``comparison.html``.
+
+    Args:
+        tables: path of the ``metrics.csv`` of each model, by the model's name; the first is the baseline of the figure.
+        out_dir: folder of the results.
+        measures: keys of `MEASURES` to compare by. Each one makes the correction harder: name what was planned.
+
+    Returns:
+        One comparison per pair of models and measure.
+
+    Raises:
+        CaseError: with fewer than two models, a table that cannot be read, cases that differ (they are listed),
+            references that differ, or settings that differ.
+        ValueError: for an unknown measure.
+    """
+    if unknown := [name for name in measures if name not in MEASURES]:
+        raise ValueError(f"measures must be some of {list(MEASURES)}, got {unknown}")
+    if len(tables) < 2:
+        raise CaseError("a comparison needs two models", expected="two or more metrics.csv", found=len(tables))
+    models = {name: read_metrics(path) for name, path in tables.items()}
+    check_comparable(models)
+    _check_settings({name: Path(path) for name, path in tables.items()})
+    results = _corrected([_pair(models, pair, measure) for measure in measures for pair in combinations(models, 2)])
+    lines = pd.DataFrame([asdict(result) for result in results])
+    write_text(Path(out_dir) / "comparison.csv", lines.to_csv(index=False, float_format="%.10g"))
+    _write_page(models, results, measures, Path(out_dir) / "comparison.html")
+    return results
+
+
+def read_metrics(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The rows of a ``metrics.csv`` by case id, scores as numbers.
+
+    Raises:
+        CaseError: if it is not a metrics table.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # "NA" and "007" are case ids, not numbers
+        rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+        for row in rows:
+            row.update({name: float(row[name]) for name in (*MEASURES, "reference_ml") if row.get(name)})
+        check_rows(rows)
+    except (OSError, ValueError) as error:
+        raise CaseError(
+            "this is not a metrics.csv of an evaluation",
+            file=path,
+            found=str(error).split("\n")[0] if isinstance(error, ValueError) else "no readable file",
+            remedy="Give the metrics.csv that an evaluation wrote.",
+        ) from error
+    return {str(row["case_id"]): row for row in rows}
+
+
+def check_comparable(models: Mapping[str, Rows]) -> None:
+    """All models were measured on the same cases against the same references.
+
+    Raises:
+        CaseError: that lists the cases which are not common; a failed case counts as not measured.
+    """
+    measured = {name: {case for case, row in rows.items() if not is_failed(row)} for name, rows in models.items()}
+    common = set.intersection(*measured.values())
+    missing = {name: sorted(set.union(*measured.values()) - cases) for name, cases in measured.items()}
+    if any(missing.values()) or not common:
+        raise CaseError(
+            "the models were not measured on the same cases",
+            found="; ".join(f"{name} lacks {', '.join(cases)}" for name, cases in missing.items() if cases)
+            or "no case",
+            remedy="Evaluate all models on one cohort and repair the failed cases.",
+        )
+    first, *others = models.values()
+    differing = [
+        case
+        for case in sorted(common)
+        for other in others
+        if not np.isclose(float(first[case]["reference_ml"]), float(other[case]["reference_ml"]), rtol=1e-6)
+    ]
+    if differing:
+        raise CaseError(
+            "the models were not measured against the same references",
+            found=f"other reference volumes for {', '.join(dict.fromkeys(differing))}",
+            remedy="Evaluate all models with the same labels.",
+        )
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """p values ``(n,)`` corrected by Holm's step-down method, in the order given."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1.0)
+    return corrected
+
+
+def rank_biserial(gains: ArrayLike) -> float:
+    """Matched-pairs rank-biserial correlation of differences, -1 to 1; 0 if there is no difference."""
+    x = np.asarray(gains, dtype=np.float64)
+    x = x[np.abs(x) > TIE]
+    if not x.size:
+        return 0.0
+    ranks = stats.rankdata(np.abs(x))
+    return float((ranks * np.sign(x)).sum() / ranks.sum())
+
+
+def _check_settings(paths: Mapping[str, Path]) -> None:
+    """Refuse scores with other tolerances or match rules; a table without its ``metrics.json`` is taken on trust."""
+    found = {}
+    for name, path in paths.items():
+        beside = path.with_name("metrics.json")
+        if beside.is_file():
+            found[name] = json.dumps(json.loads(beside.read_text(encoding="utf-8")).get("settings"), sort_keys=True)
+    if len(set(found.values())) > 1:
+        text = "; ".join(f"{name}: {settings}" for name, settings in found.items())
+        raise CaseError("the models were measured with other settings", found=text, remedy="Evaluate them again alike.")
+
+
+def _pair(models: Mapping[str, Rows], pair: tuple[str, str], measure: str) -> Comparison:
+    first, second = (models[name] for name in pair)
+    cases = [case for case, row in first.items() if not is_failed(row)]
+    a, b = (np.array([float(rows[case][measure]) for case in cases]) for rows in (first, second))
+    if MEASURES[measure].better == "zero":
+        a, b = np.abs(a), np.abs(b)
+    subjects = [subject_of(first[case]) for case in cases]
+    gains = badness(measure, a) - badness(measure, b)  # positive: the second model is better
+    tested = per_subject(gains, subjects)
+    tested[np.abs(tested) <= TIE] = 0.0
+    spread = summarize(b - a, subjects)
+    effective = int(np.count_nonzero(tested))
+    return Comparison(
+        measure=measure,
+        first=pair[0],
+        second=pair[1],
+        cases=len(cases),
+        subjects=len(tested),
+        mean_difference=spread.mean,
+        low=spread.mean_low,
+        high=spread.mean_high,
+        median_difference=spread.median,
+        rank_biserial=rank_biserial(tested),
+        wins=int((gains > TIE).sum()),
+        ties=int((np.abs(gains) <= TIE).sum()),
+        losses=int((gains < -TIE).sum()),
+        p=float(stats.wilcoxon(tested[tested != 0]).pvalue) if effective else 1.0,
+        p_holm=1.0,
+        p_smallest=min(1.0, 2.0 ** (1 - len(tested))),
+    )
+
+
+def _corrected(results: Sequence[Comparison]) -> list[Comparison]:
+    corrected = holm([result.p for result in results]).tolist()
+    return [Comparison(**{**asdict(result), "p_holm": p}) for result, p in zip(results, corrected)]
+
+
+def _write_page(models: Mapping[str, Rows], results: Sequence[Comparison], measures: Sequence[str], path: Path) -> None:
+    first = next(iter(models.values()))
+    cases = [case for case, row in first.items() if not is_failed(row)]
+    subjects = [subject_of(first[case]) for case in cases]
+    parts = [html.paragraph(f"{len(models)} models, {len(cases)} cases of {len(set(subjects))} subjects.")]
+    for measure in measures:
+        label = MEASURES[measure].label
+        found = [result for result in results if result.measure == measure]
+        scores = [
+            [name, *html.summary_cells(summarize([rows[case][measure] for case in cases], subjects))]
+            for name, rows in models.items()
+        ]
+        panels = {
+            f"{r.second}\n- {r.first}": [
+                _size(models, r.second, c, measure) - _size(models, r.first, c, measure) for c in cases
+            ]
+            for r in found
+        }
+        parts += [
+            html.heading(label),
+            html.table(("model", *html.SUMMARY_HEADER), scores),
+            html.table(PAIR_HEADER, [_cells(result) for result in found]),
+            html.picture(figures.paired_differences(panels, label), f"{label}: difference of each case, bar: median."),
+        ]
+    parts += [html.heading("Method"), html.paragraph(METHOD), html.heading("Policy"), html.paragraph(POLICY)]
+    html.write_page(path, "Comparison of models", parts)
+
+
+def _size(models: Mapping[str, Rows], name: str, case: str, measure: str) -> float:
+    value = float(models[name][case][measure])
+    return abs(value) if MEASURES[measure].better == "zero" else value
+
+
+PAIR_HEADER = (
+    "second - first",
+    "mean difference (95 % interval)",
+    "median difference",
+    "rank-biserial",
+    "wins / ties / losses",
+    "p",
+    "p (Holm)",
+    "smallest p possible",
+)
+
+
+def _cells(result: Comparison) -> list[object]:
+    return [
+        f"{result.second} - {result.first}",
+        html.interval(result.mean_difference, result.low, result.high),
+        result.median_difference,
+        result.rank_biserial,
+        f"{result.wins} / {result.ties} / {result.losses}",
+        f"{result.p:.2g}",
+        f"{result.p_holm:.2g}",
+        f"{result.p_smallest:.2g}",
+    ]

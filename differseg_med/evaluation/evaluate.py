@@ -1,0 +1,212 @@
+"""Compare a folder of predicted masks with the labels of a cohort: scores, summary and a page to read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+
+from differseg_med.cohort.audit import audit_grids, raise_on_errors
+from differseg_med.cohort.table import Case
+from differseg_med.errors import CaseError
+from differseg_med.evaluation.metrics import Settings, binary, case_metrics
+from differseg_med.evaluation.page import write_evaluation_page
+from differseg_med.evaluation.report import is_failed, worst_first, write_metrics
+from differseg_med.export.image import closest_ras, save_overlay
+from differseg_med.geometry import Grid, almost_same_grid, describe
+from differseg_med.transforms.grids import grid_of, restore_grid
+from differseg_med.transforms.loading import load_volume
+from differseg_med.transforms.restoring import resample_mask
+
+logger = logging.getLogger(__name__)
+
+MASK = "mask.nii.gz"
+
+GROUP_COLUMNS = ("site", "scanner")
+"""Columns of the cohort table that reports group by. Other columns stay out of reports: they may say who a case is."""
+
+LOST_SHARE = 0.01
+"""Share of a predicted volume outside the reference's field of view from which on a notice says so."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found and wrote.
+
+    Args:
+        rows: one row per case, in the order of the cohort; see ``metrics.csv``.
+        summary: the content of ``metrics.json``.
+        out_dir: folder with ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and ``overlays``.
+    """
+
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any]
+    out_dir: Path
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reasons by case id of the cases that could not be measured; not empty should end a command with an error."""
+        return {row["case_id"]: row["reason"] for row in self.rows if is_failed(row)}
+
+
+def evaluate_cohort(
+    cases: Sequence[Case],
+    predictions_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    settings: Settings | None = None,
+    group_by: Sequence[str] = GROUP_COLUMNS,
+    worst: int = 5,
+    progress: Callable[[Sequence[Case]], Iterable[Case]] = iter,
+) -> Evaluation:
+    """Measure every case of a cohort against ``predictions_dir/<case_id>/mask.nii.gz`` and write the reports.
+
+    A case that cannot be measured is listed as failed and does not stop the others. A prediction that does not exist
+    counts as an empty mask; predictions of no case in ``cases`` are listed.
+
+    Args:
+        cases: rows of the cohort table, each with a label.
+        predictions_dir: folder with one folder per case.
+        out_dir: folder for ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and ``overlays/<case_id>.png``.
+        settings: tolerance of surface Dice and match rule of lesions.
+        group_by: extra columns of the cohort table for the tables of subgroups; present modalities are always one.
+        worst: how many of the worst cases get an overlay.
+        progress: wraps the cases, for example ``tqdm``.
+
+    Raises:
+        CaseError: if the folder does not exist, or holds no prediction of any of the cases.
+    """
+    predictions_dir, out_dir = Path(predictions_dir), Path(out_dir)
+    settings = settings or Settings()
+    extra = check_predictions(cases, predictions_dir)
+    rows = [_row(case, predictions_dir / case.case_id / MASK, settings, group_by) for case in progress(cases)]
+    notices = [f"predictions that no case of the cohort asks for, not measured: {', '.join(extra)}"] if extra else []
+    summary = write_metrics(rows, out_dir, settings=settings, notices=notices)
+    by_id = {case.case_id: case for case in cases}
+    pictures = {}
+    for row in worst_first(rows)[:worst]:
+        case = by_id[row["case_id"]]
+        try:
+            pictures[case.case_id] = draw_overlay(
+                case, predictions_dir / case.case_id / MASK, out_dir / "overlays" / f"{case.case_id}.png"
+            )
+        except CaseError as error:  # the scores are there; a picture less must not cost them
+            logger.warning("no overlay: %s", error.for_case(case.case_id))
+    write_evaluation_page(rows, summary, out_dir / "evaluation.html", pictures=pictures, group_by=group_by)
+    return Evaluation(rows, summary, out_dir)
+
+
+def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]:
+    """Names of the predictions that belong to none of the cases.
+
+    Raises:
+        CaseError: if the folder does not exist, or holds no prediction of any of the cases.
+    """
+    if not predictions_dir.is_dir():
+        raise CaseError("there is no folder with predictions here", file=predictions_dir)
+    found = {path.parent.name for path in predictions_dir.glob(f"*/{MASK}")}
+    wanted = {case.case_id for case in cases}
+    if not found & wanted:
+        raise CaseError(
+            "the folder holds no prediction of any of these cases",
+            file=predictions_dir,
+            expected=f"<case_id>/{MASK}, for example {cases[0].case_id}/{MASK}" if cases else "cases",
+            found=f"predictions of {', '.join(sorted(found)[:5])}" if found else "no predictions",
+            remedy="Check the folder and the cohort table.",
+        )
+    return sorted(found - wanted)
+
+
+def evaluate_case(
+    case: Case, prediction: Path, settings: Settings | None = None
+) -> tuple[dict[str, float | bool | str], str]:
+    """Measure one predicted file on the grid of the case's label.
+
+    Args:
+        case: a case with a label.
+        prediction: the mask file; if it does not exist, an empty mask counts.
+        settings: as for `case_metrics`.
+
+    Returns:
+        What `case_metrics` returns, and a notice for the reader (empty for none): what had to be assumed or resampled.
+
+    Raises:
+        CaseError: if a file cannot be read, is not binary, or lies in another space.
+    """
+    if case.problem is not None:
+        raise case.problem
+    label = _label(case)
+    grid = grid_of(label)
+    reference = binary(label[0].numpy(), "reference", case.label)
+    del label  # float32, four times the mask
+    predicted, notice = _prediction(prediction, grid)
+    return case_metrics(predicted, reference, grid.spacing_mm, settings=settings), notice
+
+
+def draw_overlay(case: Case, prediction: Path, path: Path) -> Path:
+    """Draw prediction and label of a case over its images, see `save_overlay`.
+
+    Raises:
+        CaseError: if a file cannot be read.
+    """
+    label = _label(case)
+    grid = grid_of(label)
+    predicted, _ = _prediction(prediction, grid)
+    images = {name: restore_grid(load_volume(file), grid)[0].numpy() for name, file in case.images.items()}
+    reference, spacing_mm = closest_ras(binary(label[0].numpy(), "reference", case.label), grid.affine)
+    backgrounds = {name: closest_ras(image, grid.affine)[0] for name, image in images.items()}
+    return save_overlay(
+        backgrounds or np.zeros_like(reference),
+        closest_ras(predicted, grid.affine)[0],
+        path,
+        spacing_mm=spacing_mm,
+        reference=reference,
+        title=case.case_id,
+    )
+
+
+def _row(case: Case, prediction: Path, settings: Settings, group_by: Sequence[str]) -> dict[str, Any]:
+    """The case's row of ``metrics.csv``: scores, or the reason why there are none."""
+    row: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "status": "ok", "reason": ""}
+    row |= {"modalities": "+".join(case.images)} | {name: case.extra.get(name, "") for name in group_by}
+    try:
+        measures, notice = evaluate_case(case, prediction, settings)
+    except CaseError as error:
+        logger.error("%s", error.for_case(case.case_id))
+        return row | {"status": "failed", "reason": str(error), "notice": ""}
+    if notice:
+        logger.warning("case %s: %s", case.case_id, notice)
+    return row | measures | {"notice": notice}
+
+
+def _prediction(path: Path, grid: Grid) -> tuple[Mask, str]:
+    """The predicted mask on ``grid``, and a notice."""
+    if not path.is_file():
+        return np.zeros(grid.shape, dtype=np.bool_), "there is no prediction: an empty mask counts"
+    volume = load_volume(path)
+    mask, own = binary(volume[0].numpy(), "predicted", path), grid_of(volume)
+    del volume
+    findings = audit_grids({"label": grid, "prediction": own}, "label", files={"prediction": path})
+    raise_on_errors(findings)
+    if almost_same_grid(own, grid):
+        return mask, ""
+    moved = resample_mask(mask.view(np.uint8), own, grid).view(np.bool_)
+    notice = f"resampled from its own grid ({describe(own)}) to the label's ({describe(grid)})"
+    before, after = (int(m.sum()) * g.voxel_volume_mm3 for m, g in ((mask, own), (moved, grid)))
+    if before - after > LOST_SHARE * before:
+        notice += f"; {1 - after / before:.0%} of the predicted volume is not on the label's grid"
+    return moved, notice
+
+
+def _label(case: Case) -> MetaTensor:
+    if case.label is None:
+        raise CaseError("the case has no label to compare with", remedy="Fill in the column label of the cohort table.")
+    return load_volume(case.label)

@@ -1,0 +1,73 @@
+"""Naive predictions that use no network: what a score has to beat before it means anything.
+
+Crops around a tumour give its place away, and a tumour may be the brightest thing in the PET. Reports print these
+floors beside every score of the sarcoma data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from differseg_med.cohort.table import Case
+from differseg_med.errors import CaseError
+from differseg_med.evaluation.metrics import Settings, case_metrics
+from differseg_med.transforms.grids import grid_of, restore_grid
+from differseg_med.transforms.loading import load_volume
+
+Mask = NDArray[np.uint8]
+
+ELLIPSOID = "ellipsoid"
+THRESHOLD = "threshold"
+
+
+def ellipsoid_floor(shape: Sequence[int], fraction: float = 0.6) -> Mask:
+    """The ellipsoid in the middle of the box, its axes ``fraction`` of the box's, ``(H, W, D)``: looks at no image."""
+    axes = (((np.arange(n) - (n - 1) / 2) / (n / 2)) ** 2 for n in shape)
+    squares = sum(np.meshgrid(*axes, indexing="ij", sparse=True), np.zeros(()))
+    return (squares <= fraction**2).astype(np.uint8)
+
+
+def threshold_floor(image: ArrayLike, share: float = 0.4) -> Mask:
+    """What is brighter than ``share`` of the maximum of the image ``(H, W, D)``; for PET the customary 40 %."""
+    array = np.asarray(image)
+    return (array > share * float(array.max())).astype(np.uint8)
+
+
+def floors(
+    case: Case, *, modality: str = "pet", fraction: float = 0.6, share: float = 0.4, settings: Settings | None = None
+) -> dict[str, dict[str, Any]]:
+    """Measure the floors of one case on the grid of its label.
+
+    The modality is brought to that grid by linear interpolation first, and its maximum is that of the resampled image.
+
+    Args:
+        case: a case with a label.
+        modality: the modality to threshold; without it only the ellipsoid is measured.
+        fraction: axes of the ellipsoid as a share of the box.
+        share: threshold as a share of the maximum.
+        settings: as for `case_metrics`.
+
+    Returns:
+        Rows as of `case_metrics`, with ``case_id`` and ``subject_id``, by name of the floor: ``ellipsoid``, and
+        ``threshold`` if the modality is present.
+
+    Raises:
+        CaseError: without a label, or if a file cannot be read.
+    """
+    if case.label is None:
+        raise CaseError("the case has no label to compare with", case=case.case_id)
+    label = load_volume(case.label)
+    grid = grid_of(label)
+    masks = {ELLIPSOID: ellipsoid_floor(grid.shape, fraction)}
+    if modality in case.images:
+        masks[THRESHOLD] = threshold_floor(restore_grid(load_volume(case.images[modality]), grid)[0].numpy(), share)
+    reference = np.asarray(label[0], dtype=np.float32)
+    ids = {"case_id": case.case_id, "subject_id": case.subject_id}
+    return {
+        name: {**ids, **case_metrics(mask, reference, grid.spacing_mm, settings=settings)}
+        for name, mask in masks.items()
+    }

@@ -1,0 +1,133 @@
+"""``evaluation.html``: one page that a reviewer can read without the files behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from differseg_med.evaluation import figures, html
+from differseg_med.evaluation.policy import MEASURES
+from differseg_med.evaluation.report import Row, subject_of, worst_first
+from differseg_med.evaluation.statistics import Summary, summarize
+
+SUBGROUP_MEASURES = ("dice", "hd95_mm", "surface_dice")
+CASE_COLUMNS = ("modalities", "empty", "notice")
+
+
+def write_evaluation_page(
+    rows: Sequence[Row],
+    summary: Mapping[str, Any],
+    path: str | Path,
+    *,
+    pictures: Mapping[str, Path] | None = None,
+    group_by: Sequence[str] = (),
+    title: str = "Evaluation",
+) -> Path:
+    """Write the page of an evaluation.
+
+    Args:
+        rows: as for `write_metrics`.
+        summary: what `write_metrics` returned.
+        path: the file to write.
+        pictures: PNG files of overlays by case id, in the order of the page.
+        group_by: columns of ``rows`` for tables of subgroups, besides ``modalities``.
+        title: title of the page.
+    """
+    done = worst_first(rows)
+    parts = [*_outcome(summary), *_policy(summary)]
+    if done:
+        parts += [*_measures(summary), *_plots(done), *_subgroups(done, group_by), *_cases(done)]
+        for case, file in (pictures or {}).items():
+            parts.append(html.picture(file.read_bytes(), f"{case}: prediction and reference"))
+    parts += [html.heading("Settings and definitions"), *html.definitions(summary["settings"])]
+    return html.write_page(path, title, parts)
+
+
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """How many cases stand behind the figures, and how many of them had an empty mask."""
+    return (
+        f"{counts['evaluated']} of {counts['cases']} cases measured, {counts['failed']} failed; "
+        f"{counts['subjects']} subjects; {_empty(counts)} cases with an empty mask (prediction only: "
+        f"{counts['empty_prediction']}, reference only: {counts['empty_reference']}, both: {counts['empty_both']})."
+    )
+
+
+def _empty(counts: Mapping[str, int]) -> int:
+    return counts["empty_prediction"] + counts["empty_reference"] + counts["empty_both"]
+
+
+def _outcome(summary: Mapping[str, Any]) -> Iterator[str]:
+    yield html.paragraph(counts_in_words(summary["counts"]))
+    for failed in summary["failed_cases"]:
+        reason = failed["reason"] or "no reason was given"
+        yield html.paragraph(f"Failed, in no figure below: {failed['case_id']}. {reason}", "failed")
+    for kind, cases in summary["empty_cases"].items():
+        if cases:
+            which = "Both masks" if kind == "both" else f"Only the {kind}"
+            yield html.paragraph(f"{which} empty, counted by the policy: {', '.join(cases)}", "notice")
+    for notice in summary.get("notices", ()):
+        yield html.paragraph(notice, "notice")
+
+
+def _policy(summary: Mapping[str, Any]) -> list[str]:
+    return [html.heading("Policy"), html.paragraph(summary["policy"])]
+
+
+def _measures(summary: Mapping[str, Any]) -> list[str]:
+    empty = _empty(summary["counts"])
+    lines = [
+        [MEASURES[name].label, empty, *html.summary_cells(Summary(**fields))]
+        for name, fields in summary["metrics"].items()
+    ]
+    return [
+        html.heading("Summary"),
+        html.paragraph(f"{counts_in_words(summary['counts'])} Intervals: {summary['intervals']}."),
+        html.table(("measure", "with an empty mask", *html.SUMMARY_HEADER), lines),
+    ]
+
+
+def _plots(done: Sequence[Row]) -> list[str]:
+    values = {name: [row[name] for row in done] for name in MEASURES}
+    empty = [row["empty"] != "none" for row in done]
+    number = f"{len(done)} cases, {sum(empty)} of them with an empty mask"
+    distribution = figures.distributions(values, empty)
+    agreement = figures.bland_altman([row["volume_ml"] for row in done], [row["reference_ml"] for row in done])
+    return [
+        html.heading("Distributions"),
+        html.picture(distribution, f"{number} (crosses). Box: quartiles and median."),
+        html.heading("Volumes"),
+        html.picture(agreement, f"Bland-Altman plot of {number}: mean difference and limits of agreement."),
+    ]
+
+
+def _subgroups(done: Sequence[Row], group_by: Sequence[str]) -> Iterator[str]:
+    for column in dict.fromkeys((*group_by, "modalities")):
+        groups: dict[str, list[Row]] = {}
+        for row in done:
+            groups.setdefault(str(row.get(column, "") or ""), []).append(row)
+        if set(groups) == {""}:
+            continue  # the cohort table has no such column
+        yield html.heading(f"By {column}")
+        lines = []
+        for name, members in sorted(groups.items()):
+            subjects = [subject_of(row) for row in members]
+            empty = sum(row["empty"] != "none" for row in members)
+            for measure in SUBGROUP_MEASURES:
+                summary = summarize([row[measure] for row in members], subjects)
+                lines.append([name or "(blank)", MEASURES[measure].label, empty, *html.summary_cells(summary)])
+        yield html.table((column, "measure", "with an empty mask", *html.SUMMARY_HEADER), lines)
+
+
+def _cases(done: Sequence[Row]) -> list[str]:
+    columns = [
+        "case_id",
+        *MEASURES,
+        "volume_ml",
+        "reference_ml",
+        *(c for c in CASE_COLUMNS if any(c in r for r in done)),
+    ]
+    names = [MEASURES[c].label if c in MEASURES else c for c in columns]
+    lines = [[row.get(column, "") for column in columns] for row in done]
+    wide = [i for i, column in enumerate(columns) if column == "notice"]
+    return [html.heading("Cases, worst Dice first"), html.table(names, lines, wide)]

@@ -1,0 +1,85 @@
+"""What is a model worth when modalities are missing? The same cases with every subset of the modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from differseg_med.evaluation import figures, html
+from differseg_med.evaluation.policy import MEASURES, POLICY
+from differseg_med.evaluation.report import Row, is_failed, subject_of
+from differseg_med.evaluation.statistics import Summary, summarize
+from differseg_med.export.atomic import replacing, write_text
+
+SUBSET_MEASURES = ("dice", "hd95_mm", "surface_dice")
+
+Subset = tuple[str, ...]
+
+
+def all_subsets(modalities: Sequence[str]) -> list[Subset]:
+    """All 2^M - 1 subsets that are not empty, the largest first, modalities in declared order."""
+    return [subset for size in range(len(modalities), 0, -1) for subset in combinations(modalities, size)]
+
+
+def subset_name(subset: Subset) -> str:
+    """Name of a subset, also for folders: ``t1+pet``."""
+    return "+".join(subset)
+
+
+def write_subsets(
+    results: Mapping[Subset, Sequence[Row]], modalities: Sequence[str], out_dir: str | Path
+) -> list[dict[str, Any]]:
+    """Write ``subsets.csv``, ``subsets.png`` and ``subsets.html``.
+
+    Args:
+        results: rows as for `write_metrics`, by the modalities that were given to the model.
+        modalities: all modalities in declared order.
+        out_dir: folder of the files.
+
+    Returns:
+        The lines of ``subsets.csv``: per subset one column per modality (1 given, 0 withheld), counts, and per measure
+        mean, interval and median.
+
+    Raises:
+        ValueError: if the subsets were not measured on the same cases, or none was.
+    """
+    cases = {frozenset(str(row["case_id"]) for row in rows) for rows in results.values()}
+    if len(cases) != 1:
+        raise ValueError(f"all subsets must have the same cases, got {len(cases)} different lists of cases")
+    out_dir = Path(out_dir)
+    lines, dice = [], {}
+    for subset, rows in results.items():
+        line, summaries = _line(subset, rows, modalities)
+        lines.append(line)
+        if summaries:
+            dice[subset_name(subset)] = summaries["dice"]
+    if not dice:
+        raise ValueError("no case was measured with any subset")
+    plot = figures.bars(dice, MEASURES["dice"].label)
+    with replacing(out_dir / "subsets.png") as temporary:
+        temporary.write_bytes(plot)
+    write_text(out_dir / "subsets.csv", pd.DataFrame(lines).to_csv(index=False, float_format="%.10g"))
+    header = list(lines[0])
+    table = html.table(header, [[line.get(name) for name in header] for line in lines])
+    parts = [table, html.picture(plot, "Mean Dice by given modalities"), html.heading("Policy"), html.paragraph(POLICY)]
+    html.write_page(out_dir / "subsets.html", "Subsets of modalities", parts)
+    return lines
+
+
+def _line(subset: Subset, rows: Sequence[Row], modalities: Sequence[str]) -> tuple[dict[str, Any], dict[str, Summary]]:
+    done = [row for row in rows if not is_failed(row)]
+    subjects = [subject_of(row) for row in done]
+    line: dict[str, Any] = {"given": subset_name(subset)} | {name: int(name in subset) for name in modalities}
+    line |= {"cases": len(rows), "failed": len(rows) - len(done)}
+    line["empty_prediction"] = sum(row["empty"] == "prediction" for row in done)
+    summaries = {name: summarize([row[name] for row in done], subjects) for name in SUBSET_MEASURES if done}
+    for name in SUBSET_MEASURES:
+        found = summaries.get(name)
+        line[f"{name}_mean"] = found and found.mean
+        line[f"{name}_low"], line[f"{name}_high"] = (found.mean_low, found.mean_high) if found else (None, None)
+        line[f"{name}_median"] = found and found.median
+    return line, summaries
