@@ -14,7 +14,7 @@ from differseg_med.networks import (
     DifferentialPerceptionFusion,
     FrequencyGuidedDecoder,
     ReceptiveFieldBlock,
-    checkpoints,
+    reference,
 )
 from differseg_med.networks.decoder import FrequencyBalancer, FrequencyDecomposer, FrequencyUpsampler, ScaleAttention
 
@@ -43,31 +43,31 @@ def run_scale_attention(module: nn.Module, x: dict[str, Tensor]) -> list[Tensor]
 SCALES = (64, 40, 32, 24)
 CASES: dict[str, tuple[Callable[[], nn.Module], dict, Run]] = {
     "adapter": (lambda: Adapter(Block(), 32), {}, lambda m, x: [m(x["x"])]),
-    "rfb_48_32": (lambda: ReceptiveFieldBlock(48, 32), checkpoints.rfb_names(), lambda m, x: [m(x["x"])]),
+    "rfb_48_32": (lambda: ReceptiveFieldBlock(48, 32), reference.rfb_names(), lambda m, x: [m(x["x"])]),
     "dpf_c32": (
         lambda: DifferentialPerceptionFusion(32),
-        checkpoints.dpf_names(),
+        reference.dpf_names(),
         lambda m, x: [m(torch.cat((x["rgb"], x["depth"]), dim=1))],
     ),
-    "decomposer_c32": (lambda: FrequencyDecomposer(32), checkpoints.decomposer_names(), lambda m, x: list(m(x["x"]))),
+    "decomposer_c32": (lambda: FrequencyDecomposer(32), reference.decomposer_names(), lambda m, x: list(m(x["x"]))),
     "scale_attention_64_40_32_24": (
         lambda: nn.ModuleList(ScaleAttention(c) for c in SCALES),
-        checkpoints.scale_attention_names(),
+        reference.scale_attention_names(),
         run_scale_attention,
     ),
     "upsampler_64_32": (
         lambda: FrequencyUpsampler(64, 32),
-        checkpoints.upsampler_names(),
+        reference.upsampler_names(),
         lambda m, x: list(m(x["prev_low"], x["prev_high"], x["curr_low"], x["curr_high"])),
     ),
     "balancer_c32": (
         lambda: FrequencyBalancer(32),
-        checkpoints.balancer_names(),
+        reference.balancer_names(),
         lambda m, x: [m(x["low"], x["high"])],
     ),
     "fgd_64_32_16_8": (
         lambda: FrequencyGuidedDecoder((64, 32, 16, 8)),
-        checkpoints.decoder_names(),
+        reference.decoder_names(),
         lambda m, x: [m([x["f4"], x["f3"], x["f2"], x["f1"]])],
     ),
 }
@@ -78,7 +78,7 @@ WITH_PARAMETER_GRADIENTS = ["adapter", "dpf_c32", "balancer_c32", "fgd_64_32_16_
 def rename(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict under our names; the adapter's are the same."""
     names = CASES[name][1]
-    return checkpoints.convert_names(state, names) if names else state
+    return reference.convert_names(state, names) if names else state
 
 
 def build(name: str, golden: Any) -> nn.Module:
@@ -134,8 +134,7 @@ def test_training_output_and_statistics(name: str, golden: Load, assert_near: Ne
     outputs = CASES[name][2](module, numbers.part("input"))
     for actual, expected in zip(outputs, numbers.outputs("train.output"), strict=True):
         assert_near(actual, expected, 2e-5, name)
-    reference = numbers.part("param") | numbers.part("train.buffer")
-    expected_state = rename(name, reference)
+    expected_state = rename(name, numbers.part("param") | numbers.part("train.buffer"))
     buffers = {key: value for key, value in module.named_buffers() if "running" in key}
     assert buffers
     for key, value in buffers.items():
