@@ -17,7 +17,7 @@ LAYERS = (  # from the bottom
     {"networks", "losses", "geometry"},
     {"cohort", "transforms", "inferers", "export", "evaluation"},
     {"engines"},
-    {"bundle", "planning"},
+    {"bundle", "planning", "workflows"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
