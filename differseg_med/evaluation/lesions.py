@@ -62,10 +62,10 @@ def lesion_counts(prediction: BoolArray, reference: BoolArray, rule: MatchRule) 
         rule: when a reference lesion is detected.
 
     Returns:
-        ``lesion_precision``, ``lesion_recall``, ``lesion_f1``, ``lesion_dice`` (as BraTS 2023, without dilation: the
-        sum of the lesions' Dice, 0 for a missed one, over reference plus false lesions), and the counts
-        ``reference_lesions``, ``predicted_lesions``, ``missed_lesions``, ``false_lesions``. A ratio of nothing to
-        nothing is 1 if both masks are empty, else 0.
+        ``lesion_precision``, ``lesion_recall``, ``lesion_f1``; ``lesion_dice``, which knows no match rule (BraTS 2023
+        without its dilation: the sum of the lesions' Dice, 0 for a missed one, over the number of reference lesions and
+        of predicted ones that touch none); the counts ``reference_lesions``, ``predicted_lesions``, ``missed_lesions``,
+        ``false_lesions``. A ratio of nothing to nothing is 1 if both masks are empty, else 0.
     """
     overlap = _overlaps(prediction, reference)  # (reference lesions + 1, predicted lesions + 1), in voxels
     common = overlap[1:, 1:]
@@ -76,6 +76,7 @@ def lesion_counts(prediction: BoolArray, reference: BoolArray, rule: MatchRule) 
     true = int(touching[detected].any(axis=0).sum())
     lesions, predicted = touching.shape
     false = predicted - true
+    invented = int((~touching.any(axis=0)).sum())
     perfect = 1.0 if lesions == predicted == 0 else 0.0
     recall = float(detected.mean()) if lesions else perfect
     precision = true / predicted if predicted else perfect
@@ -83,7 +84,7 @@ def lesion_counts(prediction: BoolArray, reference: BoolArray, rule: MatchRule) 
         "lesion_precision": precision,
         "lesion_recall": recall,
         "lesion_f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        "lesion_dice": float(dice.sum()) / (lesions + false) if lesions + false else perfect,
+        "lesion_dice": float(dice.sum()) / (lesions + invented) if lesions + invented else perfect,
         "reference_lesions": lesions,
         "predicted_lesions": predicted,
         "missed_lesions": lesions - int(detected.sum()),

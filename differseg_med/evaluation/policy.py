@@ -66,7 +66,10 @@ MEASURES: dict[str, Measure] = {
     "lesion_recall": Measure("Lesion recall", "", "higher", "Reference lesions that were detected."),
     "lesion_f1": Measure("Lesion F1", "", "higher", "Harmonic mean of lesion precision and lesion recall."),
     "lesion_dice": Measure(
-        "Lesion-wise Dice", "", "higher", "Sum of the Dice of each reference lesion / (reference lesions + false ones)."
+        "Lesion-wise Dice",
+        "",
+        "higher",
+        "Sum of the Dice of each reference lesion / (reference lesions + predicted ones that touch none).",
     ),
 }
 """The measures that have a better and a worse, in the order of reports."""
