@@ -6,7 +6,6 @@ written once, in the package.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from differseg_med.inferers import SliceWindowInferer
 from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
 from differseg_med.networks import DifferSeg
 from differseg_med.networks.checkpoints import load_weights
-from differseg_med.transforms.modalities import IMAGE
 from differseg_med.transforms.pipelines import LABEL, preprocessing, training_samples
 from differseg_med.transforms.restoring import PRED, postprocessing
 
@@ -66,7 +64,7 @@ def with_weights(network_def: nn.Module, path: str | Path, device: torch.device 
         load_weights(network_def, path)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    return network_def.to(device, memory_format=torch.channels_last).eval()
+    return network_def.to(device).to(memory_format=torch.channels_last).eval()
 
 
 def cohort_dataset(
@@ -161,9 +159,7 @@ def validation_evaluator(
 
 def trainer(recorder: TrainingRecorder, network: nn.Module, seed: int = 0, **kwargs: Any) -> SupervisedTrainer:
     """MONAI's trainer with a `TrainingRecorder`; ``kwargs`` are those of `SupervisedTrainer`."""
-    engine = SupervisedTrainer(
-        network=network, optimizer=recorder.optimizer, decollate=False, **kwargs
-    )
+    engine = SupervisedTrainer(network=network, optimizer=recorder.optimizer, decollate=False, **kwargs)
     recorder.attach(engine)
     return engine
 

@@ -1,0 +1,36 @@
+"""Turn a training's best.pt into the model.pt of a bundle: half precision, plain tensors, half the size.
+
+    python scripts/release_weights.py runs/best.pt bundles/NAME/models/model.pt
+
+Loading converts back to single precision. Evaluate the bundle with the released file, not with best.pt.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from differseg_med.export.atomic import replacing
+from differseg_med.networks.checkpoints import read_state_dict
+
+
+def main() -> None:
+    """Parse arguments and convert."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    state = read_state_dict(arguments.source)
+    largest = max(float(value.abs().max()) for value in state.values() if value.is_floating_point())
+    if largest > torch.finfo(torch.float16).max:
+        parser.error(f"a value of {largest:.3g} does not fit half precision")
+    halved = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    with replacing(arguments.target) as temporary:
+        torch.save(halved, temporary)
+    print(f"{arguments.target}: {arguments.target.stat().st_size / 1e6:.1f} MB, largest value {largest:.3g}")
+
+
+if __name__ == "__main__":
+    main()
