@@ -100,14 +100,12 @@ def _intervals(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Bootstrap intervals of mean and median over subjects."""
     members = _members(subjects)
+    scans = np.full((len(members), max(len(member) for member in members)), np.nan)
+    for line, member in zip(scans, members):
+        line[: len(member)] = x[member]
     drawn = np.random.default_rng(seed).integers(len(members), size=(resamples, len(members)))
-    if all(len(member) == 1 for member in members):
-        samples = x[np.concatenate(members)][drawn]
-        means, medians = samples.mean(axis=1), np.median(samples, axis=1)
-    else:
-        picked = [x[np.concatenate([members[i] for i in draw])] for draw in drawn]
-        means = np.array([sample.mean() for sample in picked])
-        medians = np.array([np.median(sample) for sample in picked])
+    samples = scans[drawn].reshape(resamples, -1)
+    means, medians = np.nanmean(samples, axis=1), np.nanmedian(samples, axis=1)
     tails = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))
     (a, b), (c, d) = (np.percentile(found, tails).tolist() for found in (means, medians))
     return (a, b), (c, d)
