@@ -6,17 +6,22 @@ modality cell means that the modality is absent. A cell is a file (NIfTI, NRRD, 
 
 from __future__ import annotations
 
+import copy
 import csv
 import difflib
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from differseg_med.errors import CaseError
 
 OWN_COLUMNS = ("case_id", "subject_id", "label", "split", "fold")
+
+#: Where the cells of a row go that has more of them than the header.
+SURPLUS = "\0surplus"
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A checked cohort table; rows with a problem of their own are kept and carry it."""
+    """A checked cohort table; rows with a problem are kept and carry it, also one that concerns all (`problem`)."""
 
     path: Path
     modalities: tuple[str, ...]
     cases: tuple[Case, ...]
+    problem: CaseError | None = None
 
     def select(self, split: str | Sequence[str] | None = None) -> tuple[Case, ...]:
         """Cases of one or several splits; None for all.
@@ -56,6 +62,8 @@ class Cohort:
         """
         wanted = None if split is None else {split} if isinstance(split, str) else set(split)
         chosen = tuple(c for c in self.cases if wanted is None or c.split in wanted)
+        if not chosen and self.problem is not None:
+            raise self.problem  # a misspelt column split: no row has a split
         if not chosen:
             found = sorted({c.split for c in self.cases})
             raise CaseError(
@@ -69,10 +77,8 @@ class Cohort:
         unknown = sorted(withheld - set(self.modalities))
         if unknown:
             raise CaseError(f"cannot withhold {unknown}", expected=f"some of {list(self.modalities)}")
-        cases = tuple(
-            Case(**{**vars(c), "images": {m: p for m, p in c.images.items() if m not in withheld}}) for c in self.cases
-        )
-        return Cohort(self.path, self.modalities, cases)
+        cases = tuple(replace(c, images={m: p for m, p in c.images.items() if m not in withheld}) for c in self.cases)
+        return replace(self, cases=cases)
 
 
 def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
@@ -97,9 +103,10 @@ def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
     cases = []
     for number, row in enumerate(rows, start=2):
         case_id = row["case_id"] or f"row{number}"
-        own = problem or _row_problem(path, number, row, counts)
+        # A copy for each row: an error remembers the case that it was reported for.
+        own = copy.copy(problem) if problem else _row_problem(path, number, row, counts)
         cases.append(_case(path, case_id, row, modalities, own))
-    return Cohort(path, tuple(modalities), tuple(cases))
+    return Cohort(path, tuple(modalities), tuple(cases), problem)
 
 
 def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Case]) -> None:
@@ -111,7 +118,7 @@ def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Ca
         row |= {m: _relative(case.images.get(m), path.parent) for m in modalities}
         row |= {"label": _relative(case.label, path.parent), "split": case.split, "fold": case.fold, **case.extra}
         rows.append(row)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = list(dict.fromkeys(["case_id", "subject_id", *modalities, *OWN_COLUMNS, *(k for r in rows for k in r)]))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -126,13 +133,16 @@ def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise CaseError(
-            "the cohort table is not a UTF-8 text file", file=path, remedy="Save it from the spreadsheet as CSV (UTF-8)."
+            "the cohort table is not a UTF-8 text file",
+            file=path,
+            remedy="Save it from the spreadsheet as CSV (UTF-8).",
         ) from error
     header = text.split("\n", 1)[0]
-    reader = csv.DictReader(text.splitlines(), delimiter=";" if header.count(";") > header.count(",") else ",")
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey=SURPLUS)
     columns = [(c or "").strip() for c in reader.fieldnames or []]
     reader.fieldnames = columns
-    rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+    rows = [{k: "".join(v or "").strip() for k, v in row.items() if k} for row in reader]
     rows = [row for row in rows if any(row.values())]
     if not rows:
         raise CaseError("the cohort table has no rows", file=path, expected="a header and one row per case")
@@ -143,17 +153,20 @@ def _column_problem(path: Path, columns: list[str], modalities: Sequence[str]) -
     for name in ("case_id", *modalities):
         if name in columns:
             continue
-        near = difflib.get_close_matches(name, [c for c in columns if c not in modalities], n=1, cutoff=0.6)
+        others = {c.lower(): c for c in columns if c not in modalities and c not in OWN_COLUMNS}
+        near = difflib.get_close_matches(name.lower(), others, n=1, cutoff=0.6)
         if near:
-            hint = f"Rename column {near[0]!r} to {name!r}."
+            hint = f"Rename column {others[near[0]]!r} to {name!r}."
         elif name == "case_id":
             hint = "Add it, with an id of its own for every row."
         else:
             hint = f"Add column {name!r}; leave its cells blank where the modality is absent."
         return CaseError(f"column {name!r} is missing", file=path, found=f"columns {', '.join(columns)}", remedy=hint)
     for name in columns:
+        if name and columns.count(name) > 1:
+            return CaseError(f"column {name!r} stands there twice", file=path, remedy="Keep the one that is right.")
         # A misspelt 'label' or 'split' would otherwise pass as one of the user's own columns.
-        near = difflib.get_close_matches(name.lower(), OWN_COLUMNS, n=1, cutoff=0.75)
+        near = difflib.get_close_matches(name.lower(), OWN_COLUMNS, n=1, cutoff=0.8)
         if name not in OWN_COLUMNS and name not in modalities and near and near[0] not in columns:
             hint = f"Rename it to {near[0]!r}."
             return CaseError(f"column {name!r} looks like a misspelt {near[0]!r}", file=path, remedy=hint)
@@ -164,6 +177,14 @@ def _row_problem(path: Path, number: int, row: dict[str, str], counts: Counter[s
     case_id = row["case_id"]
     if not case_id:
         return CaseError(f"row {number} has no case_id", file=path, remedy="Give every row an id of its own.")
+    if row.get(SURPLUS):
+        return CaseError(
+            f"row {number} has more cells than the header, so it is unclear which belongs to which column",
+            case=case_id,
+            file=path,
+            found=f"{row[SURPLUS]!r} after the last column",
+            remedy="Put quotes around cells that contain the separator.",
+        )
     if counts[case_id] > 1:
         return CaseError(
             f"the case id stands in {counts[case_id]} rows, so it is unclear which images belong to it",
@@ -178,10 +199,8 @@ def _row_problem(path: Path, number: int, row: dict[str, str], counts: Counter[s
     return None
 
 
-def _case(
-    path: Path, case_id: str, row: dict[str, str], modalities: Sequence[str], problem: CaseError | None
-) -> Case:
-    known = {*OWN_COLUMNS, *modalities}
+def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[str], problem: CaseError | None) -> Case:
+    known = {*OWN_COLUMNS, *modalities, SURPLUS}
     return Case(
         case_id=case_id,
         subject_id=row.get("subject_id") or case_id,
@@ -195,4 +214,7 @@ def _case(
 
 
 def _relative(target: Path | None, folder: Path) -> str:
-    return "" if target is None else Path(os.path.relpath(target.resolve(), folder.resolve())).as_posix()
+    """The path of ``target`` as seen from ``folder``; if it is itself a link (data sets in DataLad), that link."""
+    if target is None:
+        return ""
+    return Path(os.path.relpath(target.parent.resolve() / target.name, folder.resolve())).as_posix()

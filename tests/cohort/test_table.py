@@ -1,0 +1,197 @@
+"""The cohort table as spreadsheets write it, as people mistype it, and there and back again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from differseg_med.cohort.table import read_cohort, write_cohort
+from differseg_med.errors import CaseError
+
+HEADER = "case_id,subject_id,t1,ct,label,split,fold,site"
+ROW = "a,p1,img/a_t1.nii.gz,,lab/a.nii.gz,train,0,Lyon"
+
+
+def table(folder: Path, *lines: str, encoding: str = "utf-8", end: str = "\n") -> Path:
+    path = folder / "cohort.csv"
+    path.write_bytes(end.join([*lines, ""]).encode(encoding))
+    return path
+
+
+def read(folder: Path, *lines: str, **how):
+    return read_cohort(table(folder, *lines, **how), ("t1", "ct"))
+
+
+def problems(cohort) -> list[str]:
+    return [str(case.problem) for case in cohort.cases if case.problem]
+
+
+def test_a_row(tmp_path):
+    (case,) = read(tmp_path, HEADER, ROW).cases
+    assert (case.case_id, case.subject_id, case.split, case.fold) == ("a", "p1", "train", "0")
+    assert case.images == {"t1": tmp_path / "img/a_t1.nii.gz"}  # a blank cell is an absent modality
+    assert case.label == tmp_path / "lab/a.nii.gz"
+    assert case.extra == {"site": "Lyon"}
+    assert case.problem is None
+    assert case.as_item() == {"case_id": "a", "t1": str(case.images["t1"]), "label": str(case.label)}
+
+
+@pytest.mark.parametrize("how", [{"encoding": "utf-8-sig"}, {"end": "\r\n"}, {"encoding": "utf-8-sig", "end": "\r\n"}])
+def test_what_spreadsheets_write(tmp_path, how):
+    plain = read(tmp_path, HEADER, ROW).cases
+    assert read(tmp_path, HEADER, ROW, **how).cases == plain
+    assert read(tmp_path, HEADER.replace(",", ";"), ROW.replace(",", ";"), **how).cases == plain
+
+
+def test_semicolons_leave_commas_in_cells_alone(tmp_path):
+    (case,) = read(tmp_path, "case_id;t1;ct", "a;one, two.nii;").cases
+    assert case.images == {"t1": tmp_path / "one, two.nii"}
+
+
+def test_quoted_cells_may_hold_separators_and_line_breaks(tmp_path):
+    first, second = read(tmp_path, "case_id,t1,ct,remark", 'a,"x,y.nii",,"two\nlines"', "b,,b.nii,").cases
+    assert first.images == {"t1": tmp_path / "x,y.nii"}
+    assert first.extra == {"remark": "two\nlines"}
+    assert second.images == {"ct": tmp_path / "b.nii"}
+
+
+def test_spaces_around_names_and_cells_and_blank_lines_do_not_count(tmp_path):
+    (case,) = read(tmp_path, " case_id , t1,ct ", "", " a , x.nii ,  ", ",,").cases
+    assert (case.case_id, case.images) == ("a", {"t1": tmp_path / "x.nii"})
+
+
+def test_modalities_come_in_declared_order_not_in_that_of_the_columns(tmp_path):
+    (case,) = read(tmp_path, "ct,t1,case_id", "c.nii,t.nii,a").cases
+    assert list(case.images) == ["t1", "ct"]
+
+
+def test_an_absolute_path_stays(tmp_path):
+    (case,) = read(tmp_path, "case_id,t1,ct", f"a,{tmp_path / 'else' / 'x.nii'},").cases
+    assert case.images["t1"] == tmp_path / "else" / "x.nii"
+
+
+def test_a_subject_is_the_case_if_nothing_else_is_said(tmp_path):
+    (case,) = read(tmp_path, "case_id,t1,ct", "a,x.nii,").cases
+    assert case.subject_id == "a"
+
+
+def test_duplicate_ids_concern_their_rows_only(tmp_path):
+    cohort = read(tmp_path, "case_id,t1,ct", "a,x.nii,", "b,y.nii,", "a,z.nii,")
+    assert [case.problem is not None for case in cohort.cases] == [True, False, True]
+    assert "case a, file" in problems(cohort)[0]
+    assert "stands in 2 rows" in problems(cohort)[0]
+
+
+def test_a_row_without_an_id_gets_the_number_that_the_spreadsheet_shows(tmp_path):
+    cohort = read(tmp_path, "case_id,t1,ct", "a,x.nii,", ",y.nii,")
+    assert cohort.cases[1].case_id == "row3"
+    assert "row 3 has no case_id" in str(cohort.cases[1].problem)
+
+
+@pytest.mark.parametrize("case_id", ["../a", "a/b", "a\\b", "..", "a:b"])
+def test_ids_cannot_leave_the_output_folder(tmp_path, case_id):
+    (case,) = read(tmp_path, "case_id,t1,ct", f"{case_id},x.nii,").cases
+    assert "folder name" in str(case.problem)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("case_id,t1,cts,label", "column 'ct' is missing .*Rename column 'cts' to 'ct'"),
+        ("case_id,T1,ct,label", "column 't1' is missing .*Rename column 'T1' to 't1'"),
+        ("case_id,mri,ct,label", "column 't1' is missing .*Add column 't1'"),
+        ("case_id,t1,ct,lable", "'lable' looks like a misspelt 'label'"),
+        ("case_id,t1,ct,Label", "'Label' looks like a misspelt 'label'"),
+        ("case_id,t1,ct,t1", "'t1' stands there twice"),
+    ],
+)
+def test_a_wrong_column_concerns_every_row_by_name(tmp_path, header, message):
+    cohort = read(tmp_path, header, "a,x.nii,y.nii,z.nii", "b,x.nii,y.nii,z.nii")
+    for case in cohort.cases:
+        with pytest.raises(CaseError, match=f"^case {case.case_id}, file .*/cohort.csv: .*{message}"):
+            raise case.problem.for_case(case.case_id)
+
+
+@pytest.mark.parametrize("name", ["site", "bold", "age", "gold", "scanner"])
+def test_own_columns_are_not_taken_for_misspelt_ones(tmp_path, name):
+    assert problems(read(tmp_path, f"case_id,t1,ct,{name}", "a,x.nii,,1")) == []
+
+
+def test_a_misspelt_split_is_named_when_a_split_is_asked_for(tmp_path):
+    with pytest.raises(CaseError, match="'splt' looks like a misspelt 'split'"):
+        read(tmp_path, "case_id,t1,ct,splt", "a,x.nii,,train").select("train")
+
+
+def test_more_cells_than_columns_are_not_shifted_into_others(tmp_path):
+    cohort = read(tmp_path, "case_id,t1,ct,label", "a,one, two.nii,c.nii,l.nii", "b,x.nii,,")
+    assert len(problems(cohort)) == 1
+    assert "case a" in problems(cohort)[0]
+    assert "row 2 has more cells than the header" in problems(cohort)[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["t1,ct", "x.nii,"], "column 'case_id' is missing"),
+        (["case,t1,ct", "a,x.nii,"], "Rename column 'case' to 'case_id'"),
+        (["case_id,t1,ct"], "has no rows"),
+        ([""], "has no rows"),
+    ],
+)
+def test_tables_that_cannot_be_read_at_all(tmp_path, lines, message):
+    with pytest.raises(CaseError, match=message):
+        read(tmp_path, *lines)
+
+
+def test_no_table_and_no_text(tmp_path):
+    with pytest.raises(CaseError, match="no cohort table here"):
+        read_cohort(tmp_path / "none.csv", ("t1",))
+    with pytest.raises(CaseError, match="not a UTF-8 text file"):
+        read(tmp_path, "case_id,t1,ct", "Müller,x.nii,", encoding="latin-1")
+
+
+def test_selection_by_split(tmp_path):
+    cohort = read(tmp_path, "case_id,t1,ct,split", "a,x,,train", "b,x,,test", "c,x,,train", "d,x,,")
+    assert [c.case_id for c in cohort.select("train")] == ["a", "c"]
+    assert [c.case_id for c in cohort.select(["train", "test"])] == ["a", "b", "c"]
+    assert len(cohort.select(None)) == 4
+    with pytest.raises(CaseError, match=r"no case to work on \(expected rows with split \['val'\], found"):
+        cohort.select("val")
+
+
+def test_withheld_modalities_are_absent_and_nothing_else_changes(tmp_path):
+    cohort = read(tmp_path, HEADER, ROW.replace(",,", ",c.nii,"))
+    (case,) = cohort.withhold(["t1"]).cases
+    assert list(case.images) == ["ct"]
+    assert (case.label, case.extra) == (cohort.cases[0].label, cohort.cases[0].extra)
+    assert list(cohort.cases[0].images) == ["t1", "ct"]
+    with pytest.raises(CaseError, match=r"cannot withhold \['pet'\]"):
+        cohort.withhold(["pet"])
+
+
+def test_round_trip_into_another_folder(tmp_path):
+    cohort = read(tmp_path, HEADER, ROW, "b,p2,,img/b.nii,,test,1,Metz")
+    target = tmp_path / "deep" / "er" / "copy.csv"
+    write_cohort(target, ("t1", "ct"), cohort.cases)
+    assert "../../img/a_t1.nii.gz" in target.read_text()
+    again = read_cohort(target, ("t1", "ct"))
+    assert [(c.case_id, c.subject_id, c.split, c.fold, c.extra) for c in again.cases] == [
+        (c.case_id, c.subject_id, c.split, c.fold, c.extra) for c in cohort.cases
+    ]
+    for ours, theirs in zip(again.cases, cohort.cases):
+        assert {m: p.resolve() for m, p in ours.images.items()} == {m: p.resolve() for m, p in theirs.images.items()}
+
+
+def test_a_linked_file_keeps_its_own_name(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "MD5E-s1.nii.gz").write_bytes(b"x")
+    (tmp_path / "a.nii.gz").symlink_to("store/MD5E-s1.nii.gz")
+    cohort = read(tmp_path, "case_id,t1,ct", "a,a.nii.gz,")
+    write_cohort(tmp_path / "copy.csv", ("t1", "ct"), cohort.cases)
+    assert read_cohort(tmp_path / "copy.csv", ("t1", "ct")).cases == cohort.cases
+
+
+def test_an_empty_cohort_still_has_its_columns(tmp_path):
+    write_cohort(tmp_path / "empty.csv", ("t1", "ct"), [])
+    assert (tmp_path / "empty.csv").read_text().strip() == "case_id,subject_id,t1,ct,label,split,fold"
