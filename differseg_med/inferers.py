@@ -23,6 +23,7 @@ class SliceWindowInferer(Inferer):
     Args:
         roi_size: window (rows, columns) in pixels, the size that the network was trained with.
         num_slices: slices per modality in a slab, odd.
+        slice_step: distance of neighbours in a slab, in slices.
         planes: any of axial, coronal, sagittal (of a RAS volume).
         overlap: share of neighbouring windows that overlaps.
         sw_batch_size: windows per forward pass.
@@ -34,6 +35,7 @@ class SliceWindowInferer(Inferer):
         self,
         roi_size: Sequence[int] = (96, 96),
         num_slices: int = 3,
+        slice_step: int = 1,
         planes: Sequence[str] = ("axial",),
         overlap: float = 0.5,
         sw_batch_size: int = 16,
@@ -41,8 +43,9 @@ class SliceWindowInferer(Inferer):
         empty_logit: float = -10.0,
     ) -> None:
         super().__init__()
-        check_slab(num_slices, planes)
-        self.roi_size, self.num_slices, self.planes = tuple(roi_size), num_slices, tuple(planes)
+        check_slab(num_slices, planes, slice_step)
+        self.roi_size, self.planes = tuple(roi_size), tuple(planes)
+        self.num_slices, self.slice_step = num_slices, slice_step
         self.overlap, self.sw_batch_size, self.flip, self.empty_logit = overlap, sw_batch_size, flip, empty_logit
 
     def __call__(
@@ -82,8 +85,9 @@ class SliceWindowInferer(Inferer):
         empty = torch.sigmoid(torch.tensor(self.empty_logit)).item()
         out = torch.full((1, *slices.shape[1:]), empty, dtype=torch.float32, device=volume.device)
         signal = (slices != 0).flatten(2).any(dim=2).any(dim=0).nonzero().flatten().cpu()
-        for centers in signal.split(self.sw_batch_size):
-            slabs = gather_slabs(slices, centers, self.num_slices)
+        for start in range(0, len(signal), self.sw_batch_size):  # split() of nothing would give one empty batch
+            centers = signal[start : start + self.sw_batch_size]
+            slabs = gather_slabs(slices, centers, self.num_slices, self.slice_step)
             out[0, centers] = self._windows(slabs, network, args)[:, 0]
             if progress is not None:
                 progress(len(centers))

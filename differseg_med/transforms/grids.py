@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Orientation, ResampleToMatch, Spacing
 
 from differseg_med.cohort.audit import audit_grids, raise_on_errors
 from differseg_med.errors import CaseError
-from differseg_med.geometry import Grid, almost_same_grid
+from differseg_med.geometry import Grid, almost_same_grid, describe, grid_distance_mm
 
 #: What transforms add to a case: the modality whose grid the mask will have, and remarks for the report.
 REFERENCE, NOTES = "reference", "notes"
@@ -29,6 +29,31 @@ def original_grid(volume: MetaTensor) -> Grid:
     return Grid(
         tuple(int(n) for n in volume.meta["spatial_shape"]), np.asarray(volume.meta["original_affine"], np.float64)
     )
+
+
+def check_label(label: MetaTensor, grid: Grid, reference: str, declared: str) -> None:
+    """Refuse a label that is not where the mask will be.
+
+    Args:
+        label: ``(1, H, W, D)`` as loaded.
+        grid: the original grid of the case's reference.
+        reference: the case's reference.
+        declared: the declared reference. If the case lacks it, its label may have another grid in the same space.
+
+    Raises:
+        CaseError: naming the file.
+    """
+    own, file = grid_of(label), label.meta["filename_or_obj"]
+    if reference == declared and not almost_same_grid(own, grid):
+        shift = f", up to {grid_distance_mm(own, grid):.2f} mm away" if own.shape == grid.shape else ""
+        raise CaseError(
+            f"the label is on another grid than {reference}",
+            file=file,
+            expected=describe(grid),
+            found=f"{describe(own)}{shift}",
+            remedy=f"Resample the label to the grid of {reference}, or draw it there.",
+        )
+    raise_on_errors(audit_grids({reference: grid, "label": own}, reference, files={"label": file}))
 
 
 class ChooseReferenced(MapTransform):
@@ -54,7 +79,9 @@ class ChooseReferenced(MapTransform):
         present = [key for key in self.keys if key in d]
         if not present:
             raise CaseError(
-                "the case has no image", expected=f"at least one of {list(self.keys)}", remedy="Fill in the cohort table."
+                "the case has no image",
+                expected=f"at least one of {list(self.keys)}",
+                remedy="Fill in the cohort table.",
             )
         d[NOTES] = list(d.get(NOTES, []))
         d[REFERENCE] = self.reference if self.reference in d else present[0]
@@ -87,17 +114,8 @@ class AuditGridsd(MapTransform):
         findings = audit_grids(grids, d[REFERENCE], case=d.get("case_id"), files=files)
         raise_on_errors(findings)
         d[NOTES] = [*d[NOTES], *(f"{f.modality}: {f.message}" for f in findings if f.level == "warning")]
-        if self.label_key in d and d[REFERENCE] == self.reference:
-            label = grid_of(d[self.label_key])
-            if not almost_same_grid(label, grids[self.reference]):
-                raise CaseError(
-                    f"the label is on another grid than {self.reference}",
-                    case=d.get("case_id"),
-                    file=d[self.label_key].meta.get("filename_or_obj"),
-                    expected=f"{grids[self.reference].shape} voxels at the same positions",
-                    found=f"{label.shape}",
-                    remedy=f"Resample the label to the grid of {self.reference}, or draw it there.",
-                )
+        if self.label_key in d:
+            check_label(d[self.label_key], grids[d[REFERENCE]], d[REFERENCE], self.reference)
         return d
 
 
@@ -142,8 +160,7 @@ class ToNetworkGridd(MapTransform):
 def restore_grid(probability: MetaTensor, target: Grid) -> MetaTensor:
     """Resample one probability channel ``(1, h, w, d)`` to the target grid ``(1, H, W, D)``, trilinear."""
     resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=np.float32)
-    restored: MetaTensor = resample(probability, dst_affine=target.affine, spatial_size=target.shape)
-    return restored
+    return resample(probability, dst_affine=torch.tensor(target.affine), spatial_size=target.shape)
 
 
 def _inside(source: Grid, target: Grid) -> torch.Tensor:

@@ -12,14 +12,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import MapTransform
+from monai.transforms import GaussianSmooth, MapTransform
 from torch import Tensor
 
 
-def normalize_ct(volume: Tensor, window: Sequence[float] = (-160.0, 240.0)) -> Tensor:
-    """CT in HU: clip to ``window`` and scale linearly to [-2, 2]. The default is a soft-tissue window."""
+def normalize_ct(volume: Tensor, window: Sequence[float] = (-160.0, 240.0), smooth: float = 0.0) -> Tensor:
+    """CT in HU: clip to ``window`` and scale linearly to [-2, 2].
+
+    Args:
+        volume: ``(1, H, W, D)``.
+        window: lowest and highest value in HU; the default shows soft tissue.
+        smooth: standard deviation in voxels of a gaussian filter, for noisy low-dose CT; 0 for none.
+    """
     low, high = window
-    return (volume.clamp(low, high) - low) * (4.0 / (high - low)) - 2.0
+    if not low < high:
+        raise ValueError(f"window must be (lowest, highest) in HU, got {tuple(window)}")
+    scaled = (volume.clamp(low, high) - low) * (4.0 / (high - low)) - 2.0
+    if smooth <= 0:
+        return scaled
+    outside = torch.isnan(scaled)
+    filtered = GaussianSmooth(smooth)(torch.nan_to_num(scaled, nan=-2.0))
+    return torch.where(outside, scaled, filtered)
 
 
 def normalize_mr(volume: Tensor, percentile: float | None = None) -> Tensor:
@@ -35,7 +48,9 @@ def normalize_mr(volume: Tensor, percentile: float | None = None) -> Tensor:
     if values.size == 0:
         return torch.zeros_like(volume)
     if percentile is None:
-        scaled = ((volume - float(values.mean())) / max(float(values.std()), 1e-6)).clamp(-5, 5)
+        mean = float(values.mean(dtype=np.float64))
+        spread = max(float(values.std()), 1e-5 * abs(mean), 1e-6)  # of a constant image only rounding would be left
+        scaled = ((volume - mean) / spread).clamp(-5, 5)
     else:
         top = max(float(np.percentile(values, percentile)), 1e-6)
         scaled = (volume / top).clamp(0, 1.5) * 4.0 - 2.0
@@ -69,7 +84,7 @@ class NormalizeByKindd(MapTransform):
             ``{"ct": {"kind": "ct", "window": [-160, 240]}, "t1": {"kind": "mr"}}``.
 
     Raises:
-        ValueError: for an unknown kind.
+        ValueError: for an unknown kind, or settings that it does not have.
     """
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]]) -> None:
@@ -81,6 +96,10 @@ class NormalizeByKindd(MapTransform):
             if kind not in KINDS:
                 raise ValueError(f"modality {name!r}: kind must be one of {sorted(KINDS)}, got {kind!r}")
             self._normalize[name] = partial(KINDS[kind], **options)
+            try:
+                self._normalize[name](torch.zeros(1, 1, 1, 1))  # wrong settings must not wait for the first case
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"modality {name!r}: {error}") from error
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Normalise; NaN becomes zero."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 import torch
-from monai.config import KeysCollection
+from monai.config import KeysCollection, PathLike
 from monai.data import ImageReader, MetaTensor, NibabelReader
 from monai.transforms import LoadImaged
-from monai.utils import MetaKeys
+from monai.utils import MetaKeys, ensure_tuple
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import affine_from_itk
@@ -24,24 +27,24 @@ OTHER = (".nrrd", ".nhdr", ".mha", ".mhd")
 class SimpleITKReader(ImageReader):
     """MONAI image reader for NRRD and MetaImage volumes, through SimpleITK (LPS files, RAS affine out)."""
 
-    def verify_suffix(self, filename: Sequence[Path | str] | Path | str) -> bool:
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Tell whether the file's ending is one of `OTHER`."""
-        return str(filename).lower().endswith(OTHER)
+        return str(ensure_tuple(filename)[0]).lower().endswith(OTHER)  # MONAI's loader always gives a tuple
 
-    def read(self, data: Sequence[Path | str] | Path | str, **kwargs: Any) -> sitk.Image:
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> sitk.Image:
         """Read one file."""
-        return sitk.ReadImage(str(data))
+        return sitk.ReadImage(str(ensure_tuple(data)[0]))
 
     def get_data(self, img: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the voxels ``(i, j, k)`` and metadata with the RAS affine."""
+        """Return the voxels ``(i, j, k)``, or ``(c, i, j, k)`` if they have several values, and the RAS affine."""
         array = sitk.GetArrayFromImage(img).T
         affine = affine_from_itk(img.GetSpacing(), img.GetOrigin(), img.GetDirection())
-        meta = {
+        meta: dict[str, Any] = {
             MetaKeys.AFFINE: affine,
             MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(img.GetSize()),
             MetaKeys.SPACE: "RAS",
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if img.GetNumberOfComponentsPerPixel() > 1 else float("nan"),
         }
         return array, meta
 
@@ -58,14 +61,12 @@ class LoadVolumesd(LoadImaged):
     """
 
     def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(
-            keys,
-            reader=[SimpleITKReader(), NibabelReader()],
-            image_only=True,
-            ensure_channel_first=True,
-            simple_keys=True,
-            allow_missing_keys=True,
-        )
+        with _quiet_readers():
+            super().__init__(
+                keys, image_only=True, ensure_channel_first=True, simple_keys=True, allow_missing_keys=True
+            )
+        # Only the reader that is meant for a file tries it: the error is then about the file, not about the readers.
+        self._loader.readers = [SimpleITKReader(), NibabelReader()]
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Replace each path by its volume."""
@@ -82,7 +83,7 @@ class LoadVolumesd(LoadImaged):
             raise CaseError(
                 "the file cannot be read; it is damaged, cut short or not an image",
                 file=path,
-                found=_cause(error),
+                found=_cause(error, path),
                 remedy="Copy or convert it again from the source.",
             ) from error
         if volume.ndim != 4 or volume.shape[0] != 1:
@@ -103,6 +104,20 @@ class LoadVolumesd(LoadImaged):
                 remedy="Export the image again, or set them to the background's value.",
             )
         return volume
+
+
+@contextmanager
+def _quiet_readers() -> Iterator[None]:
+    """MONAI's loader warns once per instance that a GPU decoder for DICOM, which is not used here, is missing."""
+    plugin = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = plugin.level
+    plugin.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            yield
+    finally:
+        plugin.setLevel(level)
 
 
 def load_volume(path: str | Path) -> MetaTensor:
@@ -128,10 +143,10 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException, path: Path) -> str:
     """First line of the innermost cause, without folders (they may hold names)."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(error).strip().split("\n")[0]
+    text = str(error).replace(str(path), path.name).replace(str(path.parent), "").strip().split("\n")[0]
     words = [Path(w).name if "/" in w or "\\" in w else w for w in text.split()]
     return f"{type(error).__name__}: {' '.join(words)}"[:200]

@@ -37,10 +37,10 @@ class StackModalitiesd(MapTransform):
         empty = torch.zeros(reference.shape, dtype=torch.float32)
         channels = [torch.as_tensor(d[key]) if key in d else empty for key in self.keys]
         stacked = torch.cat([c.as_tensor() if isinstance(c, MetaTensor) else c for c in channels])
-        d[IMAGE] = MetaTensor(stacked, affine=reference.affine, meta=dict(reference.meta))
         d[PRESENT] = [str(key) for key in self.keys if key in d]
         for key in d[PRESENT]:
             del d[key]
+        d[IMAGE] = MetaTensor(stacked, meta=reference.meta)  # the meta holds the affine; a modality may be called image
         return d
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from monai.transforms import Compose, RandAffined, RandFlipd, RandScaleCropd, SelectItemsd
+from monai.transforms import Compose, RandAffined, RandFlipd, RandScaleCropd, RandZoomd, SelectItemsd
 
-from differseg_med.transforms.grids import AuditGridsd, ChooseReferenced, ToNetworkGridd
+from differseg_med.cohort.table import OWN_COLUMNS
+from differseg_med.transforms.grids import NOTES, REFERENCE, AuditGridsd, ChooseReferenced, ToNetworkGridd
 from differseg_med.transforms.intensity import NormalizeByKindd
 from differseg_med.transforms.loading import LoadVolumesd
-from differseg_med.transforms.modalities import IMAGE, RandModalityDropoutd, StackModalitiesd
+from differseg_med.transforms.modalities import IMAGE, PRESENT, RandModalityDropoutd, StackModalitiesd
 from differseg_med.transforms.slices import RandFlipSlabd, RandModalityIntensityd, RandSlabd
 
 LABEL = "label"
@@ -26,8 +27,13 @@ def preprocessing(
         modalities: in the network's channel order, with kind and settings; see `NormalizeByKindd`.
         reference: modality whose original grid the mask will have.
         pixdim: voxel spacing in mm of the network's grid.
+
+    Raises:
+        ValueError: for a modality with an impossible name, kind or setting, or an undeclared reference.
     """
     names = tuple(modalities)
+    for name in {*OWN_COLUMNS, NOTES, PRESENT, REFERENCE} & set(names):
+        raise ValueError(f"a modality cannot be called {name!r}: the name has another meaning")
     return Compose(
         [
             ChooseReferenced(names, reference),
@@ -44,38 +50,52 @@ def training_samples(
     num_modalities: int,
     roi_size: Sequence[int],
     num_slices: int = 3,
+    slice_step: int = 1,
     planes: Sequence[str] = ("axial",),
     *,
-    modality_dropout: float = 0.4,
+    modality_dropout: float = 0.5,
     intensity: float = 1.0,
-    rotate_degrees: float = 20.0,
-    scale: float = 0.25,
+    rotate_degrees: float = 180.0,
+    zoom: Sequence[float] = (0.6, 1.25),
     foreground_prob: float = 0.7,
 ) -> Compose:
     """A preprocessed case to one augmented slab ``(M * k, *roi_size)`` and its label ``(1, *roi_size)``.
 
     The field of view is cropped at random and put at a random place in the window, so that the target's position says
     nothing: images cropped around a tumour would otherwise teach that it is in the middle.
+
+    Args:
+        num_modalities: M.
+        roi_size: window in pixels, the one that inference uses.
+        num_slices: k.
+        slice_step: distance of neighbours in a slab.
+        planes: planes to draw slabs from.
+        modality_dropout: chance that a sample lacks some of its modalities.
+        intensity: strength of `RandModalityIntensityd`.
+        rotate_degrees: largest rotation in the plane.
+        zoom: smallest and largest magnification.
+        foreground_prob: chance that the centre slice holds some of the target.
     """
     keys = (IMAGE, LABEL)
-    shift = [size / 4 for size in roi_size]
+    modes = ("bilinear", "nearest")
     return Compose(
         [
             SelectItemsd(keys),
-            RandSlabd(IMAGE, LABEL, num_slices, planes, foreground_prob),
+            RandSlabd(IMAGE, LABEL, num_slices, slice_step, planes, foreground_prob),
             RandScaleCropd(keys, roi_scale=0.6, max_roi_scale=1.0, random_size=True, random_center=True),
+            RandZoomd(keys, prob=0.8, min_zoom=zoom[0], max_zoom=zoom[1], mode=modes, keep_size=False),
             RandAffined(
                 keys,
                 prob=1.0,
                 rotate_range=[np.deg2rad(rotate_degrees)],
-                scale_range=[scale, scale],
-                translate_range=shift,
+                scale_range=[0.1, 0.1],
+                shear_range=[0.1, 0.1],
+                translate_range=[size / 4 for size in roi_size],
                 spatial_size=tuple(roi_size),
-                mode=("bilinear", "nearest"),
+                mode=modes,
                 padding_mode="zeros",
             ),
             RandFlipd(keys, prob=0.5, spatial_axis=0),
-            RandFlipd(keys, prob=0.5, spatial_axis=1),
             RandFlipSlabd(IMAGE, num_slices),
             RandModalityIntensityd(IMAGE, num_modalities, intensity),
             RandModalityDropoutd(IMAGE, num_modalities, modality_dropout),

@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Activationsd, AsDiscreted, Compose, MapTransform, RemoveSmallObjectsd, SpatialResample
+from monai.transforms import (
+    Activationsd,
+    AsDiscreted,
+    Compose,
+    KeepLargestConnectedComponentd,
+    MapTransform,
+    RemoveSmallObjectsd,
+    SpatialResample,
+)
+from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 
 from differseg_med.geometry import Grid
@@ -39,23 +48,26 @@ class RestoreGridd(MapTransform):
         d = dict(data)
         image: MetaTensor = d[self.image_key]
         for key in self.keys:
-            d[key] = restore_grid(MetaTensor(d[key], affine=image.affine), original_grid(image))
+            probability = convert_to_tensor(d[key], track_meta=False)
+            d[key] = restore_grid(MetaTensor(probability, affine=image.affine), original_grid(image))
         return d
 
 
 def resample_mask(mask: NDArray[np.uint8], source: Grid, target: Grid) -> NDArray[np.uint8]:
     """Bring a 0/1 mask ``(H, W, D)`` from one grid to another of the same space, nearest neighbour, zero outside."""
-    volume = MetaTensor(torch.from_numpy(mask.astype(np.float32)).unsqueeze(0), affine=torch.as_tensor(source.affine))
+    volume = MetaTensor(torch.from_numpy(mask.astype(np.float32)).unsqueeze(0), affine=torch.tensor(source.affine))
     resample = SpatialResample(mode="nearest", padding_mode="zeros", dtype=np.float32)
-    return np.asarray(resample(volume, dst_affine=target.affine, spatial_size=target.shape)[0], dtype=np.uint8)
+    moved = resample(volume, dst_affine=torch.tensor(target.affine), spatial_size=target.shape)
+    return np.asarray(moved[0], dtype=np.uint8)
 
 
-def postprocessing(threshold: float = 0.5, min_component_ml: float = 0.0) -> Compose:
+def postprocessing(threshold: float = 0.5, min_component_ml: float = 0.0, largest_only: bool = False) -> Compose:
     """Logits ``pred`` ``(1, h, w, d)`` to a 0/1 mask on the reference's original grid; a flat Compose.
 
     Args:
         threshold: on the probability.
         min_component_ml: remove connected components smaller than this volume (0 keeps all).
+        largest_only: keep the largest connected component only, for targets that are one piece by definition.
     """
     steps: list[Any] = [
         Activationsd(PRED, sigmoid=True),
@@ -63,7 +75,7 @@ def postprocessing(threshold: float = 0.5, min_component_ml: float = 0.0) -> Com
         AsDiscreted(PRED, threshold=threshold),
     ]
     if min_component_ml > 0:
-        steps.append(
-            RemoveSmallObjectsd(PRED, min_size=1000 * min_component_ml, connectivity=1, by_measure=True)
-        )
+        steps.append(RemoveSmallObjectsd(PRED, min_size=1000 * min_component_ml, connectivity=1, by_measure=True))
+    if largest_only:
+        steps.append(KeepLargestConnectedComponentd(PRED))
     return Compose(steps)

@@ -29,23 +29,23 @@ def from_plane(slices: Tensor, plane: str) -> Tensor:
     return slices.movedim(1, PLANES[plane])
 
 
-def slab_indices(center: int | Tensor, num_slices: int, depth: int) -> Tensor:
-    """Indices of ``num_slices`` neighbours around ``center``, ascending; the border slice is repeated at the edge.
+def slab_indices(center: int | Tensor, num_slices: int, depth: int, step: int = 1) -> Tensor:
+    """Indices of ``num_slices`` slices around ``center``, ``step`` apart, ascending; border slices repeat at the edge.
 
     A tensor of N centers gives ``(N, num_slices)``.
     """
-    offsets = torch.arange(num_slices) - num_slices // 2
+    offsets = step * (torch.arange(num_slices) - num_slices // 2)
     return (torch.as_tensor(center).unsqueeze(-1) + offsets).clamp(0, depth - 1)
 
 
-def gather_slabs(slices: Tensor, centers: Tensor, num_slices: int) -> Tensor:
-    """Cut slabs out of ``(M, slices, rows, columns)``.
+def gather_slabs(slices: Tensor, centers: Tensor, num_slices: int, step: int = 1) -> Tensor:
+    """Cut slabs, whose slices are ``step`` apart, out of ``(M, slices, rows, columns)``.
 
     Returns:
         ``(N, M * num_slices, rows, columns)``, modality-major with slices ascending:
         ``[m1 z-1, m1 z, m1 z+1, m2 z-1, ...]``.
     """
-    index = slab_indices(centers, num_slices, slices.shape[1])
+    index = slab_indices(centers, num_slices, slices.shape[1], step)
     return slices[:, index].movedim(1, 0).flatten(1, 2)
 
 
@@ -56,6 +56,7 @@ class RandSlabd(RandomizableTransform, MapTransform):
         image_key: volume ``(M, R, A, S)``.
         label_key: label ``(1, R, A, S)``.
         num_slices: k, odd.
+        slice_step: distance of neighbours in a slab, in slices of the network's grid.
         planes: planes to draw from.
         foreground_prob: chance that the centre slice holds some of the target.
 
@@ -68,14 +69,16 @@ class RandSlabd(RandomizableTransform, MapTransform):
         image_key: str,
         label_key: str,
         num_slices: int = 3,
+        slice_step: int = 1,
         planes: Sequence[str] = ("axial",),
         foreground_prob: float = 0.7,
     ) -> None:
         MapTransform.__init__(self, (image_key, label_key))
         RandomizableTransform.__init__(self, 1.0)
-        check_slab(num_slices, planes)
+        check_slab(num_slices, planes, slice_step)
         self.image_key, self.label_key = image_key, label_key
-        self.num_slices, self.planes, self.foreground_prob = num_slices, tuple(planes), foreground_prob
+        self.num_slices, self.slice_step, self.planes = num_slices, slice_step, tuple(planes)
+        self.foreground_prob = foreground_prob
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw."""
@@ -88,7 +91,7 @@ class RandSlabd(RandomizableTransform, MapTransform):
         else:
             center = int(self.R.randint(label.shape[1]))
         image = to_plane(torch.as_tensor(d[self.image_key]), plane)
-        d[self.image_key] = gather_slabs(image, torch.tensor([center]), self.num_slices)[0]
+        d[self.image_key] = gather_slabs(image, torch.tensor([center]), self.num_slices, self.slice_step)[0]
         d[self.label_key] = label[:, center].clone()
         return d
 
@@ -132,7 +135,12 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, num_modalities: int, strength: float = 1.0, prob: float = 0.8, max_shift: float = 2.0
+        self,
+        keys: KeysCollection,
+        num_modalities: int,
+        strength: float = 1.0,
+        prob: float = 0.8,
+        max_shift: float = 2.0,
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, 1.0)
@@ -147,7 +155,7 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
         return d
 
     def _change(self, part: Tensor, index: int) -> Tensor:
-        if not bool(part.any()):
+        if not bool(part.any()) or self.strength == 0:
             return part
         if index > 0 and self.R.random() < 0.3:
             part = _shift(part, *self.R.uniform(-self.max_shift, self.max_shift, 2))
@@ -159,9 +167,9 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
             out = out.sign() * out.abs().pow(math.exp(self.R.normal(0, 0.2 * s)))
         if self.R.random() < 0.3:
             noise = torch.from_numpy(self.R.normal(0, 1, out.shape).astype("float32"))
-            out = out + noise * self.R.uniform(0, 0.15 * s)
+            out = out + noise * self.R.uniform(0, 0.3 * s)
         if self.R.random() < 0.2:
-            out = _blur(out, self.R.uniform(0.4, 1.0))
+            out = _blur(out, self.R.uniform(0.4, 1.2))
         if self.R.random() < 0.3:
             coarse = torch.from_numpy(self.R.normal(0, 0.15 * s, (1, 1, 3, 3)).astype("float32"))
             field = F.interpolate(coarse, size=out.shape[-2:], mode="bicubic", align_corners=True)[0]
@@ -169,14 +177,16 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
         return torch.where(data, out, torch.zeros_like(out))
 
 
-def check_slab(num_slices: int, planes: Sequence[str]) -> None:
-    """Refuse slabs without a centre slice and planes that do not exist.
+def check_slab(num_slices: int, planes: Sequence[str], slice_step: int = 1) -> None:
+    """Refuse slabs without a centre slice, or of one slice many times, and planes that do not exist.
 
     Raises:
         ValueError: saying which.
     """
     if num_slices < 1 or num_slices % 2 == 0:
         raise ValueError(f"num_slices must be odd, so that a slab has a centre slice; got {num_slices}")
+    if slice_step < 1:
+        raise ValueError(f"slice_step must be at least 1, got {slice_step}")
     unknown = [p for p in planes if p not in PLANES]
     if unknown or not planes:
         raise ValueError(f"planes must be some of {list(PLANES)}, got {list(planes)}")

@@ -1,0 +1,163 @@
+"""The 2.5D inferer against plain loops over slices, with networks whose answers are known."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from synthetic import tiny_network
+from torch import Tensor
+
+from differseg_med.inferers import SliceWindowInferer
+from differseg_med.transforms.slices import PLANES
+
+
+def center_of_first(x: Tensor) -> Tensor:
+    """The centre slice of the first of two modalities."""
+    return x[:, 1:2]
+
+
+class Counting:
+    """Remembers what a network was asked."""
+
+    def __init__(self, network=center_of_first) -> None:
+        self.network = network
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, x: Tensor, *args) -> Tensor:
+        assert type(x) is Tensor
+        self.shapes.append(tuple(x.shape))
+        return self.network(x, *args)
+
+    @property
+    def windows(self) -> int:
+        return sum(shape[0] for shape in self.shapes)
+
+
+def volume(*shape: int, modalities: int = 2, seed: int = 0) -> Tensor:
+    return torch.randn(1, modalities, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_one_window_per_slice_is_a_loop_over_slices():
+    network, x = tiny_network(), volume(32, 32, 4, modalities=3)
+    found = SliceWindowInferer((32, 32), 3, overlap=0.5)(x, network)
+    for z in range(4):
+        slab = torch.cat([x[0, m, :, :, [max(z - 1, 0), z, min(z + 1, 3)]].permute(2, 0, 1) for m in range(3)])
+        with torch.no_grad():
+            expected = network(slab[None])[0, 0]
+        torch.testing.assert_close(found[0, 0, :, :, z], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_neighbours_further_apart():
+    x = volume(8, 8, 7)
+    found = SliceWindowInferer((8, 8), slice_step=2)(x, lambda w: w[:, 0:1] - w[:, 2:3])
+    index = torch.arange(7)
+    expected = x[0, 0][..., (index - 2).clamp(min=0)] - x[0, 0][..., (index + 2).clamp(max=6)]
+    torch.testing.assert_close(found[0, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (20, 9, 3), (33, 17, 2), (5, 7, 3), (1, 1, 1), (3, 40, 1), (16, 16, 1)])
+@pytest.mark.parametrize("planes", [["axial"], list(PLANES)], ids=["axial", "three"])
+@pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
+def test_a_network_that_repeats_its_input_is_repeated_for_any_size(shape, planes, flip):
+    x = volume(*shape)
+    found = SliceWindowInferer((8, 8), planes=planes, flip=flip, sw_batch_size=5)(x, center_of_first)
+    assert found.shape == (1, 1, *shape)
+    torch.testing.assert_close(found[0, 0], x[0, 0], atol=1e-4, rtol=1e-4)
+
+
+def test_tiles_blend():
+    """Two networks' answers side by side: the window that starts at column 0 says 0, the next one 2."""
+
+    def by_position(w: Tensor) -> Tensor:
+        return torch.where(w[:, :1, :1, :1] == 0, 0.0, 2.0).repeat(1, 1, 8, 8)
+
+    columns = torch.arange(12.0)
+    x = columns.expand(1, 2, 8, 12)[..., None].repeat(1, 1, 1, 1, 1) + 0.0
+    x[..., 0, :] = 0
+    x[:, :, :, 0, :] = 0
+    found = SliceWindowInferer((8, 8), overlap=0.5)(x, by_position)[0, 0, 4, :, 0]
+    torch.testing.assert_close(found[:4], torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[8:], torch.full((4,), 2.0), atol=1e-4, rtol=0)
+    middle = found[4:8]
+    assert bool((middle.diff() > 0.1).all())
+    assert bool(((middle > 0) & (middle < 2)).all())
+    torch.testing.assert_close(middle + middle.flip(0), torch.full((4,), 2.0), atol=1e-3, rtol=0)
+
+
+def test_empty_slices_are_not_computed():
+    x = volume(8, 8, 9)
+    x[..., [0, 1, 5]] = 0
+    x[:, 0, ..., 7] = 0  # one modality is enough for a slice to count
+    network, steps = Counting(), []
+    found = SliceWindowInferer((8, 8), sw_batch_size=4, empty_logit=-7)(x, network, progress=steps.append)
+    assert network.windows == 6
+    assert sum(steps) == 6
+    assert max(shape[0] for shape in network.shapes) <= 4
+    torch.testing.assert_close(found[..., [0, 1, 5]], torch.full((1, 1, 8, 8, 3), -7.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[0, 0, ..., 2:5], x[0, 0, ..., 2:5], atol=1e-4, rtol=1e-4)
+
+
+def test_a_volume_without_signal_never_reaches_the_network():
+    network = Counting()
+    found = SliceWindowInferer((8, 8), planes=list(PLANES))(torch.zeros(1, 2, 5, 6, 7), network)
+    assert network.shapes == []
+    torch.testing.assert_close(found, torch.full((1, 1, 5, 6, 7), -10.0), atol=0.1, rtol=0)
+
+
+def test_windows_per_pass_and_their_size():
+    network = Counting()
+    SliceWindowInferer((8, 8), sw_batch_size=3)(volume(20, 20, 2), network)
+    assert {shape[1:] for shape in network.shapes} == {(6, 8, 8)}
+    assert max(shape[0] for shape in network.shapes) == 3
+
+
+def test_three_planes_are_the_mean_of_each():
+    network, x = tiny_network(), volume(32, 31, 30, modalities=3)
+    x[..., 2:28] = 0
+    each = [SliceWindowInferer((32, 32), planes=[p])(x, network).sigmoid() for p in ("axial", "coronal")]
+    both = SliceWindowInferer((32, 32), planes=["axial", "coronal"])(x, network).sigmoid()
+    torch.testing.assert_close(both, (each[0] + each[1]) / 2, atol=1e-5, rtol=0)
+    assert (each[0] - each[1]).abs().max() > 1e-3
+
+
+def test_flip_averages_four_mirror_images():
+    ramp = torch.linspace(-2, 2, 64).view(1, 1, 8, 8)
+    network = Counting(lambda w: ramp.repeat(len(w), 1, 1, 1))
+    found = SliceWindowInferer((8, 8), flip=True)(volume(8, 8, 1), network)
+    p = ramp.sigmoid()
+    mean = (p + p.flip(2) + p.flip(3) + p.flip((2, 3))) / 4
+    torch.testing.assert_close(found[..., 0].sigmoid(), mean, atol=1e-5, rtol=0)
+    assert network.windows == 4
+
+
+def test_arguments_do_not_change_during_use():
+    roi, planes = [8, 8], ["axial", "coronal"]
+    inferer = SliceWindowInferer(roi, planes=planes, flip=True)
+    before, x = copy.deepcopy(vars(inferer)), volume(12, 5, 9)
+    kept = x.clone()
+    first, second = inferer(x, center_of_first), inferer(x, center_of_first)
+    assert vars(inferer) == before
+    assert (roi, planes) == ([8, 8], ["axial", "coronal"])
+    assert torch.equal(x, kept)
+    assert torch.equal(first, second)
+
+
+def test_a_metatensor_and_more_arguments():
+    x = volume(8, 8, 2)
+    found = SliceWindowInferer((8, 8))(MetaTensor(x), Counting(lambda w, factor: w[:, 1:2] * factor), 0.5)
+    torch.testing.assert_close(torch.as_tensor(found)[0, 0], x[0, 0] * 0.5, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8, 8), (2, 8, 8, 8)])
+def test_one_volume_at_a_time(shape):
+    with pytest.raises(ValueError, match=r"expected one volume \(1, M, R, A, S\), got"):
+        SliceWindowInferer((8, 8))(torch.zeros(shape), center_of_first)
+
+
+@pytest.mark.parametrize("settings", [{"num_slices": 4}, {"planes": ["saggital"]}, {"planes": []}, {"slice_step": 0}])
+def test_impossible_settings(settings):
+    with pytest.raises(ValueError, match=r"num_slices must be odd|planes must be some of|slice_step"):
+        SliceWindowInferer((8, 8), **settings)

@@ -1,0 +1,189 @@
+"""Every modality ends where it belongs in world space; scipy's interpolation at those positions is the judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.orientations import aff2axcodes
+from scipy.ndimage import map_coordinates
+from synthetic import MODALITIES, OBLIQUE, Volume, affine_of, label_volume, stored_as, tumour_images, write_nifti
+
+from differseg_med.errors import CaseError
+from differseg_med.transforms.grids import (
+    NOTES,
+    REFERENCE,
+    AuditGridsd,
+    ChooseReferenced,
+    ToNetworkGridd,
+    original_grid,
+)
+from differseg_med.transforms.loading import LoadVolumesd
+from differseg_med.transforms.pipelines import preprocessing
+
+NAMES = ("t1", "ct", "pet")
+PIXDIM = (2.0, 2.5, 3.0)
+
+
+def load(folder: Path, volumes: dict[str, Volume], reference: str = "t1") -> dict:
+    """A case as it comes to the audit."""
+    paths = {name: str(write_nifti(folder / f"{name}.nii.gz", v)) for name, v in volumes.items()}
+    return LoadVolumesd((*NAMES, "label"))(ChooseReferenced(NAMES, reference)({"case_id": "x", **paths}))
+
+
+def resample(folder: Path, volumes: dict[str, Volume], pixdim=PIXDIM) -> dict:
+    return ToNetworkGridd(NAMES, "label", pixdim)(load(folder, volumes))
+
+
+def expected_at(volume: Volume, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of ``volume`` by scipy at every voxel of a grid, and which of them are within its field of view."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    where = apply_affine(np.linalg.inv(volume.affine), apply_affine(affine, index))
+    inside = ((where > -0.5) & (where < np.array(volume.data.shape) - 0.5)).all(axis=-1)
+    return map_coordinates(volume.data, np.moveaxis(where, -1, 0), order=1, mode="nearest"), inside
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 0), OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize("pixdim", [None, PIXDIM], ids=["own", "pixdim"])
+@pytest.mark.parametrize(("codes", "pet_codes"), [("LPS", "LPS"), ("PIR", "RAS"), ("SAL", "IRP")])
+def test_every_modality_is_where_scipy_finds_it(tmp_path, codes, pet_codes, angles, pixdim):
+    images = tumour_images(angles)
+    stored = {name: stored_as(v, pet_codes if name == "pet" else codes) for name, v in images.items()}
+    done = resample(tmp_path, stored, pixdim)
+    affine, shape = done["t1"].affine.numpy(), done["t1"].shape[1:]
+    assert aff2axcodes(affine) == ("R", "A", "S")
+    np.testing.assert_allclose(voxel_sizes(affine), pixdim or voxel_sizes(images["t1"].affine), atol=1e-4)
+    for name in NAMES:
+        np.testing.assert_allclose(done[name].affine, affine, atol=1e-4)
+        values, inside = expected_at(images[name], affine, shape)
+        found = done[name][0].numpy()
+        np.testing.assert_array_equal(np.isfinite(found), inside | (name == "t1"))
+        np.testing.assert_allclose(found[inside], values[inside], atol=2e-3 * np.ptp(images[name].data))
+    target, _ = expected_at(images["label"], affine, shape)
+    clear = np.abs(target - 0.5) > 0.01
+    np.testing.assert_array_equal(done["label"][0].numpy()[clear], target[clear] > 0.5)
+
+
+def test_the_networks_grid_covers_the_reference(tmp_path):
+    images = tumour_images()
+    done = resample(tmp_path, {"t1": images["t1"]})
+    extent = np.array(done["t1"].shape[1:]) * PIXDIM
+    original = np.array(images["t1"].data.shape) * voxel_sizes(images["t1"].affine)
+    assert (np.abs(extent - original) <= np.array(PIXDIM) + voxel_sizes(images["t1"].affine)).all()
+
+
+def test_a_point_source_is_found_again(tmp_path):
+    images = tumour_images()
+    pet = np.zeros_like(images["pet"].data)
+    pet[6, 2, 7] = 100.0
+    done = resample(tmp_path, {"t1": images["t1"], "pet": Volume(pet, images["pet"].affine)}, None)
+    found = np.nan_to_num(done["pet"][0].numpy())
+    points = apply_affine(done["pet"].affine.numpy(), np.argwhere(found))
+    center = np.average(points, axis=0, weights=found[found != 0])
+    np.testing.assert_allclose(center, images["pet"].world(np.array([[6, 2, 7]]))[0], atol=0.8)
+
+
+def test_outside_a_field_of_view_there_is_no_data(tmp_path):
+    images = tumour_images()
+    half = {**images, "ct": Volume(images["ct"].data[:, :, :6], images["ct"].affine)}
+    paths = {name: str(write_nifti(tmp_path / f"{name}.nii.gz", v)) for name, v in half.items() if name != "label"}
+    ct = preprocessing(MODALITIES, "t1", None)({"case_id": "x", **paths})["image"][1]
+    assert bool((ct[:, :, 6:] == 0).all())
+    assert bool((ct[:, :, :6] != 0).all())
+
+
+def test_the_original_grid_is_remembered(tmp_path):
+    stored = stored_as(tumour_images()["t1"], "PIR")
+    done = preprocessing(MODALITIES, "t1", PIXDIM)({"t1": str(write_nifti(tmp_path / "t1.nii.gz", stored))})
+    grid = original_grid(done["image"])
+    assert grid.shape == stored.data.shape
+    np.testing.assert_allclose(grid.affine, stored.affine, atol=1e-4)
+    assert done["image"].shape[0] == 3
+    assert not bool(done["image"][1:].any())
+
+
+def test_images_in_different_places_are_refused(tmp_path):
+    images = tumour_images()
+    far = images["pet"].affine.copy()
+    far[0, 3] += 500
+    case = load(tmp_path, {**images, "pet": Volume(images["pet"].data, far)})
+    with pytest.raises(CaseError, match=r"case x, file .*/pet.nii.gz: pet: does not overlap t1: .* mm apart"):
+        AuditGridsd(NAMES, "label", "t1")(case)
+
+
+def test_little_overlap_is_noted(tmp_path):
+    images = tumour_images()
+    part = images["pet"].affine.copy()
+    part[0, 3] += 25
+    case = AuditGridsd(NAMES, "label", "t1")(load(tmp_path, {**images, "pet": Volume(images["pet"].data, part)}))
+    assert len(case[NOTES]) == 1
+    assert case[NOTES][0].startswith("pet: covers")
+
+
+@pytest.mark.parametrize("change", ["shift", "shape", "spacing"])
+def test_a_label_on_another_grid_is_refused(tmp_path, change):
+    images = tumour_images()
+    data, affine = images["label"].data, images["label"].affine.copy()
+    if change == "shift":
+        affine[1, 3] += 1.7  # one voxel
+    elif change == "shape":
+        data = data[:-1]
+    else:
+        affine = affine @ np.diag([1, 1, 1.1, 1])
+    case = load(tmp_path, {**images, "label": Volume(data, affine)})
+    with pytest.raises(CaseError, match=r"^file .*/label.nii.gz: the label is on another grid than t1"):
+        AuditGridsd(NAMES, "label", "t1")(case)
+
+
+def test_a_label_stored_along_other_axes_is_on_another_grid(tmp_path):
+    images = tumour_images()
+    case = load(tmp_path, {**images, "label": stored_as(images["label"], "LPS")})
+    with pytest.raises(CaseError, match="another grid"):
+        AuditGridsd(NAMES, "label", "t1")(case)
+
+
+def test_rounding_in_a_labels_header_is_no_other_grid(tmp_path):
+    images = tumour_images()
+    affine = images["label"].affine.copy()
+    affine[:3, 3] += 0.004
+    case = load(tmp_path, {**images, "label": Volume(images["label"].data, affine)})
+    assert "label" in AuditGridsd(NAMES, "label", "t1")(case)
+
+
+def test_without_the_reference_the_next_in_declared_order_takes_its_place(tmp_path):
+    case = load(tmp_path, {name: v for name, v in tumour_images().items() if name in ("pet", "ct", "label")})
+    assert case[REFERENCE] == "ct"
+    assert case[NOTES] == ["t1 is absent: the mask is on the grid of ct"]
+
+
+def test_without_the_reference_the_label_may_have_another_grid_but_not_another_space(tmp_path):
+    images = {name: v for name, v in tumour_images().items() if name in ("pet", "label")}
+    audit = AuditGridsd(NAMES, "label", "t1")
+    case = ToNetworkGridd(NAMES, "label", None)(audit(load(tmp_path, images)))
+    values, _ = expected_at(images["label"], case["pet"].affine.numpy(), case["pet"].shape[1:])
+    inside = np.abs(values - 0.5) > 0.01
+    assert case["label"][0].sum() > 10
+    np.testing.assert_array_equal(case["label"][0].numpy()[inside] > 0, values[inside] > 0.5)
+    far = Volume(images["label"].data, affine_of(origin=(400, 0, 0)))
+    with pytest.raises(CaseError, match=r"^file .*/label.nii.gz: label:.* does not overlap pet"):
+        audit(load(tmp_path, {**images, "label": far}))
+
+
+def test_no_modality_at_all():
+    with pytest.raises(CaseError, match=r"the case has no image \(expected at least one of \['t1', 'ct', 'pet'\]"):
+        ChooseReferenced(NAMES, "t1")({"case_id": "x"})
+
+
+def test_the_reference_must_be_declared():
+    with pytest.raises(ValueError, match="reference must be one of"):
+        ChooseReferenced(NAMES, "t2")
+
+
+def test_every_value_above_zero_is_target(tmp_path):
+    label = label_volume()
+    done = resample(tmp_path, {"t1": tumour_images()["t1"], "label": Volume(label.data * 255, label.affine)}, None)
+    assert torch.equal(done["label"].unique(), torch.tensor([0.0, 1.0]))
+    np.testing.assert_array_equal(done["label"][0].numpy(), label.data)

@@ -1,0 +1,86 @@
+"""Back to the grid of the file: positions, thresholds, small components."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from nibabel.affines import apply_affine
+from scipy.ndimage import map_coordinates
+from synthetic import OBLIQUE, Volume, affine_of, label_volume, stored_as
+
+from differseg_med.geometry import Grid
+from differseg_med.transforms.restoring import PRED, RestoreGridd, postprocessing, resample_mask
+
+
+def image_on(affine: np.ndarray, shape: tuple[int, ...], original: Volume) -> MetaTensor:
+    """The network's input: on its own grid, remembering that of the file."""
+    meta = {"original_affine": original.affine, "spatial_shape": np.array(original.data.shape)}
+    return MetaTensor(torch.ones(2, *shape), affine=affine, meta=meta)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
+def test_a_probability_goes_where_scipy_puts_it(codes):
+    own = affine_of((2.0, 2.0, 2.5), (-33, 38, -724), OBLIQUE)
+    probability = np.random.default_rng(0).random((19, 18, 14)).astype(np.float32)
+    original = stored_as(label_volume(OBLIQUE), codes)
+    image = image_on(own, probability.shape, original)
+    found = RestoreGridd(PRED)({"image": image, PRED: torch.from_numpy(probability)[None]})[PRED]
+    index = np.stack(np.meshgrid(*map(np.arange, original.data.shape), indexing="ij"), axis=-1)
+    where = apply_affine(np.linalg.inv(own), apply_affine(original.affine, index))
+    expected = map_coordinates(probability, np.moveaxis(where, -1, 0), order=1, mode="nearest")
+    assert found.shape == (1, *original.data.shape)
+    np.testing.assert_allclose(found[0], expected, atol=2e-3)
+    np.testing.assert_allclose(found.affine, original.affine)
+
+
+def post(logits: torch.Tensor, original: Volume, **settings) -> np.ndarray:
+    image = image_on(original.affine, original.data.shape, original)
+    return np.asarray(postprocessing(**settings)({"image": image, PRED: logits[None]})[PRED][0])
+
+
+def test_threshold_is_on_the_probability():
+    original = label_volume()
+    logits = torch.zeros(original.data.shape)
+    logits[3, 4, 5], logits[6, 7, 8] = -0.84, 0.85  # probabilities 0.3015 and 0.7006
+    logits -= 1e-3
+    assert np.argwhere(post(logits, original)).tolist() == [[6, 7, 8]]
+    assert post(logits, original, threshold=0.71).sum() == 0
+    assert post(logits, original, threshold=0.3).all()
+    assert not post(logits, original, threshold=0.302)[3, 4, 5]
+
+
+def test_small_components_go_by_volume_not_by_voxels():
+    original = label_volume()  # 1.5 x 1.7 x 3.1 mm: 7.905 mm3 per voxel
+    logits = torch.full(original.data.shape, -9.0)
+    logits[2:4, 2:4, 2:4] = 9  # 8 voxels, 63.2 mm3
+    logits[10:13, 10:13, 5:8] = 9  # 27 voxels, 213.4 mm3
+    assert post(logits, original).sum() == 35
+    assert post(logits, original, min_component_ml=0.060).sum() == 35
+    assert post(logits, original, min_component_ml=0.066).sum() == 27
+    assert post(logits, original, min_component_ml=0.210).sum() == 27
+    assert post(logits, original, min_component_ml=0.220).sum() == 0
+
+
+def test_resampling_a_mask_takes_the_nearest_voxel_and_nothing_outside():
+    mask = np.zeros((4, 4, 4), np.uint8)
+    mask[3, 1:3, 2] = 1
+    source = Grid((4, 4, 4), np.diag([2.0, 2, 2, 1]))
+    fine = np.diag([1.0, 1, 1, 1])
+    fine[:3, 3] = -0.5  # two voxels of 1 mm in each of 2 mm
+    target = Grid((12, 8, 8), fine)
+    found = resample_mask(mask, source, target)
+    expected = np.zeros((12, 8, 8), np.uint8)
+    expected[6:8, 2:6, 4:6] = 1
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.uint8
+
+
+def test_resampling_to_the_same_grid_along_other_axes_changes_no_position():
+    label = label_volume(OBLIQUE)
+    other = stored_as(label, "SAL")
+    found = resample_mask(
+        label.data.astype(np.uint8), Grid(label.data.shape, label.affine), Grid(other.data.shape, other.affine)
+    )
+    np.testing.assert_array_equal(found, other.data)
