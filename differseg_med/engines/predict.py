@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from differseg_med.evaluation.report import write_metrics
 from differseg_med.export.atomic import write_text
 from differseg_med.export.nifti import save_mask
 from differseg_med.geometry import Grid, almost_same_grid
-from differseg_med.transforms.grids import NOTES, REFERENCE, grid_of, original_grid
+from differseg_med.transforms.grids import NOTES, REFERENCE, check_label, grid_of, original_grid
 from differseg_med.transforms.loading import load_volume
 from differseg_med.transforms.modalities import IMAGE, PRESENT
 from differseg_med.transforms.restoring import PRED, resample_mask
@@ -131,16 +131,21 @@ class CohortEvaluator(SupervisedEvaluator):
             if "finished" in batchdata:
                 row |= batchdata["finished"]
                 if self.evaluate:
-                    run_for_case(self._evaluate_finished, case, case)
+                    run_for_case(lambda row: self._evaluate_finished(case, row), row, case)
             else:
                 row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
                 row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.1f}"
             row["status"] = "done"
         except CaseError as error:
             row |= {"status": "failed", "reason": str(error)}
+            if (self.output_dir / case.case_id / MASK).is_file():
+                row[NOTES] = "the mask in the folder is of an earlier run"
             logger.error("%s", error)
         self.summary.append(row)
-        write_summary(self.summary, self.output_dir)
+        # Rows that an earlier run finished and this one has not reached yet must survive an interruption too.
+        reached = {row["case_id"] for row in self.summary}
+        rest = [row for case_id, row in self._finished().items() if case_id not in reached]
+        write_summary([*self.summary, *rest], self.output_dir)
         engine.state.output = {"case_id": case.case_id, "status": row["status"]}
         return engine.state.output
 
@@ -149,17 +154,13 @@ class CohortEvaluator(SupervisedEvaluator):
         label = _load_label(case) if self.evaluate else None
         image: MetaTensor = sample[IMAGE]
         grid = original_grid(image)
-        if label is not None and sample[REFERENCE] == self.reference and not almost_same_grid(grid_of(label), grid):
-            raise CaseError(
-                f"the label is on another grid than {self.reference}",
-                file=case.label,
-                expected=f"{grid.shape} voxels at the same positions",
-                found=f"{tuple(label.shape[1:])}",
-                remedy=f"Resample the label to the grid of {self.reference}.",
-            )
+        if label is not None:
+            check_label(label, grid, sample[REFERENCE], self.reference)
         mask = self._segment(image, case.case_id)
         save_mask(mask, grid.affine, self.output_dir / case.case_id / MASK)
         notes = list(sample[NOTES])
+        for note in notes:
+            logger.warning("case %s: %s", case.case_id, note)
         if label is not None:
             notes += self._evaluate(case, mask, grid, label)
         return {
@@ -176,17 +177,24 @@ class CohortEvaluator(SupervisedEvaluator):
         with (
             self.mode(self.network),
             torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
-            tqdm(desc=case_id, unit="slice", leave=False, disable=None, total=None if planes > 1 else image.shape[-1]) as bar,
+            tqdm(
+                desc=case_id, unit="slice", leave=False, disable=None, total=None if planes > 1 else image.shape[-1]
+            ) as bar,
         ):
             logits = self.inferer(batch, self.network, progress=bar.update)
         sample = {IMAGE: image, PRED: logits[0].float().cpu()}
         restored = self.case_postprocessing(sample)[PRED]
         return np.asarray(restored[0], dtype=np.uint8)
 
-    def _evaluate_finished(self, case: Case) -> None:
-        """Measure a mask that an earlier run has written."""
-        mask = load_volume(self.output_dir / case.case_id / MASK)
-        self._evaluate(case, np.asarray(mask[0], dtype=np.uint8), grid_of(mask), _load_label(case))
+    def _finished(self) -> Mapping[str, dict[str, object]]:
+        """Summary rows of an earlier run that this one goes on with."""
+        return getattr(getattr(self.data_loader, "dataset", None), "finished", {})
+
+    def _evaluate_finished(self, case: Case, row: dict[str, object]) -> None:
+        """Measure a mask that an earlier run has written, by the same rules as one written now."""
+        mask, label = load_volume(self.output_dir / case.case_id / MASK), _load_label(case)
+        check_label(label, grid_of(mask), str(row[REFERENCE]), self.reference)
+        self._evaluate(case, np.asarray(mask[0], dtype=np.uint8), grid_of(mask), label)
 
     def _evaluate(self, case: Case, mask: np.ndarray, grid: Grid, label: MetaTensor) -> list[str]:
         """Measure on the label's grid and return remarks."""

@@ -1,0 +1,262 @@
+"""Cohorts through the evaluator: summaries, failures that stop nobody, interruption and resuming, privacy."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from synthetic import (
+    MODALITIES,
+    ThresholdCenter,
+    Volume,
+    affine_of,
+    read_nifti,
+    read_rows,
+    row_of,
+    tumour_images,
+    write_case,
+    write_nifti,
+    write_table,
+)
+
+from differseg_med.bundle import case_loader, cohort_dataset, cohort_evaluator, postprocessing, preprocessing
+from differseg_med.engines.predict import SUMMARY_COLUMNS, CohortEvaluator, read_finished
+from differseg_med.inferers import SliceWindowInferer
+
+
+class StopsAt(ThresholdCenter):
+    """Raises at the n-th case; with batches of all slices a case is one call."""
+
+    def __init__(self, case: int, error: BaseException) -> None:
+        super().__init__()
+        self.case, self.error = case, error
+
+    def forward(self, x):
+        if len(self.calls) + 1 == self.case:
+            self.calls.append(())
+            raise self.error
+        return super().forward(x)
+
+
+def evaluator_of(table: Path, network=None, resume: bool = False, evaluate: bool = True) -> CohortEvaluator:
+    out = table.parent / "out"
+    transform = preprocessing(MODALITIES, "t1", None)
+    dataset = cohort_dataset(table, MODALITIES, transform, output_dir=out, resume=resume)
+    return cohort_evaluator(
+        device=torch.device("cpu"),
+        val_data_loader=case_loader(dataset),
+        network=network or ThresholdCenter(),
+        inferer=SliceWindowInferer((24, 24), sw_batch_size=16),
+        postprocessing=postprocessing(),
+        output_dir=out,
+        reference="t1",
+        evaluate=evaluate,
+    )
+
+
+def cohort(folder: Path, *cases: str, **changes: dict) -> Path:
+    """A table of good cases; ``changes`` replace cells of a case's row."""
+    table = folder / "cohort.csv"
+    rows = [row_of(c, write_case(folder / c, seed=i), table) | changes.get(c, {}) for i, c in enumerate(cases)]
+    return write_table(table, rows)
+
+
+def summary(table: Path) -> dict[str, dict[str, str]]:
+    return read_rows(table.parent / "out" / "summary.csv")
+
+
+def masks(table: Path) -> dict[str, int]:
+    """Time of the last change of each mask by case."""
+    return {p.parent.name: p.stat().st_mtime_ns for p in (table.parent / "out").glob("*/mask.nii.gz")}
+
+
+def test_what_is_written(tmp_path):
+    table = cohort(tmp_path, "a", "b", b={"ct": "", "subject_id": "p2"})
+    evaluator = evaluator_of(table)
+    evaluator.run()
+    evaluator.finish()
+    rows = summary(table)
+    assert list(rows) == ["a", "b"]
+    assert list(rows["a"]) == list(SUMMARY_COLUMNS)
+    assert [rows[c]["modalities"] for c in "ab"] == ["t1+ct+pet", "t1+pet"]
+    for row in rows.values():
+        assert (row["status"], row["reason"], row["reference"], row["notes"]) == ("done", "", "t1", "")
+        assert float(row["volume_ml"]) == pytest.approx(tumour_images()["label"].data.sum() * 7.905 / 1000, abs=1e-3)
+        assert float(row["seconds"]) > 0
+    scores = read_rows(tmp_path / "out" / "metrics.csv")
+    assert [(float(s["dice"]), float(s["hd95_mm"]), s["subject_id"]) for s in scores.values()] == [
+        (1.0, 0.0, "a"),
+        (1.0, 0.0, "p2"),
+    ]
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (report["counts"]["evaluated"], report["counts"]["failed"]) == (2, 0)
+    assert report["metrics"]["dice"]["mean"] == 1.0
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(
+        ["mask.nii.gz"] * 2 + ["summary.csv", "metrics.csv", "metrics.json"]
+    )
+
+
+def test_without_evaluation_labels_are_not_even_opened(tmp_path):
+    table = cohort(tmp_path, "a", a={"label": "nowhere.nii.gz"})
+    evaluator_of(table, evaluate=False).run()
+    assert summary(table)["a"]["status"] == "done"
+    assert not (tmp_path / "out" / "metrics.csv").exists()
+
+
+def test_an_empty_mask_counts(tmp_path):
+    table = cohort(tmp_path, "a")
+    evaluator_of(table, ThresholdCenter(threshold=99)).run()
+    assert summary(table)["a"]["volume_ml"] == "0.000"
+    assert not read_nifti(tmp_path / "out" / "a" / "mask.nii.gz").data.any()
+    assert float(read_rows(tmp_path / "out" / "metrics.csv")["a"]["dice"]) == 0
+
+
+def test_images_of_nothing_but_zeros(tmp_path):
+    """A black T1 alone: no slice has a signal, so nothing is computed and the mask is empty."""
+    t1 = write_nifti(tmp_path / "a" / "t1.nii.gz", Volume(np.zeros((6, 5, 4)), affine_of()))
+    table = write_table(tmp_path / "cohort.csv", [row_of("a", {"t1": t1}, tmp_path / "cohort.csv")])
+    evaluator_of(table, evaluate=False).run()
+    assert (summary(table)["a"]["status"], summary(table)["a"]["volume_ml"]) == ("done", "0.000")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory\nlong trace"), ValueError(), MemoryError()])
+def test_an_unforeseen_error_stops_its_case_only(tmp_path, error):
+    table = cohort(tmp_path, "a", "b", "c")
+    evaluator = evaluator_of(table, StopsAt(2, error))
+    evaluator.run()
+    rows = summary(table)
+    assert [rows[c]["status"] for c in "abc"] == ["done", "failed", "done"]
+    assert rows["b"]["reason"].startswith("case b: an unforeseen problem")
+    assert type(error).__name__ in rows["b"]["reason"]
+    assert "\n" not in rows["b"]["reason"]
+    assert set(masks(table)) == {"a", "c"}
+    with pytest.raises(SystemExit, match="1 of 3 cases failed, the others are done:\n  case b: an unforeseen"):
+        evaluator.finish()
+
+
+def test_an_interrupted_run_keeps_and_reports_what_it_has(tmp_path):
+    table = cohort(tmp_path, "a", "b", "c")
+    with pytest.raises(KeyboardInterrupt):
+        evaluator_of(table, StopsAt(2, KeyboardInterrupt())).run()
+    assert list(summary(table)) == ["a"]
+    assert list(read_rows(tmp_path / "out" / "metrics.csv")) == ["a"]
+    assert set(masks(table)) == {"a"}
+
+
+def test_resuming_keeps_finished_masks_and_does_the_rest(tmp_path):
+    table = cohort(tmp_path, "a", "b", "c", c={"t1": "nowhere.nii.gz"})
+    with pytest.raises(KeyboardInterrupt):
+        evaluator_of(table, StopsAt(2, KeyboardInterrupt())).run()
+    before, seconds = masks(table), summary(table)["a"]["seconds"]
+    network = ThresholdCenter()
+    evaluator_of(table, network, resume=True).run()
+    assert len(network.calls) == 1  # case b
+    assert masks(table)["a"] == before["a"]
+    assert [summary(table)[c]["status"] for c in "abc"] == ["done", "done", "failed"]
+    assert summary(table)["a"]["seconds"] == seconds
+    scores = read_rows(tmp_path / "out" / "metrics.csv")
+    assert [scores[c]["dice"] for c in "ab"] == ["1", "1"]
+    assert scores["c"]["status"] == "failed"
+
+
+def test_resuming_tries_failed_cases_and_lost_masks_again(tmp_path):
+    table = cohort(tmp_path, "a", "b")
+    evaluator_of(table, StopsAt(1, RuntimeError())).run()
+    (tmp_path / "out" / "b" / "mask.nii.gz").unlink()
+    assert read_finished(tmp_path / "out") == {}
+    evaluator_of(table, resume=True).run()
+    assert [row["status"] for row in summary(table).values()] == ["done", "done"]
+
+
+def test_a_resumed_run_that_is_interrupted_forgets_nothing(tmp_path):
+    table = cohort(tmp_path, "a", "b", "c")
+    evaluator_of(table, StopsAt(1, RuntimeError())).run()  # a fails, b and c are done
+    with pytest.raises(KeyboardInterrupt):
+        evaluator_of(table, StopsAt(1, KeyboardInterrupt()), resume=True).run()
+    with pytest.raises(KeyboardInterrupt):  # interrupted at c, after a and b have been reported
+        evaluator_of(cohort(tmp_path, "a", "b", "d", "c"), StopsAt(2, KeyboardInterrupt()), resume=True).run()
+    assert {c: row["status"] for c, row in summary(table).items()} == {"a": "done", "b": "done", "c": "done"}
+    assert set(read_finished(tmp_path / "out")) == {"a", "b", "c"}
+
+
+def test_without_resume_everything_is_done_again(tmp_path):
+    table = cohort(tmp_path, "a")
+    evaluator_of(table).run()
+    before = masks(table)
+    network = ThresholdCenter()
+    evaluator_of(table, network).run()
+    assert len(network.calls) == 1
+    assert masks(table)["a"] > before["a"]
+
+
+def test_a_case_that_fails_now_says_so_beside_its_old_mask(tmp_path):
+    table = cohort(tmp_path, "a")
+    evaluator_of(table).run()
+    (tmp_path / "a" / "t1.nii.gz").unlink()
+    evaluator_of(table).run()
+    assert summary(table)["a"]["status"] == "failed"
+    assert summary(table)["a"]["notes"] == "the mask in the folder is of an earlier run"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_label_on_another_grid_is_refused_also_when_resuming(tmp_path, resume):
+    table = cohort(tmp_path, "a", "b")
+    if resume:
+        evaluator_of(table, evaluate=False).run()
+    label = tumour_images()["label"]
+    write_nifti(tmp_path / "a" / "label.nii.gz", label, np.uint8)  # the T1 is stored LPS, this is RAS
+    evaluator_of(table, resume=resume).run()
+    rows = summary(table)
+    assert [rows[c]["status"] for c in "ab"] == ["failed", "done"]
+    assert rows["a"]["reason"].startswith("case a, file a/label.nii.gz: the label is on another grid than t1 (expected")
+    assert ("a" in masks(table)) == resume
+
+
+def test_without_the_reference_the_mask_is_on_the_next_grid_and_measured_on_the_labels(tmp_path, caplog):
+    table = cohort(tmp_path, "a", a={"t1": "", "ct": ""})
+    evaluator_of(table, ThresholdCenter(2, 1.5 * np.log(6))).run()
+    row, mask = summary(table)["a"], read_nifti(tmp_path / "out" / "a" / "mask.nii.gz")
+    pet = read_nifti(tmp_path / "a" / "pet.nii.gz")
+    np.testing.assert_array_equal(mask.affine, pet.affine)
+    np.testing.assert_array_equal(mask.data, pet.data > 5)
+    assert (row["status"], row["reference"], row["modalities"]) == ("done", "pet", "pet")
+    assert row["notes"] == (
+        "t1 is absent: the mask is on the grid of pet; measured on the label's grid, to which the mask was resampled"
+    )
+    assert "case a: t1 is absent: the mask is on the grid of pet" in caplog.text
+    assert 0.3 < float(read_rows(tmp_path / "out" / "metrics.csv")["a"]["dice"]) < 1
+
+
+def test_evaluation_needs_a_label(tmp_path):
+    table = cohort(tmp_path, "a", "b", a={"label": ""}, b={"label": "b/none.nii.gz"})
+    evaluator_of(table).run()
+    assert summary(table)["a"]["reason"].startswith("case a: the case has no label to compare with")
+    assert summary(table)["b"]["reason"].startswith("case b, file b/none.nii.gz: there is no such file")
+
+
+def test_no_identity_of_the_patient_gets_out(tmp_path):
+    """Names in headers and in folders above the file's own stay there; so do they in messages of failures."""
+    home = tmp_path / "Muster Anna"
+    table = cohort(home, "a", "b", b={"pet": "scans/none.nii.gz"})
+    image = nib.load(home / "a" / "t1.nii.gz")
+    for field, text in {
+        "descrip": "MUSTER^ANNA",
+        "db_name": "ANNA",
+        "aux_file": "muster.nii",
+        "intent_name": "Anna",
+    }.items():
+        image.header[field] = text
+    nib.save(image, home / "a" / "t1.nii.gz")
+    (home / "b" / "ct.nii.gz").write_bytes(b"no image")
+    evaluator_of(table).run()
+    written = [p for p in (home / "out").rglob("*") if p.is_file()]
+    assert len(written) == 4
+    for path in written:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        assert b"muster" not in content.lower(), path.name
+        assert b"anna" not in content.lower(), path.name
