@@ -137,8 +137,8 @@ class DifferSeg(nn.Module):
             if index is not None:
                 full = reduced.new_zeros((present.numel(), reduced.shape[1], reduced.shape[2], reduced.shape[3]))
                 reduced = full.index_copy(0, index, reduced)
-            by_sample = reduced.unflatten(0, (-1, self.num_modalities)).flatten(1, 2)
-            fused.append(fuse(by_sample, present))
+            _, c, h, w = reduced.shape
+            fused.append(fuse(reduced.reshape(-1, self.num_modalities * c, h, w), present))
         return fused
 
     def train(self, mode: bool = True) -> DifferSeg:

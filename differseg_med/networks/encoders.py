@@ -175,7 +175,7 @@ def _probe(name: str) -> tuple[tuple[int, ...], bool]:
 def _nearest_fit(name: str, count: int = 3) -> list[str]:
     """Names nearest in spelling of models that DifferSeg can use."""
     fit: list[str] = []
-    for candidate in get_close_matches(name, timm.list_models(), n=30, cutoff=0.4):
+    for candidate in get_close_matches(name, timm.list_models(), n=12, cutoff=0.4):
         with suppress(ValueError):
             _probe(candidate)
             fit.append(candidate)

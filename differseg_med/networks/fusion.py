@@ -19,10 +19,11 @@ LAPLACIAN = ((0.0, -1.0, 0.0), (-1.0, 4.0, -1.0), (0.0, -1.0, 0.0))
 
 def split_present(features: Tensor, num_modalities: int, present: Tensor | None) -> Tensor:
     """View ``(B, M * C, H, W)`` as ``(B, M, C, H, W)`` with absent modalities set to zero."""
-    streams = features.unflatten(1, (num_modalities, features.shape[1] // num_modalities))
+    b, _, h, w = features.shape
+    streams = features.reshape(b, num_modalities, -1, h, w)
     if present is not None:
-        # where, not a product: what an absent stream holds may be inf or NaN, and 0 * inf is NaN.
-        streams = torch.where(present[:, :, None, None, None], streams, torch.zeros_like(streams))
+        # Not a product: what an absent stream holds may be inf or NaN, and 0 * inf is NaN.
+        streams = streams.masked_fill(~present[:, :, None, None, None], 0.0)
     return streams
 
 
@@ -68,9 +69,9 @@ class DifferentialPerceptionFusion(nn.Module):
         for k in range(3):
             kernel = self.kernels[k].expand(m * c, 1, 3, 3)
             difference = functional.conv2d(projected, kernel, padding=1, groups=m * c)
-            differences.append((weights.unsqueeze(2) * difference.unflatten(1, (m, c))).sum(dim=1))
+            differences.append((weights.unsqueeze(2) * difference.view_as(streams)).sum(dim=1))
         united = self.unite(torch.cat(differences, dim=1))
-        smooth = functional.avg_pool2d(projected, 3, stride=1, padding=1).unflatten(1, (m, c))
+        smooth = functional.avg_pool2d(projected, 3, stride=1, padding=1).view_as(streams)
         low = (functional.avg_pool2d(weights, 3, stride=1, padding=1).unsqueeze(2) * smooth).sum(dim=1)
         fused: Tensor = self.integrate(torch.cat((united, low), dim=1)) + streams.sum(dim=1)
         return fused
