@@ -19,7 +19,7 @@ INK, ACCENT, EMPTY = "#33415c", "#2a9d8f", "#d1495b"
 
 
 def figure(
-    rows: int, columns: int, width: float, height: float, layout: Literal["constrained", "none"] = "constrained"
+    rows: int, columns: int, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> tuple[Figure, list[Axes]]:
     """A figure without global state and its axes, row by row; sizes in inches."""
     made = Figure(figsize=(width, height), layout=layout, facecolor="white")
@@ -43,7 +43,7 @@ def distributions(values: Mapping[str, ArrayLike], empty: Sequence[bool]) -> byt
     """
     columns = min(4, len(values))
     rows = -(-len(values) // columns)
-    made, axes = figure(rows, columns, 2.6 * columns, 2.8 * rows, layout="none")
+    made, axes = figure(rows, columns, 2.6 * columns, 2.8 * rows, layout=None)
     made.subplots_adjust(0.06, 0.02, 0.99, 0.96, wspace=0.3, hspace=0.16)  # panels of one kind: no need to search
     marked = np.asarray(empty, dtype=bool)
     for ax, (name, data) in zip(axes, values.items()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from scipy import ndimage
 
 BoolArray = NDArray[np.bool_]
 Counts = NDArray[np.int64]
+
+CHUNK = 2**22
+"""Voxels whose labels are paired at a time: bounds the memory of the sort."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,14 @@ def lesion_counts(prediction: BoolArray, reference: BoolArray, rule: MatchRule) 
         of predicted ones that touch none); the counts ``reference_lesions``, ``predicted_lesions``, ``missed_lesions``,
         ``false_lesions``. A ratio of nothing to nothing is 1 if both masks are empty, else 0.
     """
-    overlap = _overlaps(prediction, reference)  # (reference lesions + 1, predicted lesions + 1), in voxels
-    common = overlap[1:, 1:]
-    touching = common > 0
-    sizes, pooled = overlap[1:].sum(axis=1), touching @ overlap[:, 1:].sum(axis=0)
-    dice = np.divide(2 * common.sum(axis=1), sizes + pooled, out=np.zeros(len(sizes)), where=sizes + pooled > 0)
+    lesion, touched, common, sizes, predicted_sizes = _overlaps(prediction, reference)
+    lesions, predicted = len(sizes), len(predicted_sizes)
+    inside = np.bincount(lesion, weights=common, minlength=lesions)
+    pooled = np.bincount(lesion, weights=predicted_sizes[touched], minlength=lesions)
+    dice = 2 * inside / (sizes + pooled)
     detected = rule.detected(dice)
-    true = int(touching[detected].any(axis=0).sum())
-    lesions, predicted = touching.shape
-    false = predicted - true
-    invented = int((~touching.any(axis=0)).sum())
+    true = len(np.unique(touched[detected[lesion]]))
+    false, invented = predicted - true, predicted - len(np.unique(touched))
     perfect = 1.0 if lesions == predicted == 0 else 0.0
     recall = float(detected.mean()) if lesions else perfect
     precision = true / predicted if predicted else perfect
@@ -92,17 +93,31 @@ def lesion_counts(prediction: BoolArray, reference: BoolArray, rule: MatchRule) 
     }
 
 
-def _overlaps(prediction: BoolArray, reference: BoolArray) -> Counts:
-    """Voxels that each reference lesion (row) shares with each predicted one (column); row and column 0: background."""
-    found: list[NDArray[Any]] = []
-    numbers = []
-    either = prediction | reference
+def _overlaps(prediction: BoolArray, reference: BoolArray) -> tuple[Counts, Counts, Counts, Counts, Counts]:
+    """Which lesions of the two masks share voxels, in arrays and not in a matrix: there may be 100 000 of each.
+
+    Returns:
+        For each pair that touches the number of the reference lesion, that of the predicted one, and the common voxels;
+        then the sizes of all reference lesions and of all predicted ones, in voxels.
+    """
+    both = prediction & reference
+    found, sizes = [], []
     for mask in (reference, prediction):
         labels, number = ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=np.int32)
-        found.append(labels[either])  # the full-size labels can go before the second ones are made
-        numbers.append(number + 1)
-        del labels
-    pairs, counts = np.unique(found[0].astype(np.int64) * numbers[1] + found[1], return_counts=True)
-    overlap = np.zeros(numbers, dtype=np.int64)
-    overlap[np.unravel_index(pairs, numbers)] = counts
-    return overlap
+        counts = np.zeros(number + 1, dtype=np.int64)
+        for plane in labels:  # counting all at once would need a copy of 8 bytes per voxel
+            counts += np.bincount(plane.ravel(), minlength=number + 1)
+        sizes.append(counts[1:])
+        found.append(labels[both] - 1)
+        del labels  # the full-size labels can go before the second ones are made
+    shape = [max(1, len(size)) for size in sizes]
+    parts = [
+        np.unique(np.ravel_multi_index((found[0][i : i + CHUNK], found[1][i : i + CHUNK]), shape), return_counts=True)
+        for i in range(0, len(found[0]), CHUNK)
+    ]
+    none = np.zeros(0, dtype=np.int64)
+    keys, inverse = np.unique(np.concatenate([none, *(key for key, _ in parts)]), return_inverse=True)
+    common = np.zeros(len(keys), dtype=np.int64)
+    np.add.at(common, inverse, np.concatenate([none, *(count for _, count in parts)]))
+    lesion, touched = np.unravel_index(keys, shape)
+    return lesion, touched, common, sizes[0], sizes[1]

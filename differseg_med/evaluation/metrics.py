@@ -79,12 +79,13 @@ def case_metrics(
     _check(masks, spacing)
     diagonal_mm = float(np.linalg.norm(np.multiply(masks[0].shape, spacing)))
     box = _joint_box(*masks)
-    cropped = np.pad(masks[0][box], 1), np.pad(masks[1][box], 1)
+    cropped = masks[0][box], masks[1][box]
     counts = [int(np.count_nonzero(mask)) for mask in cropped]
     empty = emptiness(*counts)
     result: dict[str, float | bool | str] = {**_overlap_measures(cropped, counts, spacing), "empty": empty}
     result.update(lesion_counts(*cropped, settings.match))
     if empty == "none":
+        cropped = np.pad(cropped[0], 1), np.pad(cropped[1], 1)  # only now: the lesions needed the memory
         result.update(surface_measures(*cropped, spacing))
         result["surface_dice"] = surface_dice(*cropped, spacing, settings.tolerance_mm)
     else:

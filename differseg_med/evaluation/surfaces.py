@@ -18,6 +18,7 @@ from scipy.spatial import KDTree
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 LEAF_SIZE = 64
 """Points per leaf of the search tree: as in MONAI, best for one query of many points."""
@@ -37,12 +38,17 @@ def surface_measures(prediction: BoolArray, reference: BoolArray, spacing_mm: tu
         reference: same shape.
         spacing_mm: size of a voxel along each axis.
     """
-    to_reference, to_prediction = _distances(_boundary(prediction), _boundary(reference), spacing_mm)
-    pooled = to_reference.sum() + to_prediction.sum()
+    edges = _boundary(prediction), _boundary(reference)
+    points = [_points(np.flatnonzero(edge), edge.shape, spacing_mm) for edge in edges]
+    both = np.flatnonzero(edges[0] & edges[1])
+    found = []
+    for edge, other, targets in zip(edges, edges[::-1], points[::-1]):
+        own = _points(np.flatnonzero(edge & ~other), edge.shape, spacing_mm)
+        found.append(np.concatenate([np.zeros(both.size), _search(own, targets)]))  # common voxels are at 0 mm
     return {
-        "hd95_mm": float(max(np.percentile(to_reference, 95), np.percentile(to_prediction, 95))),
-        "hd_mm": float(max(to_reference.max(), to_prediction.max())),
-        "assd_mm": float(pooled / (to_reference.size + to_prediction.size)),
+        "hd95_mm": float(max(np.percentile(distances, 95) for distances in found)),
+        "hd_mm": float(max(distances.max() for distances in found)),
+        "assd_mm": float(sum(distances.sum() for distances in found) / sum(distances.size for distances in found)),
     }
 
 
@@ -61,15 +67,18 @@ def surface_dice(
         tolerance_mm: distance that still counts as the same boundary.
     """
     table = _areas(spacing_mm)
-    codes = _corner_codes(prediction), _corner_codes(reference)
-    edges = [(code > 0) & (code < len(table) - 1) for code in codes]
-    both = edges[0] & edges[1]
-    correct = total = 0.0
-    for code, edge, other in zip(codes, edges, edges[::-1]):
-        shared, own = table[code[both]].sum(), table[code[edge & ~both]]
-        total += float(shared + own.sum())
-        correct += float(shared + own[_near(edge & ~both, other, spacing_mm, tolerance_mm * (1 + ROUNDING))].sum())
-    return correct / total
+    edges, where, areas = [], [], []
+    for mask in (prediction, reference):
+        codes = _corner_codes(mask)
+        edges.append((codes > 0) & (codes < len(table) - 1))
+        where.append(np.flatnonzero(edges[-1]))
+        areas.append(table[codes.ravel()[where[-1]]])
+    correct = 0.0
+    for index, area, other in zip(where, areas, edges[::-1]):
+        common = other.ravel()[index]
+        near = _near(index[~common], other, spacing_mm, tolerance_mm * (1 + ROUNDING))
+        correct += float(area[common].sum() + area[~common][near].sum())
+    return correct / float(areas[0].sum() + areas[1].sum())
 
 
 def _boundary(mask: BoolArray) -> BoolArray:
@@ -84,17 +93,6 @@ def _boundary(mask: BoolArray) -> BoolArray:
     return boundary
 
 
-def _distances(a: BoolArray, b: BoolArray, spacing_mm: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
-    """Distances in mm of the points of ``a`` from ``b`` and of ``b`` from ``a``: first the points of both, at 0."""
-    both = a & b
-    shared = np.zeros(int(np.count_nonzero(both)))
-    to_b, to_a = (
-        np.concatenate([shared, _search(_points(x & ~both, spacing_mm), _points(y, spacing_mm))])
-        for x, y in ((a, b), (b, a))
-    )
-    return to_b, to_a
-
-
 def _search(points: FloatArray, targets: FloatArray, limit: float = np.inf) -> FloatArray:
     """Distance of each of ``points`` (N, ndim) from the nearest of ``targets``; infinite beyond ``limit``."""
     if not len(points):
@@ -105,22 +103,22 @@ def _search(points: FloatArray, targets: FloatArray, limit: float = np.inf) -> F
     return distances
 
 
-def _near(points: BoolArray, targets: BoolArray, spacing_mm: tuple[float, ...], limit: float) -> BoolArray:
-    """For each true voxel of ``points``, in raster order: is a true voxel of ``targets`` within ``limit`` mm?
+def _near(index: Indices, targets: BoolArray, spacing_mm: tuple[float, ...], limit: float) -> BoolArray:
+    """Is a true voxel of ``targets`` within ``limit`` mm of each of the voxels with flat index ``index``, ``(N,)``?
 
     Few neighbours are looked at one after the other, nearest first; for many the tree is faster.
     """
     reach = [int(limit // mm) for mm in spacing_mm]
     if np.prod([2.0 * r + 1 for r in reach]) > MANY_NEIGHBORS:
-        return np.isfinite(_search(_points(points, spacing_mm), _points(targets, spacing_mm), limit))
-    shifts = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(
-        -1, len(reach)
-    )
+        found = _points(np.flatnonzero(targets), targets.shape, spacing_mm)
+        return np.isfinite(_search(_points(index, targets.shape, spacing_mm), found, limit))
+    steps = np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij")
+    shifts = np.stack(steps, axis=-1).reshape(-1, len(reach))
     lengths = np.linalg.norm(shifts * np.asarray(spacing_mm), axis=1)
     order = [int(n) for n in np.argsort(lengths) if lengths[n] <= limit]
     padded = np.pad(targets, [(r, r) for r in reach])
     strides = np.array(padded.strides)  # one byte per voxel: also the steps through the flat array
-    flat, where = padded.ravel(), (np.argwhere(points) + reach) @ strides
+    flat, where = padded.ravel(), (np.stack(np.unravel_index(index, targets.shape), axis=-1) + reach) @ strides
     near = np.zeros(len(where), dtype=np.bool_)
     left = np.arange(len(where))
     for shift in shifts[order] @ strides:
@@ -130,10 +128,9 @@ def _near(points: BoolArray, targets: BoolArray, spacing_mm: tuple[float, ...], 
     return near
 
 
-def _points(mask: BoolArray, spacing_mm: tuple[float, ...]) -> FloatArray:
-    """Positions (N, ndim) in mm of the true voxels, in raster order. Several times faster than `numpy.argwhere`."""
-    indices = np.unravel_index(np.flatnonzero(mask), mask.shape)
-    return np.stack([index * mm for index, mm in zip(indices, spacing_mm)], axis=-1)
+def _points(index: Indices, shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> FloatArray:
+    """Positions (N, ndim) in mm of the voxels with flat index ``index``. Several times faster than `numpy.argwhere`."""
+    return np.stack([axis * mm for axis, mm in zip(np.unravel_index(index, shape), spacing_mm)], axis=-1)
 
 
 def _corner_codes(mask: BoolArray) -> NDArray[np.uint8]:
