@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]  # no such comment may stand in a scripted function
 
 from differseg_med.networks.blocks import ReceptiveFieldBlock, SegmentationHead
 from differseg_med.networks.decoder import DECODERS
@@ -90,7 +91,7 @@ class DifferSeg(nn.Module):
         Returns:
             Logits ``(B, 1, H, W)``; in training with deep supervision ``[main, aux2, aux3, aux4]`` of that shape.
         """
-        if not torch.jit.is_tracing():  # type: ignore[attr-defined]  # there, shapes are not numbers to compare
+        if not is_tracing():  # there, shapes are not numbers to compare
             check_input(x, self.in_channels)
         alone = self.training and x.shape[0] * x.shape[2] * x.shape[3] == 32 * 32
         if alone:
