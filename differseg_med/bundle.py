@@ -48,6 +48,7 @@ __all__ = [
     "sample_loader",
     "trainer",
     "training_dataset",
+    "training_network",
     "training_samples",
     "validation_evaluator",
     "with_weights",
@@ -65,6 +66,19 @@ def with_weights(network_def: nn.Module, path: str | Path, device: torch.device 
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from error
     return network_def.to(device).to(memory_format=torch.channels_last).eval()
+
+
+def training_network(
+    network_def: nn.Module, device: torch.device | str = "cpu", initial_weights: str | Path | None = None
+) -> nn.Module:
+    """The network to train: on its device, and from ``initial_weights`` if they are given (fine-tuning).
+
+    Raises:
+        SystemExit: with a line that says what is wrong with the weights.
+    """
+    if initial_weights:
+        return with_weights(network_def, initial_weights, device).train()
+    return network_def.to(device).to(memory_format=torch.channels_last)
 
 
 def cohort_dataset(
@@ -142,15 +156,15 @@ def optimizer(network: nn.Module, learning_rate: float = 1e-3, weight_decay: flo
 
 
 def validation_evaluator(
-    device: torch.device, dataset: MonaiDataset, network: nn.Module, inferer: Inferer
+    device: torch.device, dataset: MonaiDataset, network: nn.Module, inferer: Inferer, threshold: float = 0.5
 ) -> SupervisedEvaluator:
-    """Mean Dice on the network's grid over whole volumes; the key metric is ``val_mean_dice``."""
+    """Mean Dice at ``threshold`` on the network's grid over whole volumes; the key metric is ``val_mean_dice``."""
     return SupervisedEvaluator(
         device=device,
         val_data_loader=DataLoader(dataset, batch_size=1),
         network=network,
         inferer=inferer,
-        postprocessing=Compose([Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=0.5)]),
+        postprocessing=Compose([Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold)]),
         key_val_metric={
             "val_mean_dice": MeanDice(include_background=True, output_transform=from_engine([PRED, LABEL]))
         },

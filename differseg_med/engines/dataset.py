@@ -11,6 +11,7 @@ from typing import Any
 from monai.data import PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, SelectItemsd
+from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -117,7 +118,9 @@ def cached_items(
             if case.label is None:
                 raise CaseError("the case has no label", case=case.case_id, remedy="Fill in the column label.")
             item = {**case.as_item(), "stamps": [_stamp(p) for p in (*case.images.values(), case.label)]}
-            usable.append(run_for_case(dataset._cachecheck, item, case))
+            # The first time the cache gives MetaTensors, later plain ones: samples must not depend on which.
+            content = run_for_case(dataset._cachecheck, item, case)
+            usable.append(convert_to_tensor(content, track_meta=False, convert_numeric=False))
         except CaseError as error:
             logger.error("left out: %s", error)
     if not usable:

@@ -124,7 +124,7 @@ class CohortEvaluator(SupervisedEvaluator):
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]
         start = time.perf_counter()
-        row: dict[str, object] = dict.fromkeys(SUMMARY_COLUMNS, "") | {"case_id": case.case_id}
+        row: dict[str, object] = {**dict.fromkeys(SUMMARY_COLUMNS, ""), "case_id": case.case_id}
         try:
             if "error" in batchdata:
                 raise batchdata["error"]

@@ -5,23 +5,28 @@ from __future__ import annotations
 import copy
 import csv
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import math
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from monai.data import DataLoader
+from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.transforms import Randomizable
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset, RandomSampler
+from torch.utils.data import RandomSampler
 
 from differseg_med.export.atomic import replacing
 
-
 logger = logging.getLogger(__name__)
+
+_REMEDY = "Choose another output_dir, or set resume to false to begin anew there."
 
 LAST, BEST, LOG, CURVES = "last.pt", "best.pt", "log.csv", "curves.png"
 
@@ -49,6 +54,10 @@ class AveragedNetwork(nn.Module):
             else:
                 average.copy_(current)
 
+    def train(self, mode: bool = True) -> AveragedNetwork:
+        """Stay in evaluation mode whatever is asked: the average is never trained."""
+        return super().train(False)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Evaluate the averaged network."""
         out: torch.Tensor = self.average(x)
@@ -71,6 +80,8 @@ class TrainingRecorder:
         val_interval: epochs between validations; the last epoch is always validated.
         resume: go on from ``last.pt`` if it is there.
         max_gradient_norm: gradients are scaled down to this norm.
+        seed: with the number of the epoch it decides everything random in that epoch, so that a resumed training
+            gives the same weights as one that was never interrupted.
     """
 
     def __init__(
@@ -85,17 +96,19 @@ class TrainingRecorder:
         val_interval: int = 5,
         resume: bool = True,
         max_gradient_norm: float = 5.0,
+        seed: int = 0,
     ) -> None:
         self.network, self.average, self.optimizer, self.scheduler = network, average, optimizer, scheduler
         self.evaluator, self.val_interval, self.resume = evaluator, val_interval, resume
         self.output_dir = Path(output_dir)
-        self.max_gradient_norm = max_gradient_norm
+        self.max_gradient_norm, self.seed = max_gradient_norm, seed
         self.best, self.rows = -1.0, list[dict[str, float | str]]()
         self._losses: list[float] = []
 
     def attach(self, trainer: SupervisedTrainer) -> None:
         """Hook everything to the trainer's events."""
         trainer.add_event_handler(Events.STARTED, self._start)
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._randomize)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         bar = ProgressBar(desc="training")
@@ -111,16 +124,34 @@ class TrainingRecorder:
         path = self.output_dir / LAST
         if not (self.resume and path.is_file()):
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            reason = str(error).split("\n")[0]
+            raise SystemExit(f"{path} is of another training: {reason}. {_REMEDY}") from error
+        planned, steps = state["scheduler"].get("total_steps"), getattr(self.scheduler, "total_steps", None)
+        if planned != steps:
+            raise SystemExit(f"{path} is of a training planned for {planned} steps, this one has {steps}. {_REMEDY}")
         self.scheduler.load_state_dict(state["scheduler"])
-        torch.set_rng_state(state["rng"])
         self.best, self.rows = state["best"], state["rows"]
         trainer.state.epoch = state["epoch"]
         trainer.state.iteration = state["iteration"]
         logger.info("resumed after epoch %d", state["epoch"])
+
+    def _randomize(self, trainer: Engine) -> None:
+        """Start the random numbers of this epoch: of sampler, augmentation, network and workers."""
+        seed = int(np.random.SeedSequence((self.seed, trainer.state.epoch)).generate_state(1)[0])
+        torch.manual_seed(seed)
+        loader = trainer.state.dataloader
+        generator = getattr(getattr(loader, "sampler", None), "generator", None)
+        if generator is not None:
+            generator.manual_seed(seed)
+        samples = getattr(getattr(loader, "dataset", None), "transform", None)
+        if isinstance(samples, Randomizable):
+            samples.set_random_state(seed)
 
     def _step(self, trainer: Engine) -> None:
         self._losses.append(float(trainer.state.output["loss"].detach()))
@@ -139,6 +170,7 @@ class TrainingRecorder:
         if self.evaluator is not None and (epoch % self.val_interval == 0 or epoch == trainer.state.max_epochs):
             self.evaluator.run()
             score = float(self.evaluator.state.metrics[self.evaluator.state.key_metric_name])
+            score = 0.0 if math.isnan(score) else score  # no validation case has a target
             row["val_dice"] = score
             if score > self.best:
                 self.best = score
@@ -188,7 +220,7 @@ def draw_curves(rows: Sequence[dict[str, float | str]], path: Path) -> None:
 
 
 def sample_loader(
-    dataset: Dataset[Any], batch_size: int, iterations: int, *, seed: int = 0, num_workers: int = 0
+    dataset: Dataset, batch_size: int, iterations: int, *, seed: int = 0, num_workers: int = 0
 ) -> DataLoader:
     """Loader that draws ``iterations`` batches of cases per epoch, with replacement, under a seed."""
     generator = torch.Generator().manual_seed(seed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -51,12 +52,26 @@ class RandModalityDropoutd(RandomizableTransform, MapTransform):
         keys: slabs ``(M * k, H, W)``, modality-major.
         num_modalities: ``M``.
         prob: chance that anything is dropped.
+        weights: how much more often one modality is dropped than another, one number each; None for alike. More for
+            a modality on which the network leans too much.
+
+    Raises:
+        ValueError: for another number of weights, or weights that are not positive.
     """
 
-    def __init__(self, keys: KeysCollection, num_modalities: int, prob: float = 0.4) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        num_modalities: int,
+        prob: float = 0.4,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
         self.num_modalities = num_modalities
+        self.weights = np.ones(num_modalities) if weights is None else np.asarray(weights, dtype=float)
+        if self.weights.shape != (num_modalities,) or not (self.weights > 0).all():
+            raise ValueError(f"weights needs {num_modalities} positive numbers, got {weights}")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Drop."""
@@ -68,8 +83,8 @@ class RandModalityDropoutd(RandomizableTransform, MapTransform):
             parts = torch.as_tensor(d[key]).clone().chunk(self.num_modalities)
             present = [i for i, part in enumerate(parts) if bool(part.any())]
             if len(present) > 1:
-                kept = self.R.randint(1, len(present))
-                for i in self.R.permutation(present)[kept:]:
+                share = self.weights[present] / self.weights[present].sum()
+                for i in self.R.choice(present, self.R.randint(1, len(present)), replace=False, p=share):
                     parts[i].zero_()
             d[key] = torch.cat(parts)
         return d

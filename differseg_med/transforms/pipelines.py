@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from monai.transforms import Compose, RandAffined, RandFlipd, RandScaleCropd, RandZoomd, SelectItemsd
+from monai.transforms import Compose, EnsureTyped, RandAffined, RandFlipd, RandScaleCropd, RandZoomd, SelectItemsd
 
 from differseg_med.cohort.table import OWN_COLUMNS
 from differseg_med.transforms.grids import NOTES, REFERENCE, AuditGridsd, ChooseReferenced, ToNetworkGridd
@@ -54,6 +54,7 @@ def training_samples(
     planes: Sequence[str] = ("axial",),
     *,
     modality_dropout: float = 0.5,
+    dropout_weights: Sequence[float] | None = None,
     intensity: float = 1.0,
     rotate_degrees: float = 180.0,
     zoom: Sequence[float] = (0.6, 1.25),
@@ -71,6 +72,7 @@ def training_samples(
         slice_step: distance of neighbours in a slab.
         planes: planes to draw slabs from.
         modality_dropout: chance that a sample lacks some of its modalities.
+        dropout_weights: how much more often one modality is left out than another; see `RandModalityDropoutd`.
         intensity: strength of `RandModalityIntensityd`.
         rotate_degrees: largest rotation in the plane.
         zoom: smallest and largest magnification.
@@ -98,6 +100,7 @@ def training_samples(
             RandFlipd(keys, prob=0.5, spatial_axis=0),
             RandFlipSlabd(IMAGE, num_slices),
             RandModalityIntensityd(IMAGE, num_modalities, intensity),
-            RandModalityDropoutd(IMAGE, num_modalities, modality_dropout),
+            RandModalityDropoutd(IMAGE, num_modalities, modality_dropout, dropout_weights),
+            EnsureTyped(keys, track_meta=False),  # the network is quicker on plain tensors
         ]
     )

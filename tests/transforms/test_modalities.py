@@ -92,3 +92,13 @@ def test_dropout_repeats_itself_under_a_seed_and_leaves_its_input_alone():
     ]
     assert runs[0] == runs[1] != runs[2]
     assert torch.equal(image, slab())
+
+
+def test_one_modality_may_be_dropped_more_often():
+    drop = RandModalityDropoutd("x", 3, prob=1.0, weights=[1, 1, 8]).set_random_state(0)
+    kept = [kept_by(drop, slab()) for _ in range(400)]
+    shares = [np.mean([i in k for k in kept]) for i in range(3)]
+    assert shares[2] < 0.25 < 0.5 < min(shares[:2])
+    for weights in ([1, 1], [1, 0, 1], [1, 1, -1]):
+        with pytest.raises(ValueError, match="weights needs 3 positive numbers"):
+            RandModalityDropoutd("x", 3, weights=weights)

@@ -212,3 +212,9 @@ def test_samples_repeat_themselves_under_a_seed():
         runs.append(torch.stack([sample_of(transform)["image"] for _ in range(4)]))
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
+
+
+def test_a_training_sample_is_a_plain_tensor():
+    """The network would compute through MONAI's tracking of metadata, for nothing."""
+    sample = sample_of(training_samples(2, (32, 32)))
+    assert type(sample["image"]) is type(sample["label"]) is Tensor
