@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from differseg_med.workflows import run_bundle
+from differseg_med.workflows import compare_models, measure, run_bundle, run_subsets
 
 app = typer.Typer(
     help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
@@ -47,18 +47,39 @@ def predict(
 
 @app.command()
 def evaluate(
-    bundle: Bundle,
     cohort: Table,
     output_dir: Output,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Segment with this bundle first.", exists=True, file_okay=False)
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Or measure the masks FOLDER/<case_id>/mask.nii.gz.", metavar="FOLDER")
+    ] = None,
+    subsets: Annotated[bool, typer.Option(help="With --bundle: every subset of the modalities.")] = False,
     split: Split = None,
     withhold: Withhold = None,
     resume: Resume = False,
     device: Device = None,
     settings: Settings = None,
 ) -> None:
-    """Segment every case and compare with its label: also metrics.csv and metrics.json."""
+    """Compare masks with the cohort's labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
+    if predictions is not None and bundle is None:
+        sys.exit(measure(predictions, cohort, output_dir, split))
+    if bundle is None or predictions is not None:
+        raise typer.BadParameter("give either --bundle or --predictions")
     options = {"split": split, "withhold": withhold, "resume": resume, "device": device}
+    if subsets:
+        sys.exit(run_subsets(bundle, cohort, output_dir, options, settings or []))
     sys.exit(run_bundle(bundle, ["inference", "evaluate"], cohort, output_dir, options, settings or []))
+
+
+@app.command()
+def compare(
+    metrics: Annotated[list[Path], typer.Argument(help="metrics.csv of each model, the baseline first.")],
+    output_dir: Output,
+) -> None:
+    """Compare models on the same cases: paired tests with Holm's correction, effect sizes, comparison.html."""
+    sys.exit(compare_models(metrics, output_dir))
 
 
 @app.command()

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from monai.bundle import ConfigWorkflow
+from tqdm import tqdm
 
+from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.errors import CaseError
+from differseg_med.evaluation.compare import compare
+from differseg_med.evaluation.evaluate import evaluate_cohort
+from differseg_med.evaluation.subsets import all_subsets, subset_name, write_subsets
+
+logger = logging.getLogger(__name__)
+
+#: Columns of subsets.csv that are shown at the end of a run.
+SHOWN = ("given", "cases", "dice_mean", "hd95_mm_mean")
 
 
 def run_bundle(
@@ -35,23 +45,84 @@ def run_bundle(
     Returns:
         The exit code: 0, or 1 if a case failed or the run could not start (the reason is on stderr).
     """
+
+    def job() -> None:
+        workflow = open_bundle(bundle, configs, cohort, output_dir, options, settings)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+
+    return exit_code(job)
+
+
+def run_subsets(
+    bundle: str | Path,
+    cohort: str | Path,
+    output_dir: str | Path,
+    options: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+) -> int:
+    """Evaluate a bundle with every subset of its modalities and write ``subsets.csv``, ``.png`` and ``.html``.
+
+    Each subset's masks and metrics are in ``output_dir/<modalities>``. Arguments and result as for `run_bundle`.
+    """
+
+    def job() -> None:
+        names = tuple(_settings_of([Path(bundle) / "configs" / "inference.yaml"])["modalities"])
+        results: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        failures: list[str] = []
+        for subset in all_subsets(names):
+            given = {**(options or {}), "withhold": [name for name in names if name not in subset]}
+            folder = Path(output_dir) / subset_name(subset)
+            workflow = open_bundle(bundle, ["inference", "evaluate"], cohort, folder, given, settings)
+            workflow.initialize()
+            workflow.run()
+            evaluator = workflow.parser.get_parsed_content("evaluator")
+            results[subset] = evaluator.metrics
+            failures += evaluator.failures
+        for line in write_subsets(results, names, output_dir):
+            logger.info("%s", ", ".join(f"{key} {value}" for key, value in line.items() if key in SHOWN))
+        if failures:
+            raise SystemExit(f"{len(failures)} runs of a case failed, see each subset's summary.csv")
+
+    return exit_code(job)
+
+
+def measure(predictions: str | Path, cohort: str | Path, output_dir: str | Path, split: str | None = None) -> int:
+    """Measure masks that are already there, ``predictions/<case_id>/mask.nii.gz``, against a cohort's labels."""
+
+    def job() -> None:
+        cases = read_cohort(cohort, table_modalities(cohort)).select(split)
+        evaluation = evaluate_cohort(
+            cases, predictions, output_dir, progress=lambda c: tqdm(c, unit="case", disable=None)
+        )
+        if evaluation.failures:
+            raise SystemExit(f"{len(evaluation.failures)} of {len(cases)} cases failed, see {evaluation.out_dir}")
+
+    return exit_code(job)
+
+
+def compare_models(tables: Sequence[str | Path], output_dir: str | Path) -> int:
+    """Compare models by their ``metrics.csv``; each is named by its folder."""
+    return exit_code(lambda: compare(dict(zip(_names(tables), tables)), output_dir))
+
+
+def exit_code(job: Callable[[], object]) -> int:
+    """Run a job, tell what stops it in one message, and return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # What MONAI and ignite say of themselves on every run; our own messages and progress bars tell the rest.
     for name in ("ignite", "monai", "monai.bundle.workflows"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        workflow = open_bundle(bundle, configs, cohort, output_dir, options, settings)
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
+        job()
     except CaseError as error:
-        logging.getLogger(__name__).error("%s", error)
+        logger.error("%s", error)
         return 1
     except SystemExit as stop:
-        if isinstance(stop.code, str):
-            logging.getLogger(__name__).error("%s", stop.code)
-            return 1
-        return int(stop.code or 0)
+        if not isinstance(stop.code, str):
+            return int(stop.code or 0)
+        logger.error("%s", stop.code)
+        return 1
     return 0
 
 
@@ -93,7 +164,7 @@ def open_bundle(
 
 
 def _parse(settings: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
-    known = {name for file in files for name in yaml.safe_load(file.read_text(encoding="utf-8"))}
+    known = _settings_of(files)
     parsed: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -105,3 +176,20 @@ def _parse(settings: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
             )
         parsed[name] = yaml.safe_load(value)
     return parsed
+
+
+def _settings_of(files: Sequence[Path]) -> dict[str, Any]:
+    """Top-level entries of configurations, later ones over earlier ones."""
+    merged: dict[str, Any] = {}
+    for file in files:
+        merged |= yaml.safe_load(file.read_text(encoding="utf-8"))
+    return merged
+
+
+def _names(tables: Sequence[str | Path]) -> list[str]:
+    """The shortest ends of the tables' folders that tell them apart."""
+    folders = [Path(table).resolve().parent.parts for table in tables]
+    depth = 1
+    while len({f[-depth:] for f in folders}) < len(folders) and depth < max(map(len, folders)):
+        depth += 1
+    return ["/".join(f[-depth:]) for f in folders]

@@ -99,7 +99,7 @@ def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
     problem = _column_problem(path, columns, modalities)
     if problem is not None and "case_id" not in columns:
         raise problem
-    counts = Counter(row["case_id"] for row in rows)
+    counts = Counter(row["case_id"].casefold() for row in rows)  # many disks take A and a for one folder
     cases = []
     for number, row in enumerate(rows, start=2):
         case_id = row["case_id"] or f"row{number}"
@@ -107,6 +107,17 @@ def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
         own = copy.copy(problem) if problem else _row_problem(path, number, row, counts)
         cases.append(_case(path, case_id, row, modalities, own))
     return Cohort(path, tuple(modalities), tuple(cases), problem)
+
+
+def table_modalities(path: str | Path) -> tuple[str, ...]:
+    """The modality columns of a table when no bundle declares them: by convention those before ``label``.
+
+    Raises:
+        CaseError: if the table cannot be read.
+    """
+    _, columns = _read_rows(Path(path))
+    before = columns[: columns.index("label")] if "label" in columns else []
+    return tuple(name for name in before if name not in OWN_COLUMNS)
 
 
 def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Case]) -> None:
@@ -185,14 +196,19 @@ def _row_problem(path: Path, number: int, row: dict[str, str], counts: Counter[s
             found=f"{row[SURPLUS]!r} after the last column",
             remedy="Put quotes around cells that contain the separator.",
         )
-    if counts[case_id] > 1:
+    if (times := counts[case_id.casefold()]) > 1:
         return CaseError(
-            f"the case id stands in {counts[case_id]} rows, so it is unclear which images belong to it",
+            f"the case id stands in {times} rows, so it is unclear which images belong to it",
             case=case_id,
             file=path,
             remedy="Give every row an id of its own.",
         )
-    if case_id in (".", "..") or any(c in case_id for c in '/\\:*?"<>|'):
+    # Results of the whole cohort lie beside the folders of the cases.
+    if (
+        case_id in (".", "..")
+        or case_id.endswith((".csv", ".json", ".html"))
+        or any(c in case_id for c in '/\\:*?"<>|')
+    ):
         return CaseError(
             "the case id cannot be a folder name", case=case_id, file=path, remedy="Use letters, digits, - and _."
         )

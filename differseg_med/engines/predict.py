@@ -7,6 +7,7 @@ import io
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,14 @@ from tqdm import tqdm
 from differseg_med.cohort.table import Case
 from differseg_med.engines.dataset import Item, run_for_case
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.metrics import case_metrics
+from differseg_med.evaluation.evaluate import evaluate_cohort
 from differseg_med.evaluation.report import write_metrics
 from differseg_med.export.atomic import write_text
 from differseg_med.export.nifti import save_mask
-from differseg_med.geometry import Grid, almost_same_grid
 from differseg_med.transforms.grids import NOTES, REFERENCE, check_label, grid_of, original_grid
 from differseg_med.transforms.loading import load_volume
 from differseg_med.transforms.modalities import IMAGE, PRESENT
-from differseg_med.transforms.restoring import PRED, resample_mask
+from differseg_med.transforms.restoring import PRED
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class CohortEvaluator(SupervisedEvaluator):
     """MONAI evaluator that segments a cohort case by case and writes each result at once.
 
     Per case ``output_dir/<case_id>/mask.nii.gz``; for the cohort ``summary.csv``, and with ``evaluate``
-    ``metrics.csv`` and ``metrics.json``. A case that fails is reported and does not stop the others.
+    ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and overlays of the worst cases. A case that fails is reported and does not stop the others.
 
     Args:
         device: where the network runs.
@@ -93,17 +93,30 @@ class CohortEvaluator(SupervisedEvaluator):
         self.evaluate = evaluate
         self.summary: list[dict[str, object]] = []
         self.metrics: list[dict[str, Any]] = []
+        self._cases: list[Case] = []
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Work through the cohort."""
-        self.summary, self.metrics = [], []
+        self.summary, self.metrics, self._cases = [], [], []
         self.output_dir.mkdir(parents=True, exist_ok=True)
         try:
             super().run()
         finally:  # an interrupted run reports what it has
             if self.evaluate:
-                failed = {str(r["case_id"]): str(r["reason"]) for r in self.summary if r["status"] == "failed"}
-                write_metrics(self.metrics, self.output_dir, failed=failed)
+                self._write_evaluation()
+
+    def _write_evaluation(self) -> None:
+        """Measure the written masks and write the reports; cases that failed are listed as such."""
+        problems = {row["case_id"]: row["reason"] for row in self.summary if row["status"] == "failed"}
+        if len(problems) == len(self.summary):
+            write_metrics([], self.output_dir, failed={str(k): str(v) for k, v in problems.items()})
+            return
+        cases = [
+            replace(case, problem=CaseError(str(problems[case.case_id])) if case.case_id in problems else None)
+            for case in self._cases
+        ]
+        evaluation = evaluate_cohort(cases, self.output_dir, self.output_dir)
+        self.metrics = evaluation.rows
 
     @property
     def failures(self) -> list[str]:
@@ -123,6 +136,7 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]
+        self._cases.append(case)
         start = time.perf_counter()
         row: dict[str, object] = {**dict.fromkeys(SUMMARY_COLUMNS, ""), "case_id": case.case_id}
         try:
@@ -131,7 +145,7 @@ class CohortEvaluator(SupervisedEvaluator):
             if "finished" in batchdata:
                 row |= batchdata["finished"]
                 if self.evaluate:
-                    run_for_case(lambda row: self._evaluate_finished(case, row), row, case)
+                    run_for_case(lambda row: self._check_finished(case, row), row, case)
             else:
                 row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
                 row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.1f}"
@@ -161,8 +175,6 @@ class CohortEvaluator(SupervisedEvaluator):
         notes = list(sample[NOTES])
         for note in notes:
             logger.warning("case %s: %s", case.case_id, note)
-        if label is not None:
-            notes += self._evaluate(case, mask, grid, label)
         return {
             "modalities": "+".join(sample[PRESENT]),
             "volume_ml": f"{mask.sum() * grid.voxel_volume_mm3 / 1000:.3f}",
@@ -182,6 +194,12 @@ class CohortEvaluator(SupervisedEvaluator):
             ) as bar,
         ):
             logits = self.inferer(batch, self.network, progress=bar.update)
+        if not bool(torch.isfinite(logits).all()):
+            raise CaseError(
+                "the network's output is not a number",
+                case=case_id,
+                remedy="Check the checkpoint; with amp, try without.",
+            )
         sample = {IMAGE: image, PRED: logits[0].float().cpu()}
         restored = self.case_postprocessing(sample)[PRED]
         return np.asarray(restored[0], dtype=np.uint8)
@@ -190,21 +208,10 @@ class CohortEvaluator(SupervisedEvaluator):
         """Summary rows of an earlier run that this one goes on with."""
         return getattr(getattr(self.data_loader, "dataset", None), "finished", {})
 
-    def _evaluate_finished(self, case: Case, row: dict[str, object]) -> None:
-        """Measure a mask that an earlier run has written, by the same rules as one written now."""
-        mask, label = load_volume(self.output_dir / case.case_id / MASK), _load_label(case)
-        check_label(label, grid_of(mask), str(row[REFERENCE]), self.reference)
-        self._evaluate(case, np.asarray(mask[0], dtype=np.uint8), grid_of(mask), label)
-
-    def _evaluate(self, case: Case, mask: np.ndarray, grid: Grid, label: MetaTensor) -> list[str]:
-        """Measure on the label's grid and return remarks."""
-        target, notes = grid_of(label), []
-        if not almost_same_grid(target, grid):
-            mask = resample_mask(mask, grid, target)
-            notes.append("measured on the label's grid, to which the mask was resampled")
-        measures = case_metrics(mask, np.asarray(label[0] > 0, dtype=np.uint8), target.spacing_mm)
-        self.metrics.append({"case_id": case.case_id, "subject_id": case.subject_id, **measures})
-        return notes
+    def _check_finished(self, case: Case, row: dict[str, object]) -> None:
+        """Hold the mask of an earlier run to the same rules as one written now."""
+        mask = load_volume(self.output_dir / case.case_id / MASK)
+        check_label(_load_label(case), grid_of(mask), str(row[REFERENCE]), self.reference)
 
 
 def _load_label(case: Case) -> MetaTensor:
@@ -230,7 +237,7 @@ def read_finished(output_dir: str | Path) -> dict[str, dict[str, object]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {
-        row["case_id"]: dict(row)
+        row["case_id"]: {column: row.get(column) or "" for column in SUMMARY_COLUMNS}
         for row in rows
-        if row["status"] == "done" and (path.parent / row["case_id"] / MASK).is_file()
+        if row.get("status") == "done" and (path.parent / row.get("case_id", "") / MASK).is_file()
     }

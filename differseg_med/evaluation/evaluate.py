@@ -180,7 +180,8 @@ def _row(case: Case, prediction: Path, settings: Settings, group_by: Sequence[st
     try:
         measures, notice = evaluate_case(case, prediction, settings)
     except CaseError as error:
-        logger.error("%s", error.for_case(case.case_id))
+        if case.problem is None:  # else it has been told already
+            logger.error("%s", error.for_case(case.case_id))
         return row | {"status": "failed", "reason": str(error), "notice": ""}
     if notice:
         logger.warning("case %s: %s", case.case_id, notice)

@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 
-from differseg_med.transforms.grids import REFERENCE
+from differseg_med.transforms.grids import NOTES, REFERENCE
 
 #: The network's input after stacking.
 IMAGE = "image"
@@ -39,6 +39,9 @@ class StackModalitiesd(MapTransform):
         channels = [torch.as_tensor(d[key]) if key in d else empty for key in self.keys]
         stacked = torch.cat([c.as_tensor() if isinstance(c, MetaTensor) else c for c in channels])
         d[PRESENT] = [str(key) for key in self.keys if key in d]
+        blank = [str(key) for key, channel in zip(self.keys, channels) if key in d and not bool(channel.any())]
+        if blank:
+            d[NOTES] = [*d.get(NOTES, []), *(f"{key}: nothing but zeros, counts as absent" for key in blank)]
         for key in d[PRESENT]:
             del d[key]
         d[IMAGE] = MetaTensor(stacked, meta=reference.meta)  # the meta holds the affine; a modality may be called image

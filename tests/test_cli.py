@@ -1,0 +1,68 @@
+"""The command line: what is documented exists, and what is mistyped is explained."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from differseg_med.cli import app
+from differseg_med.errors import CaseError
+from differseg_med.workflows import open_bundle, run_bundle
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"
+TABLE = BUNDLE / "sample" / "cohort.csv"
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "train"])
+def test_every_option_in_the_readme_exists(command: str) -> None:
+    """Options of the README's commands are known to the command line."""
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 0
+    known = set(re.findall(r"--[a-z-]+", result.stdout))
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.strip().startswith("differseg-med")]
+    used = {word for line in lines if shlex.split(line)[1] == command for word in shlex.split(line) if word[:2] == "--"}
+    assert used
+    assert used <= known
+
+
+def test_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    """A misspelt name in --set fails and lists what there is."""
+    with pytest.raises(CaseError, match=r"--set roi_sise=.*not understood.*roi_size"):
+        open_bundle(BUNDLE, ["inference"], TABLE, tmp_path, settings=["roi_sise=[96, 96]"])
+
+
+def test_settings_reach_the_configuration(tmp_path: Path) -> None:
+    """--set values are YAML, and win over the file."""
+    workflow = open_bundle(BUNDLE, ["inference"], TABLE, tmp_path, settings=["planes=[axial]", "threshold=0.4"])
+    workflow.initialize()
+    assert workflow.parser.get_parsed_content("inferer").planes == ("axial",)
+    assert workflow.parser["threshold"] == 0.4
+
+
+def test_missing_configuration_is_named(tmp_path: Path) -> None:
+    """A folder that is no bundle gives one sentence, not a traceback."""
+    with pytest.raises(CaseError, match=r"configs/inference.yaml: the bundle has no such configuration"):
+        open_bundle(tmp_path, ["inference"], TABLE, tmp_path / "out")
+
+
+def test_run_without_a_table_ends_with_one_and_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A table that is not there: exit code 1 and the reason."""
+    assert run_bundle(BUNDLE, ["inference"], tmp_path / "nowhere.csv", tmp_path / "out") == 1
+    assert "there is no cohort table here" in caplog.text
+
+
+def test_damaged_weights_end_with_one_and_say_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A checkpoint that is cut short is named, and nothing is written for the cases."""
+    weights = tmp_path / "model.pt"
+    shutil.copyfile(BUNDLE / "models" / "model.pt", weights)
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    settings = [f"checkpoint={weights}"]
+    assert run_bundle(BUNDLE, ["inference"], TABLE, tmp_path / "out", settings=settings) == 1
+    assert "model.pt is damaged" in caplog.text
+    assert not list((tmp_path / "out").glob("*/mask.nii.gz"))
