@@ -136,7 +136,6 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]
-        self._cases.append(case)
         start = time.perf_counter()
         row: dict[str, object] = {**dict.fromkeys(SUMMARY_COLUMNS, ""), "case_id": case.case_id}
         try:
@@ -148,7 +147,7 @@ class CohortEvaluator(SupervisedEvaluator):
                     run_for_case(lambda row: self._check_finished(case, row), row, case)
             else:
                 row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
-                row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.1f}"
+                row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.2f}"
             row["status"] = "done"
         except CaseError as error:
             row |= {"status": "failed", "reason": str(error)}
@@ -156,6 +155,7 @@ class CohortEvaluator(SupervisedEvaluator):
                 row[NOTES] = "the mask in the folder is of an earlier run"
             logger.error("%s", error)
         self.summary.append(row)
+        self._cases.append(case)
         # Rows that an earlier run finished and this one has not reached yet must survive an interruption too.
         reached = {row["case_id"] for row in self.summary}
         rest = [row for case_id, row in self._finished().items() if case_id not in reached]

@@ -97,7 +97,7 @@ def test_what_is_written(tmp_path):
     assert (report["counts"]["evaluated"], report["counts"]["failed"]) == (2, 0)
     assert report["metrics"]["dice"]["mean"] == 1.0
     assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(
-        ["mask.nii.gz"] * 2 + ["summary.csv", "metrics.csv", "metrics.json"]
+        ["mask.nii.gz"] * 2 + ["a.png", "b.png", "evaluation.html", "summary.csv", "metrics.csv", "metrics.json"]
     )
 
 
@@ -122,6 +122,26 @@ def test_images_of_nothing_but_zeros(tmp_path):
     table = write_table(tmp_path / "cohort.csv", [row_of("a", {"t1": t1}, tmp_path / "cohort.csv")])
     evaluator_of(table, evaluate=False).run()
     assert (summary(table)["a"]["status"], summary(table)["a"]["volume_ml"]) == ("done", "0.000")
+    assert summary(table)["a"]["notes"] == "t1: nothing but zeros, counts as absent"
+
+
+def test_a_network_that_has_gone_wrong_makes_no_mask(tmp_path):
+    table = cohort(tmp_path, "a")
+    evaluator_of(table, ThresholdCenter(threshold=float("nan"))).run()
+    assert summary(table)["a"]["reason"].startswith("case a: the network's output is not a number")
+    assert masks(table) == {}
+
+
+def test_a_summary_with_other_columns_can_be_resumed(tmp_path):
+    table = cohort(tmp_path, "a", "b")
+    evaluator_of(table).run()
+    path = tmp_path / "out" / "summary.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0] + ",remark", lines[1] + ",seen", lines[2] + ",,,"]))
+    network = ThresholdCenter()
+    evaluator_of(table, network, resume=True).run()
+    assert network.calls == []
+    assert list(summary(table)["a"]) == list(SUMMARY_COLUMNS)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory\nlong trace"), ValueError(), MemoryError()])
@@ -225,9 +245,9 @@ def test_without_the_reference_the_mask_is_on_the_next_grid_and_measured_on_the_
     np.testing.assert_array_equal(mask.affine, pet.affine)
     np.testing.assert_array_equal(mask.data, pet.data > 5)
     assert (row["status"], row["reference"], row["modalities"]) == ("done", "pet", "pet")
-    assert row["notes"] == (
-        "t1 is absent: the mask is on the grid of pet; measured on the label's grid, to which the mask was resampled"
-    )
+    assert row["notes"] == "t1 is absent: the mask is on the grid of pet"
+    notice = read_rows(tmp_path / "out" / "metrics.csv")["a"]["notice"]
+    assert notice.startswith("resampled from its own grid")
     assert "case a: t1 is absent: the mask is on the grid of pet" in caplog.text
     assert 0.3 < float(read_rows(tmp_path / "out" / "metrics.csv")["a"]["dice"]) < 1
 
@@ -237,6 +257,13 @@ def test_evaluation_needs_a_label(tmp_path):
     evaluator_of(table).run()
     assert summary(table)["a"]["reason"].startswith("case a: the case has no label to compare with")
     assert summary(table)["b"]["reason"].startswith("case b, file b/none.nii.gz: there is no such file")
+
+
+def test_an_unforeseen_message_names_no_folders(tmp_path):
+    table = cohort(tmp_path / "Muster Anna", "a")
+    problem = OSError(f"cannot open {tmp_path / 'Muster Anna' / 'a' / 't1.nii.gz'} nor /home/Muster/x.nii")
+    evaluator_of(table, StopsAt(1, problem)).run()
+    assert summary(table)["a"]["reason"].endswith("(found OSError: cannot open t1.nii.gz nor x.nii)")
 
 
 def test_no_identity_of_the_patient_gets_out(tmp_path):
@@ -255,7 +282,7 @@ def test_no_identity_of_the_patient_gets_out(tmp_path):
     (home / "b" / "ct.nii.gz").write_bytes(b"no image")
     evaluator_of(table).run()
     written = [p for p in (home / "out").rglob("*") if p.is_file()]
-    assert len(written) == 4
+    assert len(written) == 6
     for path in written:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         assert b"muster" not in content.lower(), path.name
