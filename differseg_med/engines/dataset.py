@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
+from differseg_med.transforms.loading import without_folders
 from differseg_med.transforms.modalities import IMAGE
 from differseg_med.transforms.pipelines import LABEL
 
@@ -40,10 +41,13 @@ def run_for_case(function: Callable[[Any], Any], argument: object, case: Case) -
         if isinstance(cause, CaseError):
             raise cause.for_case(case.case_id) from error
         logger.debug("unforeseen error in case %s", case.case_id, exc_info=True)
+        text = str(error).split("\n")[0]
+        for path in (*case.images.values(), case.label):
+            text = text.replace(str(path), "" if path is None else path.name)
         raise CaseError(
             "an unforeseen problem; please report it with the log",
             case=case.case_id,
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            found=f"{type(error).__name__}: {without_folders(text)}",
         ) from error
 
 

@@ -23,6 +23,7 @@ from differseg_med.cohort.table import Case
 from differseg_med.engines.dataset import Item, run_for_case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import evaluate_cohort
+from differseg_med.evaluation.metrics import binary
 from differseg_med.evaluation.report import write_metrics
 from differseg_med.export.atomic import write_text
 from differseg_med.export.nifti import save_mask
@@ -50,7 +51,8 @@ class CohortEvaluator(SupervisedEvaluator):
     """MONAI evaluator that segments a cohort case by case and writes each result at once.
 
     Per case ``output_dir/<case_id>/mask.nii.gz``; for the cohort ``summary.csv``, and with ``evaluate``
-    ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and overlays of the worst cases. A case that fails is reported and does not stop the others.
+    ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and overlays of the worst cases. A case that fails is
+    reported and does not stop the others.
 
     Args:
         device: where the network runs.
@@ -108,20 +110,23 @@ class CohortEvaluator(SupervisedEvaluator):
     def _write_evaluation(self) -> None:
         """Measure the written masks and write the reports; cases that failed are listed as such."""
         problems = {row["case_id"]: row["reason"] for row in self.summary if row["status"] == "failed"}
-        if len(problems) == len(self.summary):
+        if all(row["status"] == "failed" for row in self.summary):
             write_metrics([], self.output_dir, failed={str(k): str(v) for k, v in problems.items()})
             return
         cases = [
             replace(case, problem=CaseError(str(problems[case.case_id])) if case.case_id in problems else None)
-            for case in self._cases
+            for case in {case.case_id: case for case in self._cases}.values()  # an id may stand in several bad rows
         ]
         evaluation = evaluate_cohort(cases, self.output_dir, self.output_dir)
         self.metrics = evaluation.rows
 
     @property
     def failures(self) -> list[str]:
-        """Messages of the failed cases."""
-        return [str(row["reason"]) for row in self.summary if row["status"] == "failed"]
+        """Messages of the failed cases, also of those that have a mask but could not be measured."""
+        failed = [row for row in self.summary if row["status"] == "failed"]
+        known = {row["case_id"] for row in failed}
+        failed += [row for row in self.metrics if row["status"] == "failed" and row["case_id"] not in known]
+        return [str(row["reason"]) for row in failed]
 
     def finish(self) -> None:
         """End the process with an error if a case failed; for the ``finalize`` of a bundle.
@@ -166,6 +171,8 @@ class CohortEvaluator(SupervisedEvaluator):
     def _case(self, case: Case, sample: Item) -> dict[str, object]:
         """Segment one case; returns its part of the summary row."""
         label = _load_label(case) if self.evaluate else None
+        if label is not None:
+            binary(label.numpy(), "reference", case.label)  # before the work, not after it
         image: MetaTensor = sample[IMAGE]
         grid = original_grid(image)
         if label is not None:

@@ -133,6 +133,8 @@ class ToNetworkGridd(MapTransform):
 
     def __init__(self, keys: KeysCollection, label_key: str, pixdim: Sequence[float] | None) -> None:
         super().__init__(keys, allow_missing_keys=True)
+        if pixdim is not None and (len(pixdim) != 3 or min(pixdim) <= 0):
+            raise ValueError(f"pixdim needs three positive numbers in mm, got {pixdim}")
         self.label_key = label_key
         self._orient = Orientation("RAS", labels=None)
         self._space = Spacing(pixdim, dtype=np.float32, padding_mode="border") if pixdim is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,5 +149,9 @@ def _cause(error: BaseException, path: Path) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).replace(str(path), path.name).replace(str(path.parent), "").strip().split("\n")[0]
-    words = [Path(w).name if "/" in w or "\\" in w else w for w in text.split()]
-    return f"{type(error).__name__}: {' '.join(words)}"[:200]
+    return f"{type(error).__name__}: {without_folders(text)}"[:200]
+
+
+def without_folders(text: str) -> str:
+    """The text with every path cut down to its last part: folders may hold names."""
+    return " ".join(re.split(r"[/\\]", word)[-1] for word in text.split())

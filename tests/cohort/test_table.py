@@ -83,13 +83,17 @@ def test_duplicate_ids_concern_their_rows_only(tmp_path):
     assert "stands in 2 rows" in problems(cohort)[0]
 
 
+def test_ids_that_one_disk_in_two_takes_for_the_same(tmp_path):
+    assert len(problems(read(tmp_path, "case_id,t1,ct", "Case1,x.nii,", "case1,y.nii,", "case2,z.nii,"))) == 2
+
+
 def test_a_row_without_an_id_gets_the_number_that_the_spreadsheet_shows(tmp_path):
     cohort = read(tmp_path, "case_id,t1,ct", "a,x.nii,", ",y.nii,")
     assert cohort.cases[1].case_id == "row3"
     assert "row 3 has no case_id" in str(cohort.cases[1].problem)
 
 
-@pytest.mark.parametrize("case_id", ["../a", "a/b", "a\\b", "..", "a:b"])
+@pytest.mark.parametrize("case_id", ["../a", "a/b", "a\\b", "..", "a:b", "summary.csv", "metrics.json"])
 def test_ids_cannot_leave_the_output_folder(tmp_path, case_id):
     (case,) = read(tmp_path, "case_id,t1,ct", f"{case_id},x.nii,").cases
     assert "folder name" in str(case.problem)

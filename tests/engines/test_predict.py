@@ -25,6 +25,7 @@ from synthetic import (
 )
 
 from differseg_med.bundle import case_loader, cohort_dataset, cohort_evaluator, postprocessing, preprocessing
+from differseg_med.engines import predict
 from differseg_med.engines.predict import SUMMARY_COLUMNS, CohortEvaluator, read_finished
 from differseg_med.inferers import SliceWindowInferer
 
@@ -250,6 +251,43 @@ def test_without_the_reference_the_mask_is_on_the_next_grid_and_measured_on_the_
     assert notice.startswith("resampled from its own grid")
     assert "case a: t1 is absent: the mask is on the grid of pet" in caplog.text
     assert 0.3 < float(read_rows(tmp_path / "out" / "metrics.csv")["a"]["dice"]) < 1
+
+
+def test_a_label_that_is_not_binary_is_refused_before_its_case_is_computed(tmp_path):
+    table = cohort(tmp_path, "a", "b")
+    label = read_nifti(tmp_path / "a" / "label.nii.gz")
+    write_nifti(tmp_path / "a" / "label.nii.gz", Volume(label.data * 255, label.affine), np.uint8)
+    network = ThresholdCenter()
+    evaluator = evaluator_of(table, network)
+    evaluator.run()
+    assert summary(table)["a"]["reason"].startswith("case a, file a/label.nii.gz: the reference mask is not binary")
+    assert len(network.calls) == 1
+    assert set(masks(table)) == {"b"}
+    with pytest.raises(SystemExit, match="1 of 2 cases failed"):
+        evaluator.finish()
+
+
+def test_a_mask_that_cannot_be_measured_is_a_failure_too(tmp_path, monkeypatch):
+    table = cohort(tmp_path, "a", "b")
+    evaluator = evaluator_of(table)
+    save = predict.save_mask
+
+    def save_and_lose(mask, affine, path):
+        save(mask, affine, path)
+        (tmp_path / "b" / "label.nii.gz").unlink(missing_ok=True)
+
+    monkeypatch.setattr(predict, "save_mask", save_and_lose)
+    evaluator.run()
+    with pytest.raises(SystemExit, match=r"1 of 2 cases failed, .*\n  case b, file b/label.nii.gz: there is no such"):
+        evaluator.finish()
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_duplicate_ids_do_not_stop_the_reports(tmp_path, good):
+    table = cohort(tmp_path, *("ab" if good else "a"), "c", c={"case_id": "a"})
+    evaluator_of(table).run()
+    scores = read_rows(tmp_path / "out" / "metrics.csv")
+    assert {case: row["status"] for case, row in scores.items()} == {"a": "failed"} | ({"b": "ok"} if good else {})
 
 
 def test_evaluation_needs_a_label(tmp_path):

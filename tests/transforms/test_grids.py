@@ -182,6 +182,12 @@ def test_the_reference_must_be_declared():
         ChooseReferenced(NAMES, "t2")
 
 
+@pytest.mark.parametrize("pixdim", [(2, 2), (2, 2, 0), (2, 2, -1), ()])
+def test_an_impossible_spacing_is_noticed_before_the_first_case(pixdim):
+    with pytest.raises(ValueError, match="pixdim needs three positive numbers"):
+        preprocessing(MODALITIES, "t1", pixdim)
+
+
 def test_every_value_above_zero_is_target(tmp_path):
     label = label_volume()
     done = resample(tmp_path, {"t1": tumour_images()["t1"], "label": Volume(label.data * 255, label.affine)}, None)

@@ -63,6 +63,18 @@ def test_small_components_go_by_volume_not_by_voxels():
     assert post(logits, original, min_component_ml=0.220).sum() == 0
 
 
+def test_only_the_largest_piece_may_stay():
+    original = label_volume()
+    logits = torch.full(original.data.shape, -9.0)
+    logits[2:4, 2:4, 2:4] = 9
+    logits[4, 4, 4] = 9  # touches the first by a corner: a piece of its own
+    logits[10:13, 10:13, 5:8] = 9
+    found = post(logits, original, largest_only=True)
+    assert found.sum() == 27
+    assert found[10:13, 10:13, 5:8].all()
+    assert post(torch.full(original.data.shape, -9.0), original, largest_only=True).sum() == 0
+
+
 def test_resampling_a_mask_takes_the_nearest_voxel_and_nothing_outside():
     mask = np.zeros((4, 4, 4), np.uint8)
     mask[3, 1:3, 2] = 1
