@@ -181,8 +181,9 @@ def _row(case: Case, prediction: Path, settings: Settings, group_by: Sequence[st
         measures, notice = evaluate_case(case, prediction, settings)
     except CaseError as error:
         if case.problem is None:  # else it has been told already
-            logger.error("%s", error.for_case(case.case_id))
-        return row | {"status": "failed", "reason": str(error), "notice": ""}
+            reason = str(error.for_case(case.case_id))
+        logger.error("%s", reason)
+        return row | {"status": "failed", "reason": reason, "notice": ""}
     if notice:
         logger.warning("case %s: %s", case.case_id, notice)
     return row | measures | {"notice": notice}
