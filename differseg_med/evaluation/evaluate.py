@@ -180,9 +180,9 @@ def _row(case: Case, prediction: Path, settings: Settings, group_by: Sequence[st
     try:
         measures, notice = evaluate_case(case, prediction, settings)
     except CaseError as error:
+        reason = str(error.for_case(case.case_id))
         if case.problem is None:  # else it has been told already
-            reason = str(error.for_case(case.case_id))
-        logger.error("%s", reason)
+            logger.error("%s", reason)
         return row | {"status": "failed", "reason": reason, "notice": ""}
     if notice:
         logger.warning("case %s: %s", case.case_id, notice)
