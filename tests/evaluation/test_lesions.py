@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from differseg_med.evaluation import lesions
 from differseg_med.evaluation.lesions import MatchRule, lesion_counts
 
 
@@ -74,3 +75,12 @@ def test_corners_connect(step, lesions):
 def test_words_of_the_rules():
     assert "one voxel" in str(MatchRule("any"))
     assert ">= 0.1" in str(MatchRule())
+
+
+def test_pairing_in_parts_changes_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    masks = rng.random((2, 12, 12, 12)) > 0.9
+    whole = lesion_counts(*masks, MatchRule())
+    assert whole["reference_lesions"] > 20
+    monkeypatch.setattr(lesions, "CHUNK", 7)
+    assert lesion_counts(*masks, MatchRule()) == whole
