@@ -299,7 +299,7 @@ def test_evaluation_needs_a_label(tmp_path):
 
 def test_an_unforeseen_message_names_no_folders(tmp_path):
     table = cohort(tmp_path / "Muster Anna", "a")
-    problem = OSError(f"cannot open {tmp_path / 'Muster Anna' / 'a' / 't1.nii.gz'} nor /home/Muster/x.nii")
+    problem = OSError(f"cannot open {tmp_path / 'Muster Anna' / 'a' / 't1.nii.gz'} nor /mnt/Muster/x.nii")
     evaluator_of(table, StopsAt(1, problem)).run()
     assert summary(table)["a"]["reason"].endswith("(found OSError: cannot open t1.nii.gz nor x.nii)")
 
