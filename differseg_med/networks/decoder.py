@@ -83,6 +83,7 @@ class _UpsamplingPaths(nn.Module):
         self.transform = nn.ModuleList(nn.Conv2d(c, c, k, padding=k // 2, groups=c // 4) for k in (1, 3, 5))
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """Map ``(B, in_channels, h, w)`` to three ``(B, out_channels, *size)``."""
         up = self.up(x)
         if up.shape[2] != size[0] or up.shape[3] != size[1]:
             up = functional.interpolate(up, size=size, mode="bilinear", align_corners=False)
