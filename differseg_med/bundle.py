@@ -171,7 +171,7 @@ def validation_evaluator(
     )
 
 
-def trainer(recorder: TrainingRecorder, network: nn.Module, seed: int = 0, **kwargs: Any) -> SupervisedTrainer:
+def trainer(recorder: TrainingRecorder, network: nn.Module, **kwargs: Any) -> SupervisedTrainer:
     """MONAI's trainer with a `TrainingRecorder`; ``kwargs`` are those of `SupervisedTrainer`."""
     engine = SupervisedTrainer(network=network, optimizer=recorder.optimizer, decollate=False, **kwargs)
     recorder.attach(engine)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from monai.data import MetaTensor
 
@@ -121,3 +122,14 @@ def test_a_misspelt_setting_is_noticed_before_the_first_case(settings):
 def test_a_window_without_width(window):
     with pytest.raises(ValueError, match="window"):
         NormalizeByKindd({"x": {"kind": "ct", "window": window}})
+
+
+def test_smoothing_of_ct_is_a_gaussian_that_keeps_no_data_apart():
+    volume = torch.full((1, 9, 9, 9), -160.0)
+    volume[0, 4, 4, 4] = 240.0
+    volume[0, 0, 0, 0] = float("nan")
+    smooth = normalize_ct(volume, smooth=1.0)
+    expected = scipy.ndimage.gaussian_filter(np.where(np.isnan(volume[0]), -160.0, volume[0]) / 100 - 0.4, 1.0)
+    assert torch.isnan(smooth[0, 0, 0, 0])
+    np.testing.assert_allclose(smooth[0, 3:6, 3:6, 3:6], expected[3:6, 3:6, 3:6], atol=0.02)
+    assert smooth[0, 4, 4, 4] < normalize_ct(volume)[0, 4, 4, 4]
