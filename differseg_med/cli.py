@@ -62,7 +62,7 @@ def evaluate(
     device: Device = None,
     settings: Settings = None,
 ) -> None:
-    """Compare masks with the cohort's labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
+    """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
     if predictions is not None and bundle is None:
         sys.exit(measure(predictions, cohort, output_dir, split))
     if bundle is None or predictions is not None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import GaussianSmooth, MapTransform
+from monai.transforms import MapTransform
+from scipy import ndimage
 from torch import Tensor
 
 
@@ -31,8 +32,10 @@ def normalize_ct(volume: Tensor, window: Sequence[float] = (-160.0, 240.0), smoo
     if smooth <= 0:
         return scaled
     outside = torch.isnan(scaled)
-    filtered = GaussianSmooth(smooth)(torch.nan_to_num(scaled, nan=-2.0))
-    return torch.where(outside, scaled, filtered)
+    # SciPy's filter repeats the border; MONAI's GaussianSmooth takes zeros there, which are soft tissue on this scale.
+    filled = torch.nan_to_num(scaled, nan=-2.0).numpy()
+    filtered = ndimage.gaussian_filter(filled, smooth, axes=(-3, -2, -1), mode="nearest")
+    return torch.where(outside, scaled, torch.from_numpy(filtered))
 
 
 def normalize_mr(volume: Tensor, percentile: float | None = None) -> Tensor:

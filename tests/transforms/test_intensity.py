@@ -128,7 +128,7 @@ def test_smoothing_of_ct_is_a_gaussian_that_keeps_no_data_apart():
     volume[0, 4, 4, 4] = 240.0
     volume[0, 0, 0, 0] = float("nan")
     smooth = normalize_ct(volume, smooth=1.0)
-    share = math.erf(0.5 / math.sqrt(2)) ** 3  # of a voxel in a gaussian of one voxel around its middle
-    assert float(smooth[0, 4, 4, 4]) == pytest.approx(-2 + 4 * share, abs=1e-3)
+    taps = [math.exp(-0.5 * n * n) for n in range(-4, 5)]
+    assert float(smooth[0, 4, 4, 4]) == pytest.approx(-2 + 4 * (1 / sum(taps)) ** 3, abs=1e-5)
     assert torch.isnan(smooth[0, 0, 0, 0])
     assert float(smooth[0, 0, 0, 1]) == pytest.approx(-2, abs=1e-3)  # the hole next to it counts as the window's bottom
