@@ -121,7 +121,9 @@ class DifferSeg(nn.Module):
         images: list[Tensor] = []
         for i, stem in enumerate(self.stems):  # TorchScript cannot zip modules with tensors
             images.append(stem(parts[i]))
-        return torch.stack(images, dim=1).flatten(0, 1), present
+        streams = torch.stack(images, dim=1).flatten(0, 1)
+        # Convolutions hand this layout on; on a CPU it saves the reordering around each of them.
+        return streams.contiguous(memory_format=torch.channels_last), present
 
     def encode(self, streams: Tensor, present: Tensor) -> list[Tensor]:
         """Encode, reduce and fuse: four levels ``(B, C_l, H_l, W_l)``, fine to coarse."""
@@ -138,8 +140,9 @@ class DifferSeg(nn.Module):
             if index is not None:
                 full = reduced.new_zeros((present.numel(), reduced.shape[1], reduced.shape[2], reduced.shape[3]))
                 reduced = full.index_copy(0, index, reduced)
-            _, c, h, w = reduced.shape
-            fused.append(fuse(reduced.reshape(-1, self.num_modalities * c, h, w), present))
+            b, c, h, w = reduced.shape
+            by_modality = reduced.reshape(b // self.num_modalities, self.num_modalities, c, h, w).unbind(dim=1)
+            fused.append(fuse(torch.cat(by_modality, dim=1), present))  # unlike reshape, cat keeps channels last
         return fused
 
     def train(self, mode: bool = True) -> DifferSeg:

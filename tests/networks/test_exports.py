@@ -1,0 +1,120 @@
+"""TorchScript, ONNX and torch.compile give what the network gives, at other batches and sizes, with absence too."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from monai.networks.utils import convert_to_onnx, convert_to_torchscript
+from torch import Tensor, nn
+
+from differseg_med.networks import DifferSeg
+from differseg_med.networks.inference import fuse_for_inference
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # every exporter announces its successor
+
+SHAPES = ((1, 64, 64), (3, 32, 96))
+
+
+@pytest.fixture(scope="module")
+def network() -> DifferSeg:
+    torch.manual_seed(0)
+    return DifferSeg((1, 1), "test_resnet", (8, 8, 16, 16)).eval()
+
+
+def assert_equal_outputs(exported: Callable[[Tensor], Tensor], network: DifferSeg) -> None:
+    """On batches and sizes that the exporter did not see, with a modality absent, and with nothing at all."""
+    modalities = network.num_modalities
+    for batch, height, width in SHAPES:
+        x = torch.randn(batch, modalities, height, width)
+        x[0, -1] = 0
+        for images in (x, x[:, :1].repeat(1, modalities, 1, 1), torch.zeros_like(x)):
+            with torch.no_grad():
+                expected = network(images)
+                actual = exported(images)
+            assert float((actual - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("use_trace", [False, True])
+def test_torchscript_as_monai_exports_it(use_trace: bool, tmp_path: Path) -> None:
+    """What ``ckpt_export`` calls, on the default encoder."""
+    default = DifferSeg((1, 1, 1)).eval()
+    example = torch.randn(2, 3, 64, 96)
+    convert_to_torchscript(default, tmp_path / "m.ts", inputs=[example], use_trace=use_trace)
+    assert_equal_outputs(torch.jit.load(tmp_path / "m.ts"), default)
+
+
+@pytest.mark.parametrize(("fusion", "decoder"), [("concat", "unet"), ("mean", "fgd")])
+def test_ablations_script(network: DifferSeg, fusion: str, decoder: str) -> None:
+    ablation = DifferSeg((1, 1), "test_resnet", (8, 8, 16, 16), fusion=fusion, decoder=decoder).eval()
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(ablation), buffer)
+    buffer.seek(0)
+    assert_equal_outputs(torch.jit.load(buffer), ablation)
+
+
+def test_scripted_network_trains_and_refuses_like_ours(network: DifferSeg) -> None:
+    scripted = torch.jit.script(DifferSeg((1,), "test_resnet", (8, 8, 16, 16)))
+    assert [tuple(output.shape) for output in scripted(torch.randn(2, 1, 32, 32))] == [(2, 1, 32, 32)] * 4
+    with pytest.raises(torch.jit.Error, match=r"got \[33, 64\]; pad to \[64, 64\]"):
+        scripted(torch.zeros(1, 1, 33, 64))
+
+
+@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "sam2_hiera_tiny", "test_mambaout"])
+def test_fused_network(encoder: str, literal: ModuleType) -> None:
+    """Folded batch norms with statistics that are not their initial ones; only the unused heads keep theirs."""
+    network = DifferSeg((1, 1, 1), encoder, (8, 8, 16, 16)).eval()
+    literal.randomise(network)
+    fused = fuse_for_inference(network)
+    assert_equal_outputs(fused, network)
+    left = {name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert left == {f"heads.{i}.layers.1" for i in (1, 2, 3)}
+    assert isinstance(network.reduce[0].entry[1], nn.BatchNorm2d)  # the original is as it was
+    if encoder != "sam2_hiera_tiny":
+        assert_equal_outputs(torch.jit.script(fused), network)
+
+
+def test_transformer_encoder_traces() -> None:
+    hiera = DifferSeg((1, 1), "sam2_hiera_tiny", (8, 8, 16, 16), adapter_dim=4).eval()
+    traced = torch.jit.trace(hiera, torch.randn(2, 2, 64, 64), check_trace=False)
+    x = torch.randn(3, 2, 64, 64)
+    x[1, 0] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(traced(x), hiera(x), rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_as_monai_exports_it(network: DifferSeg, tmp_path: Path) -> None:
+    """What ``onnx_export`` calls, with dynamic batch, height and width."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install differseg-med[export]")
+    axes = {"image": {0: "batch", 2: "height", 3: "width"}, "pred": {0: "batch", 2: "height", 3: "width"}}
+    convert_to_onnx(
+        network,
+        [torch.randn(2, 2, 32, 64)],
+        filename=tmp_path / "m.onnx",
+        input_names=["image"],
+        output_names=["pred"],
+        dynamic_axes=axes,
+        dynamo=False,  # the newer exporter gives the same numbers, but takes minutes over dynamic sizes
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", 2, "height", "width"]
+    assert_equal_outputs(lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0]), network)
+
+
+def test_torch_export_with_dynamic_batch(network: DifferSeg) -> None:
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(network, (torch.randn(2, 2, 32, 64),), dynamic_shapes=({0: batch},)).module()
+    x = torch.randn(5, 2, 32, 64)
+    x[3, 1] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_network(network: DifferSeg) -> None:
+    """The graph is captured as a whole, once per shape; generated code is compared in scripts/benchmark_network.py."""
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True, dynamic=False)
+    assert_equal_outputs(compiled, network)
