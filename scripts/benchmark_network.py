@@ -33,6 +33,8 @@ class Case:
     adapter_dim: int | None = None
 
 
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 CASES = {
     "hiera": Case("Hiera-T, two modalities, 512 px", "sam2_hiera_tiny", (3, 1), (64, 128, 256, 512), 512, 32),
     "lite0": Case("lite0, three modalities, 256 px", "tf_efficientnet_lite0", (1, 1, 1), (32, 48, 64, 96), 256),
@@ -78,7 +80,7 @@ def in_bf16(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def measure(case: Case, rounds: int, compiled: bool) -> list[tuple[str, float, float]]:
+def measure(case: Case, rounds: int, compiled: bool, clock: Clock) -> list[tuple[str, float, float]]:
     """Rows of name, best seconds and relative difference from the literal output."""
     x = torch.randn(1, sum(case.in_channels), case.size, case.size)
     runs = variants(case, compiled)
@@ -92,16 +94,16 @@ def measure(case: Case, rounds: int, compiled: bool) -> list[tuple[str, float, f
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run(x)
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], clock() - start)
         print(
             case.title, {name: round(best["literal, fp32"] / seconds, 2) for name, seconds in best.items()}, flush=True
         )
     return [(name, best[name], errors[name]) for name in runs]
 
 
-def shares(case: Case, rounds: int) -> dict[str, float]:
+def shares(case: Case, rounds: int, clock: Clock) -> dict[str, float]:
     """Part of our plain fp32 forward that each component takes; the rest is stems, resizing and bookkeeping."""
     _, ours = networks(case)
     parts: dict[str, list[nn.Module]] = {
@@ -116,21 +118,21 @@ def shares(case: Case, rounds: int) -> dict[str, float]:
 
     def stop(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
-            spent[name] += time.perf_counter() - started["at"]
+            spent[name] += clock() - started["at"]
 
         return hook
 
     for name, modules in parts.items():
         for module in modules:
-            module.register_forward_pre_hook(lambda *_: started.update(at=time.perf_counter()))
+            module.register_forward_pre_hook(lambda *_: started.update(at=clock()))
             module.register_forward_hook(stop(name))
     x = torch.randn(1, sum(case.in_channels), case.size, case.size)
     ours(x)
     spent.update(dict.fromkeys(parts, 0.0))
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(rounds):
         ours(x)
-    total = time.perf_counter() - begin
+    total = clock() - begin
     return {name: seconds / total for name, seconds in spent.items()}
 
 
@@ -148,9 +150,9 @@ def print_memory(case: Case, name: str) -> None:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
-def report(keys: list[str], rounds: int, compiled: bool) -> list[str]:
+def report(keys: list[str], rounds: int, compiled: bool, clock: Clock) -> list[str]:
     """The tables as Markdown lines; everything is timed before memory is looked at."""
-    timed = {key: (measure(CASES[key], rounds, compiled), shares(CASES[key], rounds)) for key in keys}
+    timed = {key: (measure(CASES[key], rounds, compiled, clock), shares(CASES[key], rounds, clock)) for key in keys}
     print("timed", flush=True)
     lines = []
     for key, (rows, share) in timed.items():
@@ -169,6 +171,9 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a busy machine, with one thread"
+    )
     parser.add_argument("--compiled", action="store_true", help="also torch.compile; needs a C++ compiler and minutes")
     parser.add_argument("--output", type=Path, help="write the tables to this Markdown file")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
@@ -178,8 +183,10 @@ def main() -> None:
         if arguments.memory_of:
             print_memory(CASES[arguments.cases[0]], arguments.memory_of)
             return
-        lines = report(arguments.cases, arguments.rounds, arguments.compiled)
-    head = HEAD.format(threads=arguments.threads, rounds=arguments.rounds, torch=torch.__version__)
+        lines = report(arguments.cases, arguments.rounds, arguments.compiled, CLOCKS[arguments.clock])
+    head = HEAD.format(
+        threads=arguments.threads, rounds=arguments.rounds, clock=arguments.clock, torch=torch.__version__
+    )
     text = "\n".join([*head.splitlines(), "", *lines])
     print(text)
     if arguments.output:
@@ -188,13 +195,17 @@ def main() -> None:
 
 HEAD = """# Time and memory of the network
 
-Made by `python scripts/benchmark_network.py --output docs/benchmarks.md`; torch {torch}, CPU,
-{threads} threads, batch 1, evaluation, random weights, best of {rounds} alternating rounds in one run. `literal` is
-the method word for word (`scripts/literal_network.py`): one pass per modality, reshaped difference convolutions,
-auxiliary heads. `ours` is `DifferSeg` as it is, which works in channels-last layout; `fused` is the copy that
-`differseg_med.networks.inference.fuse_for_inference` makes, with batch norm folded. The difference is the largest from
-the literal fp32 output, relative to the largest output; the script stops above 1e-4 (fp32) or 5e-2 (bf16). Peak memory
-is what one forward pass adds to a process of its own.
+Made by
+
+    python scripts/benchmark_network.py --threads {threads} --rounds {rounds} --clock {clock} \\
+        --output docs/benchmarks.md
+
+with torch {torch}: {clock} time, threads: {threads}, batch 1, evaluation, random weights, best of {rounds} alternating
+rounds in one run. `literal` is the method word for word (`scripts/literal_network.py`): one pass per modality,
+reshaped difference convolutions, auxiliary heads. `ours` is `DifferSeg` as it is, which works in channels-last layout;
+`fused` is the copy that `differseg_med.networks.inference.fuse_for_inference` makes, with batch norm folded. The
+difference is the largest from the literal fp32 output, relative to the largest output; the script stops above 1e-4
+(fp32) or 5e-2 (bf16). Peak memory is what one forward pass adds to a process of its own.
 """
 
 
