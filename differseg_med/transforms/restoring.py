@@ -15,14 +15,14 @@ from monai.transforms import (
     Compose,
     KeepLargestConnectedComponentd,
     MapTransform,
-    RemoveSmallObjectsd,
     SpatialResample,
 )
 from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
+from skimage import measure
 
 from differseg_med.geometry import Grid
-from differseg_med.transforms.grids import original_grid, restore_grid
+from differseg_med.transforms.grids import grid_of, original_grid, restore_grid
 from differseg_med.transforms.modalities import IMAGE
 
 PRED = "pred"
@@ -53,6 +53,34 @@ class RestoreGridd(MapTransform):
         return d
 
 
+class RemoveSmallComponentsd(MapTransform):
+    """Remove 6-connected components of a 0/1 mask ``(1, H, W, D)`` that are smaller than a volume.
+
+    MONAI's ``RemoveSmallObjects`` keeps or removes components of exactly the limit depending on the version of
+    scikit-image, so the counting is done here.
+
+    Args:
+        keys: masks that know their affine.
+        min_ml: smallest volume that stays, in ml.
+    """
+
+    def __init__(self, keys: KeysCollection, min_ml: float) -> None:
+        super().__init__(keys)
+        self.min_ml = min_ml
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Remove."""
+        d = dict(data)
+        for key in self.keys:
+            mask: MetaTensor = d[key]
+            labels = measure.label(mask[0].numpy() > 0, connectivity=1)
+            ml = np.bincount(labels.ravel()) * grid_of(mask).voxel_volume_mm3 / 1000
+            small = (ml < self.min_ml - 1e-9)[labels]
+            d[key] = mask.clone()
+            d[key][0, torch.from_numpy(small)] = 0
+        return d
+
+
 def resample_mask(mask: NDArray[np.uint8], source: Grid, target: Grid) -> NDArray[np.uint8]:
     """Bring a 0/1 mask ``(H, W, D)`` from one grid to another of the same space, nearest neighbour, zero outside."""
     volume = MetaTensor(torch.from_numpy(mask.astype(np.float32)).unsqueeze(0), affine=torch.tensor(source.affine))
@@ -75,7 +103,7 @@ def postprocessing(threshold: float = 0.5, min_component_ml: float = 0.0, larges
         AsDiscreted(PRED, threshold=threshold),
     ]
     if min_component_ml > 0:
-        steps.append(RemoveSmallObjectsd(PRED, min_size=1000 * min_component_ml, connectivity=1, by_measure=True))
+        steps.append(RemoveSmallComponentsd(PRED, min_component_ml))
     if largest_only:
         steps.append(KeepLargestConnectedComponentd(PRED))
     return Compose(steps)
