@@ -74,7 +74,8 @@ def main() -> int:
     print("Pictures (mask orange, expert's outline blue):")
     for picture in pictures:
         print(f"  {picture.relative_to(Path.cwd()) if picture.is_relative_to(Path.cwd()) else picture}")
-    print(f"Masks: {OUTPUT.name}/*/STS_*/mask.nii.gz; open one in 3D Slicer over the T1 image in {table.parent.relative_to(ROOT)}/.")
+    print(f"Masks: {OUTPUT.name}/*/STS_*/mask.nii.gz; open one in 3D Slicer over the T1 image of the same patient in")
+    print(f"  {table.parent.relative_to(ROOT)}")
     return 0
 
 
