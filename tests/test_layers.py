@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LAYERS = (  # from the bottom
     {"errors"},
     {"networks", "losses", "geometry"},
+    {"dicom"},
     {"cohort", "transforms", "inferers", "export", "evaluation"},
     {"engines"},
     {"bundle", "planning", "workflows"},

@@ -1,4 +1,4 @@
-"""Command line: arguments, and calls below. The same runs as ``python -m monai.bundle run``, with less to type."""
+"""Commands that run bundles: the same as ``python -m monai.bundle run``, with less to type."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ import typer
 
 from differseg_med.workflows import compare_models, measure, run_bundle, run_subsets
 
-app = typer.Typer(
-    help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = typer.Typer()
 
 Bundle = Annotated[Path, typer.Option(help="Folder of the bundle.", exists=True, file_okay=False)]
 Table = Annotated[Path, typer.Option("--cohort", help="Cohort table (CSV).", exists=True, dir_okay=False)]
@@ -94,7 +89,3 @@ def train(
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUTPUT_DIR has a start."""
     options = {"resume": resume, "device": device}
     sys.exit(run_bundle(bundle, ["inference", "train"], cohort, output_dir, options, settings or []))
-
-
-if __name__ == "__main__":
-    app()

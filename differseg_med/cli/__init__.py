@@ -1,0 +1,16 @@
+"""Command line: arguments, and calls below; one module per group of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from differseg_med.cli import cohort, run
+
+app = typer.Typer(
+    help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(run.app)
+app.add_typer(cohort.app, name="cohort")
