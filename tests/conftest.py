@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +32,23 @@ def _no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", _connect_here)
         yield
+
+
+@pytest.fixture(scope="session")
+def require_program() -> Callable[..., Path]:
+    """``require_program(name, package="")``: the path of a program that a Debian package brings.
+
+    Where it is missing the test skips by the package's name, and with ``CI=true`` it fails: a gate that is never run
+    is no gate.
+    """
+
+    def find(name: str, package: str = "") -> Path:
+        found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+        if found:
+            return Path(found)
+        text = f"no program {name}: install the Debian package {package or name.lower()}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text)
+        pytest.skip(text)
+
+    return find
