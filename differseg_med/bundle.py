@@ -21,7 +21,8 @@ from torch import nn
 
 from differseg_med.cohort.table import Case, read_cohort
 from differseg_med.engines.dataset import CohortDataset, cached_items, single_item
-from differseg_med.engines.predict import CohortEvaluator, read_finished
+from differseg_med.engines.predict import CohortEvaluator
+from differseg_med.engines.summary import read_finished
 from differseg_med.engines.train import AveragedNetwork, TrainingRecorder, sample_loader
 from differseg_med.errors import CaseError
 from differseg_med.inferers import SliceWindowInferer
@@ -33,6 +34,7 @@ from differseg_med.transforms.restoring import PRED, postprocessing
 
 __all__ = [
     "AveragedNetwork",
+    "CohortEvaluator",
     "DeepSupervisionLoss",
     "DifferSeg",
     "SliceWindowInferer",
@@ -40,7 +42,6 @@ __all__ = [
     "TrainingRecorder",
     "case_loader",
     "cohort_dataset",
-    "cohort_evaluator",
     "dice_ce_loss",
     "optimizer",
     "postprocessing",
@@ -113,11 +114,6 @@ def cohort_dataset(
 def case_loader(dataset: CohortDataset, num_workers: int = 0) -> DataLoader:
     """Loader of one case at a time."""
     return DataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=single_item)
-
-
-def cohort_evaluator(**kwargs: Any) -> CohortEvaluator:
-    """See `differseg_med.engines.predict.CohortEvaluator`."""
-    return CohortEvaluator(**kwargs)
 
 
 def training_dataset(

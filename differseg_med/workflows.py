@@ -13,6 +13,7 @@ from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
 from differseg_med.cohort.table import read_cohort, table_modalities
+from differseg_med.engines.summary import FAILED
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.compare import compare
 from differseg_med.evaluation.evaluate import evaluate_cohort
@@ -80,6 +81,8 @@ def run_subsets(
             evaluator = workflow.parser.get_parsed_content("evaluator")
             results[subset] = evaluator.metrics
             failures += evaluator.failures
+        if not any(row["status"] != FAILED for rows in results.values() for row in rows):
+            raise SystemExit("no case could be measured with any subset:\n" + "\n".join(dict.fromkeys(failures)))
         for line in write_subsets(results, names, output_dir):
             logger.info("%s", ", ".join(f"{key} {value}" for key, value in line.items() if key in SHOWN))
         if failures:

@@ -25,7 +25,7 @@ from synthetic import (
     write_table,
 )
 
-from differseg_med.bundle import case_loader, cohort_dataset, cohort_evaluator, postprocessing, preprocessing
+from differseg_med.bundle import CohortEvaluator, case_loader, cohort_dataset, postprocessing, preprocessing
 from differseg_med.inferers import SliceWindowInferer
 
 PET_ORIENTATIONS = dict(zip(ORIENTATIONS, ORIENTATIONS[17:] + ORIENTATIONS[:17]))  # never that of the T1
@@ -39,7 +39,7 @@ def segment(
     """The whole flow, from a table with one case to its mask and its row in the summary."""
     table = write_table(folder / "cohort.csv", [row_of("a", files, folder / "cohort.csv")])
     transform = preprocessing(MODALITIES, "t1", pixdim)
-    evaluator = cohort_evaluator(
+    evaluator = CohortEvaluator(
         device=torch.device("cpu"),
         val_data_loader=case_loader(cohort_dataset(table, MODALITIES, transform)),
         network=ThresholdCenter(modality, threshold),

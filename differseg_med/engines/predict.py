@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,30 +19,18 @@ from tqdm import tqdm
 
 from differseg_med.cohort.table import Case
 from differseg_med.engines.dataset import Item, run_for_case
+from differseg_med.engines.results import CaseResult, CaseWriter, write_mask
+from differseg_med.engines.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.evaluate import evaluate_cohort
+from differseg_med.evaluation.evaluate import MASK, evaluate_cohort, load_label
 from differseg_med.evaluation.metrics import binary
 from differseg_med.evaluation.report import write_metrics
-from differseg_med.export.atomic import write_text
-from differseg_med.export.nifti import save_mask
 from differseg_med.transforms.grids import NOTES, REFERENCE, check_label, grid_of, original_grid
 from differseg_med.transforms.loading import load_volume
 from differseg_med.transforms.modalities import IMAGE, PRESENT
-from differseg_med.transforms.restoring import PRED
+from differseg_med.transforms.restoring import PRED, PROBABILITY
 
 logger = logging.getLogger(__name__)
-
-MASK = "mask.nii.gz"
-SUMMARY_COLUMNS = (
-    "case_id",
-    "status",
-    "reason",
-    "modalities",
-    "seconds",
-    "volume_ml",
-    "reference",
-    "notes",
-)
 
 
 class CohortEvaluator(SupervisedEvaluator):
@@ -64,6 +50,7 @@ class CohortEvaluator(SupervisedEvaluator):
         reference: the declared reference modality.
         evaluate: compare each mask with its case's label.
         amp: bfloat16 autocast.
+        writers: what else to write of each case, after the mask. One that fails does not take away what others wrote.
         val_handlers: more MONAI or ignite handlers.
     """
 
@@ -79,6 +66,7 @@ class CohortEvaluator(SupervisedEvaluator):
         *,
         evaluate: bool = False,
         amp: bool = False,
+        writers: Sequence[CaseWriter] = (),
         val_handlers: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(
@@ -90,16 +78,17 @@ class CohortEvaluator(SupervisedEvaluator):
             amp=amp,
             decollate=False,
         )
-        self.case_postprocessing = postprocessing
+        self.case_postprocessing, self.writers = postprocessing, tuple(writers)
         self.output_dir, self.reference = Path(output_dir), reference
         self.evaluate = evaluate
-        self.summary: list[dict[str, object]] = []
+        self.summary = Summary(self.output_dir)
         self.metrics: list[dict[str, Any]] = []
         self._cases: list[Case] = []
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Work through the cohort."""
-        self.summary, self.metrics, self._cases = [], [], []
+        finished = getattr(getattr(self.data_loader, "dataset", None), "finished", {})
+        self.summary, self.metrics, self._cases = Summary(self.output_dir, finished), [], []
         self.output_dir.mkdir(parents=True, exist_ok=True)
         try:
             super().run()
@@ -109,23 +98,23 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def _write_evaluation(self) -> None:
         """Measure the written masks and write the reports; cases that failed are listed as such."""
-        problems = {row["case_id"]: row["reason"] for row in self.summary if row["status"] == "failed"}
-        if all(row["status"] == "failed" for row in self.summary):
-            write_metrics([], self.output_dir, failed={str(k): str(v) for k, v in problems.items()})
+        problems = {str(row["case_id"]): str(row["reason"]) for row in self.summary.with_status(FAILED)}
+        if not self.summary.with_status(DONE, INCOMPLETE):
+            write_metrics([], self.output_dir, failed=problems)
+            self.metrics = [{"case_id": c, "status": FAILED, "reason": reason} for c, reason in problems.items()]
             return
         cases = [
-            replace(case, problem=CaseError(str(problems[case.case_id])) if case.case_id in problems else None)
+            replace(case, problem=CaseError(problems[case.case_id]) if case.case_id in problems else None)
             for case in {case.case_id: case for case in self._cases}.values()  # an id may stand in several bad rows
         ]
-        evaluation = evaluate_cohort(cases, self.output_dir, self.output_dir)
-        self.metrics = evaluation.rows
+        self.metrics = evaluate_cohort(cases, self.output_dir, self.output_dir).rows
 
     @property
     def failures(self) -> list[str]:
-        """Messages of the failed cases, also of those that have a mask but could not be measured."""
-        failed = [row for row in self.summary if row["status"] == "failed"]
+        """Messages of the cases that failed or are incomplete, also of those whose mask could not be measured."""
+        failed = self.summary.with_status(FAILED, INCOMPLETE)
         known = {row["case_id"] for row in failed}
-        failed += [row for row in self.metrics if row["status"] == "failed" and row["case_id"] not in known]
+        failed += [row for row in self.metrics if row["status"] == FAILED and row["case_id"] not in known]
         return [str(row["reason"]) for row in failed]
 
     def finish(self) -> None:
@@ -136,13 +125,13 @@ class CohortEvaluator(SupervisedEvaluator):
         """
         if self.failures:
             lines = "\n".join(f"  {message}" for message in self.failures)
-            total = len(self.summary)
+            total = len(self.summary.rows)
             raise SystemExit(f"{len(self.failures)} of {total} cases failed, the others are done:\n{lines}")
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]
         start = time.perf_counter()
-        row: dict[str, object] = {**dict.fromkeys(SUMMARY_COLUMNS, ""), "case_id": case.case_id}
+        row: Row = {**dict.fromkeys(COLUMNS, ""), "case_id": case.case_id}
         try:
             if "error" in batchdata:
                 raise batchdata["error"]
@@ -153,98 +142,79 @@ class CohortEvaluator(SupervisedEvaluator):
             else:
                 row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
                 row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.2f}"
-            row["status"] = "done"
         except CaseError as error:
-            row |= {"status": "failed", "reason": str(error)}
+            row |= {"status": FAILED, "reason": str(error)}
             if (self.output_dir / case.case_id / MASK).is_file():
                 row[NOTES] = "the mask in the folder is of an earlier run"
             logger.error("%s", error)
-        self.summary.append(row)
         self._cases.append(case)
-        # Rows that an earlier run finished and this one has not reached yet must survive an interruption too.
-        reached = {row["case_id"] for row in self.summary}
-        rest = [row for case_id, row in self._finished().items() if case_id not in reached]
-        write_summary([*self.summary, *rest], self.output_dir)
+        self.summary.add(row)
         engine.state.output = {"case_id": case.case_id, "status": row["status"]}
         return engine.state.output
 
-    def _case(self, case: Case, sample: Item) -> dict[str, object]:
-        """Segment one case; returns its part of the summary row."""
-        label = _load_label(case) if self.evaluate else None
-        if label is not None:
-            binary(label.numpy(), "reference", case.label)  # before the work, not after it
-        image: MetaTensor = sample[IMAGE]
-        grid = original_grid(image)
-        if label is not None:
-            check_label(label, grid, sample[REFERENCE], self.reference)
-        mask = self._segment(image, case.case_id)
-        save_mask(mask, grid.affine, self.output_dir / case.case_id / MASK)
-        notes = list(sample[NOTES])
-        for note in notes:
+    def _case(self, case: Case, sample: Item) -> Row:
+        """Segment one case and write its files; returns its part of the summary row."""
+        if self.evaluate:  # before the work, not after it
+            label = load_label(case)
+            binary(label.numpy(), "reference", case.label)
+            check_label(label, original_grid(sample[IMAGE]), sample[REFERENCE], self.reference)
+        result = self._segment(case, sample)
+        for note in result.notes:
             logger.warning("case %s: %s", case.case_id, note)
-        return {
-            "modalities": "+".join(sample[PRESENT]),
-            "volume_ml": f"{mask.sum() * grid.voxel_volume_mm3 / 1000:.3f}",
-            REFERENCE: sample[REFERENCE],
-            NOTES: "; ".join(notes),
+        row: Row = {
+            "status": DONE,
+            "modalities": "+".join(result.modalities),
+            "volume_ml": f"{result.volume_ml:.3f}",
+            REFERENCE: result.reference,
+            NOTES: "; ".join(result.notes),
         }
+        return row | self._write(result)
 
-    def _segment(self, image: MetaTensor, case_id: str) -> np.ndarray:
-        """Mask ``(H, W, D)`` uint8 on the original grid."""
+    def _write(self, result: CaseResult) -> Row:
+        """Write the mask, then whatever else was asked for; returns the writers' columns of the summary."""
+        case, folder = result.case, self.output_dir / result.case.case_id
+        row: Row = dict(write_mask(result, folder))
+        problems = []
+
+        def write(writer: CaseWriter) -> Mapping[str, object]:
+            return writer(result, folder)
+
+        for writer in self.writers:
+            try:
+                row |= run_for_case(write, writer, case)
+            except CaseError as error:
+                logger.error("%s", error)
+                problems.append(str(error))
+        return row | ({"status": INCOMPLETE, "reason": "; ".join(problems)} if problems else {})
+
+    def _segment(self, case: Case, sample: Item) -> CaseResult:
+        image: MetaTensor = sample[IMAGE]
         batch = image.unsqueeze(0).to(self.state.device)
         planes = len(getattr(self.inferer, "planes", ("axial",)))
+        slices = None if planes > 1 else image.shape[-1]
         with (
             self.mode(self.network),
             torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
-            tqdm(
-                desc=case_id, unit="slice", leave=False, disable=None, total=None if planes > 1 else image.shape[-1]
-            ) as bar,
+            tqdm(desc=case.case_id, unit="slice", leave=False, disable=None, total=slices) as bar,
         ):
             logits = self.inferer(batch, self.network, progress=bar.update)
         if not bool(torch.isfinite(logits).all()):
             raise CaseError(
-                "the network's output is not a number",
-                case=case_id,
-                remedy="Check the checkpoint; with amp, try without.",
+                "the network's output is not a number", remedy="Check the checkpoint; with amp, try without."
             )
-        sample = {IMAGE: image, PRED: logits[0].float().cpu()}
-        restored = self.case_postprocessing(sample)[PRED]
-        return np.asarray(restored[0], dtype=np.uint8)
+        restored = self.case_postprocessing({IMAGE: image, PRED: logits[0].float().cpu()})
+        return CaseResult(
+            case=case,
+            mask=np.asarray(restored[PRED][0], dtype=np.uint8),
+            probability=np.asarray(restored[PROBABILITY][0], dtype=np.float32),
+            grid=original_grid(image),
+            reference=sample[REFERENCE],
+            modalities=tuple(sample[PRESENT]),
+            image=image,
+            notes=tuple(sample[NOTES]),
+        )
 
-    def _finished(self) -> Mapping[str, dict[str, object]]:
-        """Summary rows of an earlier run that this one goes on with."""
-        return getattr(getattr(self.data_loader, "dataset", None), "finished", {})
-
-    def _check_finished(self, case: Case, row: dict[str, object]) -> None:
+    def _check_finished(self, case: Case, row: Row) -> None:
         """Hold the mask of an earlier run to the same rules as one written now."""
         mask = load_volume(self.output_dir / case.case_id / MASK)
-        check_label(_load_label(case), grid_of(mask), str(row[REFERENCE]), self.reference)
-
-
-def _load_label(case: Case) -> MetaTensor:
-    if case.label is None:
-        raise CaseError("the case has no label to compare with", remedy="Fill in the column label, or only predict.")
-    return load_volume(case.label)
-
-
-def write_summary(rows: Sequence[dict[str, object]], output_dir: Path) -> None:
-    """Write ``summary.csv`` in one step."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, SUMMARY_COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(output_dir / "summary.csv", text.getvalue())
-
-
-def read_finished(output_dir: str | Path) -> dict[str, dict[str, object]]:
-    """Summary rows of an earlier run whose case is done and whose mask is still there, by case id."""
-    path = Path(output_dir) / "summary.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        row["case_id"]: {column: row.get(column) or "" for column in SUMMARY_COLUMNS}
-        for row in rows
-        if row.get("status") == "done" and (path.parent / row.get("case_id", "") / MASK).is_file()
-    }
+        check_label(load_label(case), grid_of(mask), str(row[REFERENCE]), self.reference)

@@ -143,7 +143,7 @@ def evaluate_case(
     """
     if case.problem is not None:
         raise case.problem
-    label = _label(case)
+    label = load_label(case)
     grid = grid_of(label)
     reference = binary(label[0].numpy(), "reference", case.label)
     del label  # float32, four times the mask
@@ -157,7 +157,7 @@ def draw_overlay(case: Case, prediction: Path, path: Path) -> Path:
     Raises:
         CaseError: if a file cannot be read.
     """
-    label = _label(case)
+    label = load_label(case)
     grid = grid_of(label)
     predicted, _ = _prediction(prediction, grid)
     images = {name: restore_grid(load_volume(file), grid)[0].numpy() for name, file in case.images.items()}
@@ -208,7 +208,12 @@ def _prediction(path: Path, grid: Grid) -> tuple[Mask, str]:
     return moved, notice
 
 
-def _label(case: Case) -> MetaTensor:
+def load_label(case: Case) -> MetaTensor:
+    """The label of a case, ``(1, H, W, D)`` on its own grid.
+
+    Raises:
+        CaseError: if it has none, or the file cannot be read.
+    """
     if case.label is None:
         raise CaseError("the case has no label to compare with", remedy="Fill in the column label of the cohort table.")
     return load_volume(case.label)

@@ -17,7 +17,7 @@ from monai.transforms import (
     MapTransform,
     SpatialResample,
 )
-from monai.utils import convert_to_tensor
+from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
 from skimage import measure
 
@@ -26,6 +26,7 @@ from differseg_med.transforms.grids import grid_of, original_grid, restore_grid
 from differseg_med.transforms.modalities import IMAGE
 
 PRED = "pred"
+PROBABILITY = "probability"
 
 
 class RestoreGridd(MapTransform):
@@ -37,11 +38,12 @@ class RestoreGridd(MapTransform):
     Args:
         keys: probabilities on the grid of ``image``.
         image_key: the network's input, which remembers its original grid.
+        keep_as: also store the result under these keys, where thresholds leave it alone.
     """
 
-    def __init__(self, keys: KeysCollection, image_key: str = IMAGE) -> None:
+    def __init__(self, keys: KeysCollection, image_key: str = IMAGE, keep_as: KeysCollection = ()) -> None:
         super().__init__(keys)
-        self.image_key = image_key
+        self.image_key, self.keep_as = image_key, ensure_tuple(keep_as)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Restore."""
@@ -50,7 +52,7 @@ class RestoreGridd(MapTransform):
         for key in self.keys:
             probability = convert_to_tensor(d[key], track_meta=False)
             d[key] = restore_grid(MetaTensor(probability, affine=image.affine), original_grid(image))
-        return d
+        return d | {name: d[key] for key, name in zip(self.keys, self.keep_as)}
 
 
 class RemoveSmallComponentsd(MapTransform):
@@ -90,7 +92,7 @@ def resample_mask(mask: NDArray[np.uint8], source: Grid, target: Grid) -> NDArra
 
 
 def postprocessing(threshold: float = 0.5, min_component_ml: float = 0.0, largest_only: bool = False) -> Compose:
-    """Logits ``pred`` ``(1, h, w, d)`` to a 0/1 mask on the reference's original grid; a flat Compose.
+    """Logits ``pred`` ``(1, h, w, d)`` to a 0/1 mask on the reference's original grid, ``probability`` beside it; flat.
 
     Args:
         threshold: on the probability.
@@ -99,7 +101,7 @@ def postprocessing(threshold: float = 0.5, min_component_ml: float = 0.0, larges
     """
     steps: list[Any] = [
         Activationsd(PRED, sigmoid=True),
-        RestoreGridd(PRED),
+        RestoreGridd(PRED, keep_as=PROBABILITY),
         AsDiscreted(PRED, threshold=threshold),
     ]
     if min_component_ml > 0:

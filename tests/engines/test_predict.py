@@ -24,9 +24,10 @@ from synthetic import (
     write_table,
 )
 
-from differseg_med.bundle import case_loader, cohort_dataset, cohort_evaluator, postprocessing, preprocessing
-from differseg_med.engines import predict
-from differseg_med.engines.predict import SUMMARY_COLUMNS, CohortEvaluator, read_finished
+from differseg_med.bundle import CohortEvaluator, case_loader, cohort_dataset, postprocessing, preprocessing
+from differseg_med.engines import results
+from differseg_med.engines.summary import COLUMNS, read_finished
+from differseg_med.errors import CaseError
 from differseg_med.inferers import SliceWindowInferer
 
 
@@ -44,11 +45,11 @@ class StopsAt(ThresholdCenter):
         return super().forward(x)
 
 
-def evaluator_of(table: Path, network=None, resume: bool = False, evaluate: bool = True) -> CohortEvaluator:
+def evaluator_of(table: Path, network=None, resume: bool = False, evaluate: bool = True, writers=()) -> CohortEvaluator:
     out = table.parent / "out"
     transform = preprocessing(MODALITIES, "t1", None)
     dataset = cohort_dataset(table, MODALITIES, transform, output_dir=out, resume=resume)
-    return cohort_evaluator(
+    return CohortEvaluator(
         device=torch.device("cpu"),
         val_data_loader=case_loader(dataset),
         network=network or ThresholdCenter(),
@@ -57,6 +58,7 @@ def evaluator_of(table: Path, network=None, resume: bool = False, evaluate: bool
         output_dir=out,
         reference="t1",
         evaluate=evaluate,
+        writers=writers,
     )
 
 
@@ -83,7 +85,7 @@ def test_what_is_written(tmp_path):
     evaluator.finish()
     rows = summary(table)
     assert list(rows) == ["a", "b"]
-    assert list(rows["a"]) == list(SUMMARY_COLUMNS)
+    assert list(rows["a"]) == list(COLUMNS)
     assert [rows[c]["modalities"] for c in "ab"] == ["t1+ct+pet", "t1+pet"]
     for row in rows.values():
         assert (row["status"], row["reason"], row["reference"], row["notes"]) == ("done", "", "t1", "")
@@ -100,6 +102,44 @@ def test_what_is_written(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(
         ["mask.nii.gz"] * 2 + ["a.png", "b.png", "evaluation.html", "summary.csv", "metrics.csv", "metrics.json"]
     )
+
+
+def test_writers_add_files_and_columns_and_one_that_fails_takes_nothing_away(tmp_path):
+    table = cohort(tmp_path, "a", "b")
+    seen = []
+
+    def largest(result, folder):
+        seen.append(result)
+        (folder / "largest.txt").write_text("x")
+        return {"largest": f"{result.probability.max():.3f}"}
+
+    def refuses(result, folder):
+        if result.case.case_id == "a":
+            raise CaseError("the disk is full")
+        return {}
+
+    evaluator = evaluator_of(table, writers=[refuses, largest])
+    evaluator.run()
+    rows = summary(table)
+    assert [rows[c]["status"] for c in "ab"] == ["incomplete", "done"]
+    assert rows["a"]["reason"] == "case a: the disk is full"
+    assert [rows[c]["largest"] for c in "ab"] == [f"{r.probability.max():.3f}" for r in seen]
+    assert all((tmp_path / "out" / c / "largest.txt").is_file() for c in "ab")
+    for result in seen:
+        assert np.array_equal(result.mask, result.probability > 0.5)
+        assert np.array_equal(read_nifti(tmp_path / "out" / result.case.case_id / "mask.nii.gz").data, result.mask)
+    assert {c: row["dice"] for c, row in read_rows(tmp_path / "out" / "metrics.csv").items()} == {"a": "1", "b": "1"}
+    with pytest.raises(SystemExit, match="1 of 2 cases failed"):
+        evaluator.finish()
+    assert set(read_finished(tmp_path / "out")) == {"b"}  # resuming tries the other again
+
+
+def test_when_every_case_fails_the_metrics_say_so(tmp_path):
+    table = cohort(tmp_path, "a", a={"t1": "nowhere.nii.gz"})
+    evaluator = evaluator_of(table)
+    evaluator.run()
+    assert [(row["case_id"], row["status"]) for row in evaluator.metrics] == [("a", "failed")]
+    assert len(evaluator.failures) == 1
 
 
 def test_without_evaluation_labels_are_not_even_opened(tmp_path):
@@ -142,7 +182,8 @@ def test_a_summary_with_other_columns_can_be_resumed(tmp_path):
     network = ThresholdCenter()
     evaluator_of(table, network, resume=True).run()
     assert network.calls == []
-    assert list(summary(table)["a"]) == list(SUMMARY_COLUMNS)
+    assert list(summary(table)["a"]) == [*COLUMNS, "remark"]
+    assert [summary(table)[c]["remark"] for c in "ab"] == ["seen", ""]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory\nlong trace"), ValueError(), MemoryError()])
@@ -270,13 +311,13 @@ def test_a_label_that_is_not_binary_is_refused_before_its_case_is_computed(tmp_p
 def test_a_mask_that_cannot_be_measured_is_a_failure_too(tmp_path, monkeypatch):
     table = cohort(tmp_path, "a", "b")
     evaluator = evaluator_of(table)
-    save = predict.save_mask
+    save = results.save_mask
 
     def save_and_lose(mask, affine, path):
         save(mask, affine, path)
         (tmp_path / "b" / "label.nii.gz").unlink(missing_ok=True)
 
-    monkeypatch.setattr(predict, "save_mask", save_and_lose)
+    monkeypatch.setattr(results, "save_mask", save_and_lose)
     evaluator.run()
     with pytest.raises(SystemExit, match=r"1 of 2 cases failed, .*\n  case b, file b/label.nii.gz: there is no such"):
         evaluator.finish()

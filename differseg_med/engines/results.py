@@ -1,0 +1,58 @@
+"""The result of a case, and what is written of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+
+from differseg_med.cohort.table import Case
+from differseg_med.evaluation.evaluate import MASK
+from differseg_med.export.nifti import save_mask
+from differseg_med.geometry import Grid
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What a run found out about a case.
+
+    Args:
+        case: its row of the cohort table.
+        mask: ``(H, W, D)`` uint8 of 0 and 1 on `grid`.
+        probability: ``(H, W, D)`` float on `grid`, before the threshold.
+        grid: original grid of the image that was the reference.
+        reference: modality whose grid that is.
+        modalities: those that the case had.
+        image: what the network saw, ``(M, h, w, d)`` on its own grid.
+        notes: for the reader of the summary.
+    """
+
+    case: Case
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+    grid: Grid
+    reference: str
+    modalities: tuple[str, ...]
+    image: MetaTensor
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of the mask in ml."""
+        return float(self.mask.sum()) * self.grid.voxel_volume_mm3 / 1000
+
+
+CaseWriter = Callable[[CaseResult, Path], Mapping[str, object]]
+"""Writes something of a result into the case's folder; what it returns are columns of ``summary.csv``.
+
+Raises `CaseError` if it cannot; the mask and what other writers make of the case stay."""
+
+
+def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
+    """Write ``mask.nii.gz``."""
+    save_mask(result.mask, result.grid.affine, folder / MASK)
+    return {}
