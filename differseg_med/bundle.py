@@ -14,7 +14,7 @@ import torch
 from monai.data import DataLoader
 from monai.data import Dataset as MonaiDataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import MeanDice, from_engine
+from monai.handlers import IgniteMetricHandler, from_engine
 from monai.inferers import Inferer
 from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
@@ -25,10 +25,12 @@ from differseg_med.engines.predict import CohortEvaluator
 from differseg_med.engines.summary import read_finished
 from differseg_med.engines.train import AveragedNetwork, TrainingRecorder, sample_loader
 from differseg_med.errors import CaseError
+from differseg_med.evaluation.handlers import CaseMetric
 from differseg_med.inferers import SliceWindowInferer
 from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
 from differseg_med.networks import DifferSeg
 from differseg_med.networks.checkpoints import load_weights
+from differseg_med.transforms.affines import GiveAffined
 from differseg_med.transforms.pipelines import LABEL, preprocessing, training_samples
 from differseg_med.transforms.restoring import PRED, postprocessing
 
@@ -154,16 +156,23 @@ def optimizer(network: nn.Module, learning_rate: float = 1e-3, weight_decay: flo
 def validation_evaluator(
     device: torch.device, dataset: MonaiDataset, network: nn.Module, inferer: Inferer, threshold: float = 0.5
 ) -> SupervisedEvaluator:
-    """Mean Dice at ``threshold`` on the network's grid over whole volumes; the key metric is ``val_mean_dice``."""
+    """Mean Dice and HD95 in mm at ``threshold`` over whole volumes on the network's grid, with the policy of reports.
+
+    The key metric is ``val_mean_dice``.
+    """
+
+    def mean(measure: str) -> IgniteMetricHandler:
+        return IgniteMetricHandler(metric_fn=CaseMetric(measure), output_transform=from_engine([PRED, LABEL]))
+
+    steps = [Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold), GiveAffined(LABEL)]
     return SupervisedEvaluator(
         device=device,
         val_data_loader=DataLoader(dataset, batch_size=1),
         network=network,
         inferer=inferer,
-        postprocessing=Compose([Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold)]),
-        key_val_metric={
-            "val_mean_dice": MeanDice(include_background=True, output_transform=from_engine([PRED, LABEL]))
-        },
+        postprocessing=Compose(steps),
+        key_val_metric={"val_mean_dice": mean("dice")},
+        additional_metrics={"val_mean_hd95_mm": mean("hd95_mm")},
     )
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
+from differseg_med.transforms.affines import AFFINE, KeepAffined
 from differseg_med.transforms.loading import without_folders
 from differseg_med.transforms.modalities import IMAGE
 from differseg_med.transforms.pipelines import LABEL
@@ -107,12 +108,12 @@ def cached_items(
         cases: cases with labels.
         transform: deterministic preprocessing; the cache notices when it or a file changes.
         cache_dir: folder of the cache.
-        keys: entries of the result to keep, as plain tensors, beside ``case_id``.
+        keys: entries of the result to keep, as plain tensors, beside ``case_id`` and the ``affine`` of the first.
 
     Raises:
         CaseError: if no case can be used.
     """
-    steps = Compose([*transform.transforms, SelectItemsd((*keys, "case_id"))])
+    steps = Compose([*transform.transforms, KeepAffined(keys[0]), SelectItemsd((*keys, AFFINE, "case_id"))])
     dataset = PersistentDataset([], steps, cache_dir, hash_transform=pickle_hashing)
     usable: list[Item] = []
     for case in tqdm(cases, desc="preparing", unit="case", disable=None):

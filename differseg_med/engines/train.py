@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import logging
-import math
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,13 +164,14 @@ class TrainingRecorder:
             "loss": sum(self._losses) / max(len(self._losses), 1),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "val_dice": "",
+            "val_hd95_mm": "",
         }
         self._losses = []
         if self.evaluator is not None and (epoch % self.val_interval == 0 or epoch == trainer.state.max_epochs):
             self.evaluator.run()
-            score = float(self.evaluator.state.metrics[self.evaluator.state.key_metric_name])
-            score = 0.0 if math.isnan(score) else score  # no validation case has a target
-            row["val_dice"] = score
+            metrics = self.evaluator.state.metrics
+            row |= {name.replace("val_mean_", "val_"): float(value) for name, value in metrics.items()}
+            score = float(metrics[self.evaluator.state.key_metric_name])
             if score > self.best:
                 self.best = score
                 _save(self.average.average.state_dict(), self.output_dir / BEST)
@@ -195,7 +195,7 @@ class TrainingRecorder:
 
     def _write_log(self) -> None:
         with replacing(self.output_dir / LOG) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.rows[0]))
+            writer = csv.DictWriter(file, list(self.rows[-1]), restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.rows)
         draw_curves(self.rows, self.output_dir / CURVES)

@@ -24,7 +24,15 @@ from synthetic import (
     write_table,
 )
 
-from differseg_med.bundle import CohortEvaluator, case_loader, cohort_dataset, postprocessing, preprocessing
+from differseg_med.bundle import (
+    CohortEvaluator,
+    case_loader,
+    cohort_dataset,
+    postprocessing,
+    preprocessing,
+    training_dataset,
+    validation_evaluator,
+)
 from differseg_med.engines import results
 from differseg_med.engines.summary import COLUMNS, read_finished
 from differseg_med.errors import CaseError
@@ -366,3 +374,22 @@ def test_no_identity_of_the_patient_gets_out(tmp_path):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         assert b"muster" not in content.lower(), path.name
         assert b"anna" not in content.lower(), path.name
+
+
+def test_validation_during_training_measures_as_the_report_does(tmp_path):
+    """Dice and HD95 in mm, of the same masks on the same anisotropic grid, one way and the other."""
+    table = cohort(tmp_path, *"abc", **{c: {"split": "validation"} for c in "abc"})
+    network = ThresholdCenter(threshold=-0.5)  # marks too much
+    reported = evaluator_of(table, network)
+    reported.run()
+    transform = preprocessing(MODALITIES, "t1", None)
+    for _ in range(2):  # the second time from the cache
+        dataset = training_dataset(table, MODALITIES, transform, tmp_path / "cache", split="validation")
+        inferer = SliceWindowInferer((24, 24), sw_batch_size=16)
+        validation = validation_evaluator(torch.device("cpu"), dataset, network, inferer)
+        validation.run()
+        for measure in ("dice", "hd95_mm"):
+            expected = np.mean([row[measure] for row in reported.metrics])
+            assert validation.state.metrics[f"val_mean_{measure}"] == pytest.approx(expected, rel=1e-6)
+    assert 0 < np.mean([row["dice"] for row in reported.metrics]) < 1
+    assert np.mean([row["hd95_mm"] for row in reported.metrics]) > 3

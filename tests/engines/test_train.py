@@ -104,6 +104,7 @@ def test_the_files_of_a_training(done):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     assert all(0 <= float(row["val_dice"]) <= 1 for row in rows)
+    assert all(0 <= float(row["val_hd95_mm"]) < 1000 for row in rows)
     assert (last(done)["epoch"], last(done)["iteration"]) == (2, 4)
 
 
@@ -205,7 +206,7 @@ def test_cached_cases_are_plain_and_the_same_from_the_cache(table, tmp_path):
     assert sorted(tmp_path.iterdir()) == files
     assert len(files) == 2
     for a, b in zip(first, second):
-        assert set(a) == {"image", "label", "case_id"}
+        assert set(a) == {"image", "label", "affine", "case_id"}
         assert not isinstance(a["image"], MetaTensor)
         assert_equal(dict(a), dict(b))
 
