@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 import shutil
@@ -66,3 +67,52 @@ def test_damaged_weights_end_with_one_and_say_why(tmp_path: Path, caplog: pytest
     assert run_bundle(BUNDLE, ["inference"], TABLE, tmp_path / "out", settings=settings) == 1
     assert "model.pt is damaged" in caplog.text
     assert not list((tmp_path / "out").glob("*/mask.nii.gz"))
+
+
+QUICK = [f"--set={s}" for s in ("pixdim=[9, 9, 9]", "roi_size=[32, 32]", "planes=[axial]")]
+BUNDLE_ARGUMENTS = ["evaluate", "--bundle", str(BUNDLE), *QUICK]
+
+
+def table_of(folder: Path, **cells: str) -> Path:
+    """The sample's first patient; ``cells`` replace what its row says."""
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    row |= {name: str(TABLE.parent / row[name]) for name in ("t1", "ct", "pet", "label")} | cells
+    table = folder / "cohort.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerow(row)
+    return table
+
+
+def test_all_subsets_of_the_modalities(tmp_path: Path) -> None:
+    """One run per subset on a coarse grid; where the only modality is absent from the table, the case has failed."""
+    table = table_of(tmp_path, pet="")
+    result = CliRunner().invoke(
+        app, [*BUNDLE_ARGUMENTS, "--cohort", str(table), "--out", str(tmp_path / "out"), "--subsets", "all"]
+    )
+    assert result.exit_code == 1  # nobody has a PET
+    with (tmp_path / "out" / "subsets.csv").open(newline="") as file:
+        rows = {row["given"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["t1+ct+pet", "t1+ct", "t1+pet", "ct+pet", "t1", "ct", "pet"]
+    assert {name for name, row in rows.items() if row["failed"] == "1"} == {"pet"}
+    assert rows["t1+ct+pet"]["dice_mean"] == rows["t1+ct"]["dice_mean"] != ""
+    assert all((tmp_path / "out" / name).is_file() for name in ("subsets.png", "subsets.html"))
+
+
+def test_subsets_of_cases_that_all_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No traceback after the work: a sentence, and each subset's reports."""
+    table = table_of(tmp_path, t1="nowhere.nii.gz", ct="", pet="")
+    arguments = [*BUNDLE_ARGUMENTS, "--cohort", str(table), "--out", str(tmp_path / "out"), "--subsets", "all"]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert "no case could be measured with any subset" in caplog.text
+
+
+def test_subsets_takes_all_and_nothing_else(tmp_path: Path) -> None:
+    arguments = [*BUNDLE_ARGUMENTS, "--cohort", str(TABLE), "--out", str(tmp_path), "--subsets", "some"]
+    result = CliRunner().invoke(app, arguments, env={"TERM": "dumb"})
+    assert result.exit_code == 2
+    assert "takes" in result.output

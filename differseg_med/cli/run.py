@@ -14,7 +14,7 @@ app = typer.Typer()
 
 Bundle = Annotated[Path, typer.Option(help="Folder of the bundle.", exists=True, file_okay=False)]
 Table = Annotated[Path, typer.Option("--cohort", help="Cohort table (CSV).", exists=True, dir_okay=False)]
-Output = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder for the results.")]
+Output = Annotated[Path, typer.Option("--out", "--output-dir", "-o", help="Folder for the results.")]
 Split = Annotated[str | None, typer.Option(help="Only the rows of this split.")]
 Withhold = Annotated[list[str] | None, typer.Option(help="Leave out this modality (may be given several times).")]
 Resume = Annotated[bool, typer.Option(help="Go on where an interrupted run stopped.")]
@@ -50,7 +50,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Or measure the masks FOLDER/<case_id>/mask.nii.gz.", metavar="FOLDER")
     ] = None,
-    subsets: Annotated[bool, typer.Option(help="With --bundle: every subset of the modalities.")] = False,
+    subsets: Annotated[
+        str | None, typer.Option(help='With --bundle: "all" evaluates every subset of the modalities.', metavar="all")
+    ] = None,
     split: Split = None,
     withhold: Withhold = None,
     resume: Resume = False,
@@ -63,6 +65,8 @@ def evaluate(
     if bundle is None or predictions is not None:
         raise typer.BadParameter("give either --bundle or --predictions")
     options = {"split": split, "withhold": withhold, "resume": resume, "device": device}
+    if subsets not in (None, "all"):
+        raise typer.BadParameter(f'--subsets takes "all", not {subsets!r}')
     if subsets:
         sys.exit(run_subsets(bundle, cohort, output_dir, options, settings or []))
     sys.exit(run_bundle(bundle, ["inference", "evaluate"], cohort, output_dir, options, settings or []))
@@ -71,7 +75,7 @@ def evaluate(
 @app.command()
 def compare(
     metrics: Annotated[list[Path], typer.Argument(help="metrics.csv of each model, the baseline first.")],
-    output_dir: Output,
+    output_dir: Output = Path("comparison"),
 ) -> None:
     """Compare models on the same cases: paired tests with Holm's correction, effect sizes, comparison.html."""
     sys.exit(compare_models(metrics, output_dir))
