@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
-from nibabel.orientations import aff2axcodes, io_orientation
+from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.floating[Any]]
@@ -35,6 +35,10 @@ FARTHEST_MM = 1e6
 
 OVERLAP_SAMPLES = 40
 """Points per axis that measure an overlap: exact to about 1 percent of the smaller field of view."""
+
+IMAGE_FRAME = 100.0
+"""Height and width of a picture in its own space. A photograph has no millimetres: positions in it are percent of its
+sides, so that maps of one scene in different resolutions cover each other."""
 
 _FLIP_XY = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -121,6 +125,15 @@ def lps_to_ras(affine: ArrayLike) -> FloatArray:
     return ras_to_lps(affine)  # negating twice gives the original: one sign rule for both directions
 
 
+def image_affine(height: int, width: int) -> FloatArray:
+    """The affine (4, 4) of a picture ``(height, width, 1)``: corners at 0 and `IMAGE_FRAME`.
+
+    The axes keep their order and sense under RAS, so that networks see pictures as people do.
+    """
+    spacing = (IMAGE_FRAME / height, IMAGE_FRAME / width, 1.0)
+    return from_matvec(np.diag(spacing), (spacing[0] / 2, spacing[1] / 2, 0.0))
+
+
 def affine_from_itk(spacing: ArrayLike, origin: ArrayLike, direction: ArrayLike) -> FloatArray:
     """The RAS affine (4, 4) of an ITK or SimpleITK image.
 
@@ -140,6 +153,21 @@ def affine_to_itk(affine: ArrayLike) -> tuple[tuple[float, ...], tuple[float, ..
     lps = ras_to_lps(affine)
     spacing = voxel_sizes(lps)
     return tuple(spacing.tolist()), tuple(lps[:3, 3].tolist()), tuple((lps[:3, :3] / spacing).ravel().tolist())
+
+
+def affine_from_dicom(orientation: ArrayLike, spacing: ArrayLike, origin: ArrayLike, step: ArrayLike) -> FloatArray:
+    """The RAS affine (4, 4) of a stack of DICOM slices; voxel ``(i, j, k)`` is column i of row j of slice k.
+
+    Args:
+        orientation: ImageOrientationPatient: 3 numbers along a row (i), 3 along a column (j), LPS.
+        spacing: PixelSpacing in mm: the distance of rows (along j) first.
+        origin: ImagePositionPatient of the first slice in mm, LPS.
+        step: from one slice to the next in mm, LPS.
+    """
+    along_row, along_column = np.asarray(orientation, dtype=np.float64).reshape(2, 3)
+    between_rows, between_columns = np.asarray(spacing, dtype=np.float64)
+    columns = np.stack([along_row * between_columns, along_column * between_rows, np.asarray(step, np.float64)], axis=1)
+    return lps_to_ras(from_matvec(columns, np.asarray(origin, dtype=np.float64)))
 
 
 def check_affine(affine: ArrayLike) -> str | None:
@@ -190,6 +218,22 @@ def same_grid(a: Grid, b: Grid, *, tolerance_mm: float = SAME_GRID_MM) -> bool:
 def almost_same_grid(a: Grid, b: Grid) -> bool:
     """Whether the grids differ by so little (``ALMOST_SAME_VOXELS``) that resampling would only blur."""
     return same_grid(a, b, tolerance_mm=max(SAME_GRID_MM, ALMOST_SAME_VOXELS * min(a.spacing_mm + b.spacing_mm)))
+
+
+def reordered(voxels: NDArray[Any], grid: Grid, like: Grid) -> tuple[NDArray[Any], Grid]:
+    """Exchange and reverse the axes of a volume so that they run as those of another grid; nothing is interpolated.
+
+    Args:
+        voxels: ``(i, j, k)`` on ``grid``.
+        grid: where they are.
+        like: a grid with other axes.
+
+    Returns:
+        The same voxels in the same places, stored along the axes of ``like``, and their grid.
+    """
+    turn = io_orientation(np.linalg.inv(like.affine) @ grid.affine)
+    turned: NDArray[Any] = apply_orientation(voxels, turn)
+    return turned, Grid(turned.shape, grid.affine @ inv_ornt_aff(turn, grid.shape))
 
 
 def rotation_degrees(a: Grid, b: Grid) -> float:

@@ -1,0 +1,176 @@
+"""An index of a tree of DICOM files: one entry per volume, RTSTRUCT, SEG and other object."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from differseg_med.dicom.cells import join_cell
+from differseg_med.dicom.files import Header, Skipped, read_headers
+from differseg_med.dicom.pet import pet_problem
+from differseg_med.dicom.pixels import check_pixels
+from differseg_med.dicom.series import Part, common_parent, series_parts
+from differseg_med.dicom.tags import RULES
+from differseg_med.errors import CaseError
+
+RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+"""SOP classes of SEG, and of SEG as a label map."""
+
+
+@dataclass(frozen=True)
+class SeriesEntry:
+    """One usable or unusable thing in a tree of DICOM files.
+
+    Args:
+        cell: ``PATH`` or ``PATH::SELECTOR``, absolute, as cohort tables have it.
+        kind: ``image``, ``rtstruct``, ``seg`` or ``other`` (reports, key images, damaged files).
+        series_uid: SeriesInstanceUID.
+        study_uid: StudyInstanceUID.
+        frame_uid: FrameOfReferenceUID; images with the same one share a space.
+        patient_key: a short hash of PatientID, the same for all images of a patient.
+        tags: attributes by keyword that say nothing about who the patient is; of an RTSTRUCT also ``ROINames``, of a
+            SEG ``SegmentLabels``, of both ``ReferencedSeries``.
+        files: number of files.
+        problem: why it cannot be used.
+        notes: remarks for the report.
+    """
+
+    cell: str
+    kind: str
+    series_uid: str = ""
+    study_uid: str = ""
+    frame_uid: str = ""
+    patient_key: str = ""
+    tags: dict[str, Any] = field(default_factory=dict)
+    files: int = 1
+    problem: CaseError | None = None
+    notes: tuple[str, ...] = ()
+
+
+def index_folder(root: str | Path, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> list[SeriesEntry]:
+    """Everything DICOM in a folder, zip archive or file; only headers are read.
+
+    Files may have any names, lie in folders in folders or in zip archives. Files that are not DICOM are left out (see
+    `index_with_skipped`); damaged DICOM files are entries of kind ``other`` with a problem.
+
+    Args:
+        root: where to look.
+        progress: wraps the files, for example ``tqdm``.
+
+    Raises:
+        CaseError: if there is no such file or folder.
+    """
+    return index_with_skipped(root, progress)[0]
+
+
+def index_with_skipped(
+    root: str | Path, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
+) -> tuple[list[SeriesEntry], list[Skipped]]:
+    """As `index_folder`, and the files that are not DICOM, each with the reason."""
+    # Not resolve(): data sets in DataLad are links to files with other names.
+    headers, skipped = read_headers(Path(os.path.abspath(root)), progress)  # noqa: PTH100
+    entries = [
+        SeriesEntry(str(item.source.path), "other", problem=CaseError(item.reason, file=item.source.path))
+        for item in skipped
+        if item.damaged
+    ]
+    population = _population(headers)
+    images: dict[str, list[Header]] = {}
+    for header in headers:
+        if kind_of(header) == "image":
+            images.setdefault(str(header.tags.get("SeriesInstanceUID", "")), []).append(header)
+        else:
+            entries.append(_object_entry(header, population))
+    for uid, own in images.items():
+        entries += _image_entries(uid, own, population)
+    return sorted(entries, key=lambda entry: entry.cell), [item for item in skipped if not item.damaged]
+
+
+def kind_of(header: Header) -> str:
+    """``image``, ``rtstruct``, ``seg`` or ``other``."""
+    sop_class = header.tags.get("SOPClassUID")
+    if sop_class == RTSTRUCT:
+        return "rtstruct"
+    if sop_class in SEGMENTATIONS:
+        return "seg"
+    return "image" if "Rows" in header.tags or "ImagePositionPatient" in header.tags else "other"
+
+
+def _image_entries(uid: str, own: Sequence[Header], population: Counter[Path]) -> Iterator[SeriesEntry]:
+    parts = series_parts(own)
+    path = _path(own)
+    alone = population[path] == len(own)
+    for number, part in enumerate(parts, 1):
+        selector = f"{uid}#{number}" if len(parts) > 1 else "" if alone else uid
+        first = part.frames[0].tags if part.frames else own[0].tags
+        tags = {name: first[name] for name in RULES if name in first}
+        tags |= {"Part": part.what} if part.what else {}
+        sources = {frame.header.source for frame in part.frames}
+        yield SeriesEntry(
+            cell=join_cell(path, selector),
+            kind="image",
+            tags=tags,
+            files=len(sources) or len(own),
+            problem=_problem(part),
+            notes=part.notes,
+            **_identity(own[0]),
+        )
+
+
+def _problem(part: Part) -> CaseError | None:
+    """What reading the part would fail with, as far as headers tell."""
+    try:
+        if part.problem is not None:
+            raise part.problem
+        check_pixels(part.frames[0].header)
+        pet_problem(part.frames)
+    except CaseError as error:
+        return copy.copy(error)
+    return None
+
+
+def _object_entry(header: Header, population: Counter[Path]) -> SeriesEntry:
+    kind = kind_of(header)
+    tags = {name: header.tags[name] for name in RULES if name in header.tags}
+    for found, name in (("regions", "ROINames"), ("segments", "SegmentLabels")):
+        if found in header.tags:
+            tags[name] = tuple(label for _, label in header.tags[found])
+    if "referenced_series" in header.tags:
+        tags["ReferencedSeries"] = header.tags["referenced_series"]
+    selector = (
+        str(header.tags.get("SeriesInstanceUID", ""))
+        if header.source.members and population[header.source.path] > 1
+        else ""
+    )
+    problem = None
+    if kind == "rtstruct" and not header.tags.get("regions"):
+        problem = CaseError("the RTSTRUCT has no region", file=header.source.path)
+    return SeriesEntry(join_cell(header.source.path, selector), kind, tags=tags, problem=problem, **_identity(header))
+
+
+def _identity(header: Header) -> dict[str, Any]:
+    tags = header.tags
+    patient = str(tags.get("PatientID", ""))
+    return {
+        "series_uid": str(tags.get("SeriesInstanceUID", "")),
+        "study_uid": str(tags.get("StudyInstanceUID", "")),
+        "frame_uid": str(tags.get("FrameOfReferenceUID", "")),
+        "patient_key": hashlib.sha256(patient.encode()).hexdigest()[:12] if patient else "",
+    }
+
+
+def _path(own: Sequence[Header]) -> Path:
+    paths = sorted({header.source.path for header in own})
+    return paths[0] if len(paths) == 1 else common_parent(paths)
+
+
+def _population(headers: Iterable[Header]) -> Counter[Path]:
+    """How many DICOM objects a file, archive or folder holds, in all its folders."""
+    return Counter(place for header in headers for place in (header.source.path, *header.source.path.parents))

@@ -1,0 +1,164 @@
+"""PET in SUV by body weight (g/ml), from what the scanner stored.
+
+After the QIBA FDG-PET/CT profile's vendor-neutral rules: decayed dose = injected dose * 2 ** (-time / half life), and
+SUV = activity concentration * weight / decayed dose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from differseg_med.dicom.planes import Frame
+from differseg_med.errors import CaseError
+
+LONGEST_UPTAKE = timedelta(hours=24)
+"""Longest credible time from injection to scan: more means that the clocks or dates are wrong."""
+
+_REMEDY = "Ask for the series with these attributes, or convert it to SUV with the scanner's software and use NIfTI."
+
+
+def is_pet(tags: Mapping[str, Any]) -> bool:
+    """Whether an image is positron emission tomography."""
+    return tags.get("Modality") == "PT"
+
+
+def suv_factor(frame: Frame) -> tuple[float, str]:
+    """What a frame's rescaled values are multiplied with to be SUV by body weight, and a note how.
+
+    Raises:
+        CaseError: naming what is missing.
+    """
+    tags, file = frame.tags, frame.header.source.path
+    units = tags.get("Units")
+    if units == "GML":
+        kind = tags.get("SUVType", "BW")
+        if kind != "BW":
+            raise CaseError("the PET is in SUV, but not by body weight", file=file, found=f"SUVType {kind}")
+        return 1.0, ""
+    if units == "CNTS":
+        factor = _positive(tags, "PhilipsSUVScaleFactor")
+        if factor is not None:
+            return factor, "PET in SUV by the scanner's own factor (7053,1000)"
+        activity = _positive(tags, "PhilipsActivityScaleFactor")
+        if activity is None:
+            raise _missing(["Philips factors (7053,1000) or (7053,1009)"], file, units)
+        return activity * _per_activity(tags, file), "PET in SUV from counts by (7053,1009), weight and decayed dose"
+    if units == "BQML":
+        return _per_activity(tags, file), "PET in SUV from Bq/ml, weight and decayed dose"
+    raise CaseError(
+        "the PET is in units from which SUV cannot be computed",
+        file=file,
+        expected="Units GML, BQML or CNTS",
+        found=units or "none",
+        remedy=_REMEDY,
+    )
+
+
+def pet_problem(frames: Sequence[Frame]) -> None:
+    """Check that a part, if it is PET, can be given in SUV.
+
+    Raises:
+        CaseError: naming what is missing.
+    """
+    if frames and is_pet(frames[0].tags):
+        for frame in frames:
+            suv_factor(frame)
+
+
+def _per_activity(tags: Mapping[str, Any], file: Path) -> float:
+    """SUV per Bq/ml."""
+    needed = {
+        name: _positive(tags, name) for name in ("PatientWeight", "RadionuclideTotalDose", "RadionuclideHalfLife")
+    }
+    missing = [name for name, value in needed.items() if value is None]
+    corrected = tags.get("CorrectedImage", ())
+    if corrected and "DECY" not in corrected:
+        raise CaseError("the PET is not corrected for decay", file=file, found=f"CorrectedImage {corrected}")
+    correction = tags.get("DecayCorrection")
+    if correction not in ("START", "ADMIN"):
+        missing.append("DecayCorrection START or ADMIN")
+    if missing:
+        raise _missing(missing, file, tags.get("Units"))
+    weight, dose, half_life = (value for value in needed.values() if value is not None)
+    if correction == "START":  # ADMIN: the voxels are already corrected to the time of injection
+        dose *= 0.5 ** (uptake_seconds(tags, file) / half_life)
+    return weight * 1000 / dose
+
+
+def uptake_seconds(tags: Mapping[str, Any], file: Path) -> float:
+    """Seconds from injection to the time that the voxels are corrected to.
+
+    Raises:
+        CaseError: if a time is missing or they contradict each other.
+    """
+    scan = _scan_time(tags)
+    if scan is None:
+        raise _missing(["SeriesDate and SeriesTime, or AcquisitionDate and AcquisitionTime"], file, tags.get("Units"))
+    whole = _moment(tags.get("RadiopharmaceuticalStartDateTime"))
+    clock = _moment("19000101" + str(tags.get("RadiopharmaceuticalStartTime", "")))
+    if whole is None and clock is None:
+        raise _missing(["RadiopharmaceuticalStartTime"], file, tags.get("Units"))
+    # Dates may have been shifted by de-identification apart from each other: then the clock must do.
+    if whole is None or not timedelta(0) <= scan - whole < LONGEST_UPTAKE:
+        injected = clock if clock is not None else whole
+        assert injected is not None
+        whole = datetime.combine(scan.date(), injected.time())
+        if whole > scan:
+            whole -= timedelta(days=1)  # injected before midnight
+    return (scan - whole).total_seconds()
+
+
+def _scan_time(tags: Mapping[str, Any]) -> datetime | None:
+    """The time that DecayCorrection START refers to."""
+    series = _moment(f"{tags.get('SeriesDate', '')}{tags.get('SeriesTime', '')}")
+    acquired = _moment(f"{tags.get('AcquisitionDate', '')}{tags.get('AcquisitionTime', '')}") or _moment(
+        tags.get("AcquisitionDateTime")
+    )
+    if series is not None and (acquired is None or series <= acquired):
+        return series
+    # The series was written after the scan (reconstructed again): its time says nothing about the scan.
+    ge = _moment(tags.get("GEScanDateTime"))
+    if ge is not None:
+        return ge
+    reference, duration = _number(tags, "FrameReferenceTime"), _positive(tags, "ActualFrameDuration")
+    half_life = _positive(tags, "RadionuclideHalfLife")
+    if acquired is None or reference is None or duration is None or half_life is None:
+        return acquired
+    rate = np.log(2) / half_life
+    decayed = rate * duration / 1000
+    average = float(np.log(decayed / (1 - np.exp(-decayed))) / rate)
+    return acquired - timedelta(seconds=reference / 1000 - average)
+
+
+def _moment(text: object) -> datetime | None:
+    """A DICOM date with time, ``YYYYMMDDHHMM[SS[.F]]``; a zone is left out as all times of a scan share it."""
+    digits = str(text or "").split("+")[0].split("-")[0].replace(":", "")
+    whole, _, fraction = digits.partition(".")
+    for form in ("%Y%m%d%H%M%S", "%Y%m%d%H%M"):
+        try:
+            moment = datetime.strptime(whole, form)
+        except ValueError:
+            continue
+        return moment + timedelta(seconds=float(f"0.{fraction}")) if fraction.isdigit() else moment
+    return None
+
+
+def _number(tags: Mapping[str, Any], name: str) -> float | None:
+    value = tags.get(name)
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
+
+
+def _positive(tags: Mapping[str, Any], name: str) -> float | None:
+    value = _number(tags, name)
+    return value if value is not None and value > 0 else None
+
+
+def _missing(names: Sequence[str], file: Path, units: object) -> CaseError:
+    return CaseError(
+        f"the PET cannot be given in SUV: {', '.join(names)} missing", file=file, found=f"Units {units}", remedy=_REMEDY
+    )

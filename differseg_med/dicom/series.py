@@ -1,0 +1,159 @@
+"""The headers of one series as parts, each a volume on a regular grid or with the reason why it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from differseg_med.dicom.duplicates import drop_copies
+from differseg_med.dicom.files import Header
+from differseg_med.dicom.mosaic import is_mosaic, mosaic_grid
+from differseg_med.dicom.planes import Frame, frames_of, plane_of
+from differseg_med.dicom.splitting import Group, Placed, same_position, split_by_attributes, split_by_geometry
+from differseg_med.dicom.stacking import Stack, stack_planes
+from differseg_med.errors import CaseError
+from differseg_med.geometry import Grid
+
+MAX_VOXELS = 2**30
+"""Most voxels of one volume (4 GiB in memory): a damaged header must not exhaust the memory."""
+
+SEPARATE = "Separate them in the archive, or convert the one that you mean to NIfTI."
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One volume of a series.
+
+    Args:
+        frames: its planes, sorted in space along the normal.
+        grid: where the voxels ``(column, row, slice)`` are, RAS; None with a problem.
+        what: what sets it apart from the other parts of the series; empty if it is the only one.
+        problem: why it is no volume.
+        notes: remarks for the report.
+        stack: the planes' places, for resampling on request.
+        mosaic: whether the one frame holds all slices side by side (Siemens).
+    """
+
+    frames: tuple[Frame, ...]
+    grid: Grid | None
+    what: str = ""
+    problem: CaseError | None = None
+    notes: tuple[str, ...] = ()
+    stack: Stack | None = None
+    mosaic: bool = False
+
+
+def series_parts(headers: Sequence[Header]) -> list[Part]:
+    """The parts of one series in a fixed order, which gives them their numbers in cells (``UID#1`` is the first)."""
+    folder = _common_folder(headers)
+    try:
+        if any(is_mosaic(header) for header in headers):
+            return [_mosaic_part(header, len(headers)) for header in sorted(headers, key=_turn)]
+        frames, notes = drop_copies([frame for header in headers for frame in frames_of(header)])
+        groups = split_by_geometry([(frame, plane_of(frame)) for frame in frames])
+    except CaseError as error:
+        return [Part((), None, problem=error)]
+    parts = [part for group in groups for part in _parts_of(group, folder)]
+    return [_noted(part, notes) for part in parts]
+
+
+def _parts_of(group: Group, folder: Path) -> list[Part]:
+    try:
+        notes: tuple[str, ...] = ()
+        split = split_by_attributes(group, _is_regular)
+        if split is None:
+            frames, notes = drop_copies([frame for frame, _ in group.frames], same_uid=False)
+            kept = {id(frame) for frame in frames}
+            group = Group(tuple(item for item in group.frames if id(item[0]) in kept), group.what)
+            split = split_by_attributes(group, _is_regular)
+        if split is None:
+            raise _ambiguous(group, folder)
+    except CaseError as error:
+        return [Part(tuple(frame for frame, _ in group.frames), None, group.what, error)]
+    return [_noted(_part(each, folder), notes) for each in split]
+
+
+def _ambiguous(group: Group, folder: Path) -> CaseError:
+    double = [items for items in same_position(group.frames) if len(items) > 1]
+    (first, plane), (second, _) = double[0][:2]
+    return CaseError(
+        f"{len(double)} slice positions have several different images and no attribute says which belong together",
+        file=folder,
+        found=f"{first.name} and {second.name} both at {plane.position @ plane.normal:.2f} mm",
+        remedy=SEPARATE,
+    )
+
+
+def _is_regular(frames: Sequence[Placed]) -> bool:
+    return len(frames) == 1 or not stack_planes([plane for _, plane in frames]).problems
+
+
+def _part(group: Group, folder: Path) -> Part:
+    frames, planes = zip(*group.frames)
+    notes: tuple[str, ...] = ()
+    thickness = None
+    if len(frames) == 1:
+        tags = frames[0].tags
+        thickness = tags.get("SpacingBetweenSlices") or tags.get("SliceThickness")
+        if not isinstance(thickness, float) or not 0 < thickness < 1000:
+            error = CaseError(
+                "a single slice that does not say how thick it is", file=folder, expected="SliceThickness in mm"
+            )
+            return Part(frames, None, group.what, error)
+        notes = (f"a single slice: {thickness:g} mm from its header stands for the distance of slices",)
+    stack = stack_planes(planes, thickness)
+    ordered = tuple(frames[index] for index in stack.order)
+    rows, columns = planes[0].shape
+    problem = None
+    if rows * columns * len(frames) > MAX_VOXELS:
+        problem = CaseError("the volume is too large", file=folder, found=f"{columns} x {rows} x {len(frames)} voxels")
+    elif stack.problems:
+        problem = _refusal(stack, folder)
+    declared = ordered[0].tags.get("NumberOfSlices")
+    if isinstance(declared, int) and declared > len(frames) and not group.what:
+        notes = (*notes, f"the header counts {declared} slices, found {len(frames)}")
+    grid = None if problem else stack.grid((rows, columns))
+    return Part(ordered, grid, group.what, problem, notes, stack)
+
+
+def _refusal(stack: Stack, folder: Path) -> CaseError:
+    remedy = (
+        "Export the series again; if the slices are lost, it cannot be used."
+        if stack.missing
+        else "Reconstruct it as a regular volume, or add +resample to the cell to have it interpolated."
+    )
+    return CaseError("; ".join(stack.problems), file=folder, remedy=remedy)
+
+
+def _mosaic_part(header: Header, count: int) -> Part:
+    what = f"InstanceNumber {header.tags.get('InstanceNumber', '?')}" if count > 1 else ""
+    frames = (Frame(header, 0, header.tags),)
+    try:
+        return Part(frames, mosaic_grid(header), what, mosaic=True)
+    except CaseError as error:
+        return Part(frames, None, what, error, mosaic=True)
+
+
+def _turn(header: Header) -> tuple[int, str]:
+    return header.tags.get("InstanceNumber") or 0, str(header.tags.get("SOPInstanceUID"))
+
+
+def _noted(part: Part, notes: Iterable[str]) -> Part:
+    return Part(part.frames, part.grid, part.what, part.problem, (*part.notes, *notes), part.stack, part.mosaic)
+
+
+def _common_folder(headers: Sequence[Header]) -> Path:
+    paths = {header.source.path for header in headers}
+    return paths.pop() if len(paths) == 1 else common_parent([header.source.path for header in headers])
+
+
+def common_parent(paths: Iterable[Path]) -> Path:
+    """The lowest folder that all files lie in."""
+    parents = [path.parent.parts for path in paths]
+    shared = []
+    for names in zip(*parents):
+        if len(set(names)) > 1:
+            break
+        shared.append(names[0])
+    return Path(*shared)

@@ -1,0 +1,190 @@
+"""A series as parts, each one volume: echoes, b-values, phases or orientations that share a SeriesInstanceUID."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any
+
+import numpy as np
+
+from differseg_med.dicom.planes import Frame, Plane
+
+# fmt: off
+SPLIT_BY = (
+    "StackID", "EchoNumbers", "EchoTime", "DiffusionBValue", "SiemensBValue", "PhilipsBValue", "GEBValue",
+    "TemporalPositionIdentifier", "TemporalPositionIndex", "InversionTime", "ImageType", "ComplexImageComponent",
+    "AcquisitionNumber", "FrameAcquisitionNumber", "DiffusionDirectionality", "DiffusionGradientOrientation",
+    "NominalCardiacTriggerDelayTime", "TriggerTime", "FlipAngle", "RepetitionTime", "KVP", "ConvolutionKernel",
+    "ContrastBolusAgent", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime", "SeriesDescription",
+)
+# fmt: on
+"""What can tell volumes of one series apart, the more telling first."""
+
+IN_TURN = ("TriggerTime", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime")
+"""Times that differ from slice to slice, too: the first, second ... at each position belong together."""
+
+SAME_POSITION_MM = 1e-2
+"""Slices closer than this are at one position: half of the thinnest slice of a CT is 0.1 mm."""
+
+Placed = tuple[Frame, Plane]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Frames of one part, and the attributes that set them apart from the other parts, in words."""
+
+    frames: tuple[Placed, ...]
+    what: str = ""
+
+
+def split_by_geometry(placed: Sequence[Placed]) -> list[Group]:
+    """Groups of parallel planes of one matrix, in the order of their first InstanceNumber."""
+    groups: list[list[Placed]] = []
+    for frame, plane in placed:
+        for group in groups:
+            other_frame, other = group[0]
+            if plane.parallel(other) and frame.tags.get("FrameOfReferenceUID") == other_frame.tags.get(
+                "FrameOfReferenceUID"
+            ):
+                group.append((frame, plane))
+                break
+        else:
+            groups.append([(frame, plane)])
+    groups.sort(key=lambda group: min(_turn(frame) for frame, _ in group))
+    return [
+        Group(tuple(group), _geometry_words(group[0][1], len(group)) if len(groups) > 1 else "") for group in groups
+    ]
+
+
+def split_by_attributes(group: Group, regular: Callable[[Sequence[Placed]], bool]) -> list[Group] | None:
+    """Split a group so that every part has one frame per position; None if no attribute does that.
+
+    Args:
+        group: parallel planes.
+        regular: tells whether frames at different positions are evenly spaced.
+    """
+    positions = _positions(group.frames)
+    most = max(Counter(positions).values())
+    if most == 1:
+        return [group] if regular(group.frames) else _regular_parts(group, positions, regular)
+    for names in ([name] for name in SPLIT_BY):
+        parts = _parted(group, positions, names)
+        if _separates(parts, most):
+            return _named(parts, names, group)
+    names = []
+    collisions = _collisions(_parted(group, positions, names))
+    for name in SPLIT_BY:
+        parts = _parted(group, positions, [*names, name])
+        if _collisions(parts) < collisions and len(parts) < len(group.frames) / 2:
+            names, collisions = [*names, name], _collisions(parts)
+            if _separates(parts, most):
+                return _named(parts, names, group)
+    return _in_turn(group, positions, most)
+
+
+Parts = dict[tuple[Any, ...], list[tuple[Placed, int]]]
+
+
+def _regular_parts(
+    group: Group, positions: list[int], regular: Callable[[Sequence[Placed]], bool]
+) -> list[Group] | None:
+    """Stacks side by side: together uneven, each for itself even. As a whole they stay what they are."""
+    for name in ("StackID", "AcquisitionNumber", "ImageType", "EchoTime"):
+        parts = _parted(group, positions, [name])
+        if 1 < len(parts) <= len(group.frames) / 2 and all(
+            len(part) > 1 and regular([item for item, _ in part]) for part in parts.values()
+        ):
+            return _named(parts, [name], group)
+    return [group]
+
+
+def _parted(group: Group, positions: list[int], names: Sequence[str]) -> Parts:
+    parts: Parts = {}
+    for item, position in zip(group.frames, positions):
+        key = tuple(item[0].tags.get(name) for name in names)
+        parts.setdefault(key, []).append((item, position))
+    return parts
+
+
+def _collisions(parts: Parts) -> int:
+    return sum(len(part) - len({position for _, position in part}) for part in parts.values())
+
+
+def _separates(parts: Parts, most: int) -> bool:
+    """Whether each part has one frame per position, and there are not so many that every slice would be one."""
+    return _collisions(parts) == 0 and 1 < len(parts) < 2 * most
+
+
+def _in_turn(group: Group, positions: list[int], most: int) -> list[Group] | None:
+    if set(Counter(positions).values()) != {most}:
+        return None
+    for name in IN_TURN:
+        values = [frame.tags.get(name) for frame, _ in group.frames]
+        if any(value is None for value in values) or len({type(value) for value in values}) > 1:
+            continue
+        rows = sorted(zip(positions, values, range(len(values))))
+        if any(a[:2] == b[:2] for a, b in pairwise(rows)):
+            continue
+        turns: list[list[Placed]] = [[] for _ in range(most)]
+        for _, row in groupby(rows, key=lambda row: row[0]):
+            for turn, (_, _, index) in enumerate(row):
+                turns[turn].append(group.frames[index])
+        return [
+            Group(tuple(frames), _and(group.what, f"{turn} of {most} by {name}"))
+            for turn, frames in enumerate(turns, 1)
+        ]
+    return None
+
+
+def _named(parts: Parts, names: Sequence[str], group: Group) -> list[Group]:
+    """Parts as groups in the order of their values, numbers before text, absent ones first."""
+
+    def rank(key: tuple[Any, ...]) -> list[tuple[int, Any]]:
+        return [(0, 0) if v is None else (1, v) if isinstance(v, int | float) else (2, str(v)) for v in key]
+
+    found = []
+    for key in sorted(parts, key=rank):
+        words = ", ".join(f"{name} {_words(value)}" for name, value in zip(names, key))
+        found.append(Group(tuple(item for item, _ in parts[key]), _and(group.what, words)))
+    return found
+
+
+def _positions(frames: Sequence[Placed]) -> list[int]:
+    """A number per frame, equal for frames at one place along the normal."""
+    normal = frames[0][1].normal
+    depth = np.array([plane.position @ normal for _, plane in frames])
+    order = np.argsort(depth, kind="stable")
+    numbers = np.empty(len(frames), dtype=int)
+    numbers[order] = np.cumsum(np.diff(depth[order], prepend=depth[order[0]]) > SAME_POSITION_MM)
+    return [int(number) for number in numbers]
+
+
+def same_position(frames: Sequence[Placed]) -> list[list[Placed]]:
+    """Frames by position along the normal, in ascending order."""
+    groups: dict[int, list[Placed]] = {}
+    for item, position in zip(frames, _positions(frames)):
+        groups.setdefault(position, []).append(item)
+    return [groups[position] for position in sorted(groups)]
+
+
+def _turn(frame: Frame) -> tuple[Any, ...]:
+    return (frame.tags.get("InstanceNumber") or 0, str(frame.tags.get("SOPInstanceUID")), frame.number)
+
+
+def _geometry_words(plane: Plane, count: int) -> str:
+    axis = ("sagittal", "coronal", "axial")[int(np.abs(plane.normal).argmax())]
+    rows, columns = plane.shape
+    return f"{count} {axis} slices of {columns} x {rows}"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "\\".join(_words(item) for item in value)
+    return "absent" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _and(a: str, b: str) -> str:
+    return f"{a}, {b}" if a else b
