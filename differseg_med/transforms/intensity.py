@@ -1,4 +1,4 @@
-"""Intensity by kind of image: CT in HU, MR in arbitrary units, PET in SUV, photographs.
+"""Intensity by kind of image: CT in HU, MR in arbitrary units, PET in SUV, photographs, depth maps.
 
 Every kind maps to roughly [-2, 4]. Exactly zero means "no data": voxels outside a field of view (NaN on arrival), and
 the zero background of MR. A modality that is zero everywhere is absent to the network.
@@ -15,6 +15,8 @@ import torch
 from monai.transforms import MapTransform
 from scipy import ndimage
 from torch import Tensor
+
+from differseg_med.transforms.images import luminance
 
 
 def normalize_ct(volume: Tensor, window: Sequence[float] = (-160.0, 240.0), smooth: float = 0.0) -> Tensor:
@@ -66,9 +68,35 @@ def normalize_pet(volume: Tensor, log_scale: float = 1.5) -> Tensor:
 
 
 def normalize_image(volume: Tensor, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.5,)) -> Tensor:
-    """Photographs in [0, 1], channels first ``(C, ...)``: subtract the mean, divide by the standard deviation."""
+    """Photographs in [0, 1]: subtract the mean, divide by the standard deviation.
+
+    Args:
+        volume: ``(1, ...)`` grey or ``(3, ...)`` RGB.
+        mean: one number per channel that the network gets: grey is repeated for three, colour turned grey for one.
+        std: likewise.
+    """
     shape = (-1, *[1] * (volume.ndim - 1))
+    if len(mean) == 1:
+        volume = luminance(volume)
     return (volume - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+def normalize_depth(volume: Tensor, percentile: float = 0.5, zero_is_missing: bool = True) -> Tensor:
+    """Depth, disparity or temperature in any unit: scale its range in this picture to [-2, 2].
+
+    Args:
+        volume: ``(1, ...)``, or a map that was saved with three equal channels.
+        percentile: this percentile becomes -2 and its counterpart 2; what is beyond is clipped.
+        zero_is_missing: 0 says that nothing was measured there, and stays 0.
+    """
+    volume = luminance(volume)
+    known = torch.isfinite(volume) & (volume != 0) if zero_is_missing else torch.isfinite(volume)
+    values = volume[known].numpy()
+    if values.size == 0:
+        return torch.zeros_like(volume)
+    low, high = np.percentile(values, (percentile, 100 - percentile)).tolist()
+    scaled = ((volume - low) / max(high - low, 1e-6)).clamp(0, 1) * 4.0 - 2.0
+    return torch.where(known, scaled, torch.zeros_like(scaled))
 
 
 KINDS: dict[str, Callable[..., Tensor]] = {
@@ -76,6 +104,7 @@ KINDS: dict[str, Callable[..., Tensor]] = {
     "mr": normalize_mr,
     "pet": normalize_pet,
     "image": normalize_image,
+    "depth": normalize_depth,
 }
 
 
@@ -86,6 +115,9 @@ class NormalizeByKindd(MapTransform):
         modalities: per modality its kind and that kind's settings, for example
             ``{"ct": {"kind": "ct", "window": [-160, 240]}, "t1": {"kind": "mr"}}``.
 
+    Attributes:
+        channels: channels per modality after normalisation, in declared order.
+
     Raises:
         ValueError: for an unknown kind, or settings that it does not have.
     """
@@ -93,14 +125,15 @@ class NormalizeByKindd(MapTransform):
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(tuple(modalities), allow_missing_keys=True)
         self._normalize: dict[Hashable, Callable[[Tensor], Tensor]] = {}
+        self.channels: list[int] = []
         for name, settings in modalities.items():
             options = dict(settings)
             kind = options.pop("kind", None)
             if kind not in KINDS:
                 raise ValueError(f"modality {name!r}: kind must be one of {sorted(KINDS)}, got {kind!r}")
             self._normalize[name] = partial(KINDS[kind], **options)
-            try:
-                self._normalize[name](torch.zeros(1, 1, 1, 1))  # wrong settings must not wait for the first case
+            try:  # wrong settings must not wait for the first case
+                self.channels.append(self._normalize[name](torch.zeros(1, 1, 1, 1)).shape[0])
             except (TypeError, ValueError) as error:
                 raise ValueError(f"modality {name!r}: {error}") from error
 

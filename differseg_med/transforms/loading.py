@@ -20,6 +20,7 @@ from monai.utils import MetaKeys, ensure_tuple
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import affine_from_itk
+from differseg_med.transforms.images import FOREGROUNDS, IMAGES, PillowReader, as_mask, is_image, split_foreground
 
 NIFTI = (".nii", ".nii.gz")
 OTHER = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -53,33 +54,40 @@ class SimpleITKReader(ImageReader):
 class LoadVolumesd(LoadImaged):
     """Load the present modalities (and the label) of a case as ``(1, H, W, D)`` float32 MetaTensors, RAS affine.
 
+    Pictures become ``(C, H, W, 1)``, see `differseg_med.transforms.images`.
+
     Args:
         keys: modality names, and ``label`` where there is one; absent keys are skipped.
+        masks: the keys among them that are masks, which pictures do not say themselves.
 
     Raises:
         CaseError: naming the file: missing, unknown ending, unreadable (truncated), not one 3-D volume, voxels that
             are not finite.
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
+    def __init__(self, keys: KeysCollection, masks: KeysCollection = ()) -> None:
+        self.masks = ensure_tuple(masks)
         with _quiet_readers():
             super().__init__(
                 keys, image_only=True, ensure_channel_first=True, simple_keys=True, allow_missing_keys=True
             )
         # Only the reader that is meant for a file tries it: the error is then about the file, not about the readers.
-        self._loader.readers = [SimpleITKReader(), NibabelReader()]
+        self._loader.readers = [SimpleITKReader(), NibabelReader(), PillowReader()]
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Replace each path by its volume."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self._load(Path(d[key]))
+            d[key] = self._load(Path(d[key]), mask=key in self.masks)
         return d
 
-    def _load(self, path: Path) -> MetaTensor:
+    def _load(self, path: Path, mask: bool) -> MetaTensor:
+        path, foreground = split_foreground(path)
         _check_file(path)
         try:
             volume: MetaTensor = self._loader(path)
+        except CaseError:
+            raise
         except Exception as error:  # every reader has errors of its own; the cause goes into ours
             raise CaseError(
                 "the file cannot be read; it is damaged, cut short or not an image",
@@ -87,7 +95,7 @@ class LoadVolumesd(LoadImaged):
                 found=_cause(error, path),
                 remedy="Copy or convert it again from the source.",
             ) from error
-        if volume.ndim != 4 or volume.shape[0] != 1:
+        if not is_image(path) and (volume.ndim != 4 or volume.shape[0] != 1):
             shape = tuple(volume.shape[1:]) + ((volume.shape[0],) if volume.shape[0] != 1 else ())
             raise CaseError(
                 "not one 3-D volume",
@@ -104,6 +112,8 @@ class LoadVolumesd(LoadImaged):
                 found=f"{bad} of {volume.numel()} voxels",
                 remedy="Export the image again, or set them to the background's value.",
             )
+        if is_image(path) and (mask or foreground):
+            return as_mask(volume, foreground or FOREGROUNDS[0])
         return volume
 
 
@@ -131,6 +141,16 @@ def load_volume(path: str | Path) -> MetaTensor:
     return volume
 
 
+def load_mask(path: str | Path) -> MetaTensor:
+    """Load one mask ``(1, H, W, D)``: as `load_volume`, and black and white pictures as 0 and 1.
+
+    Raises:
+        CaseError: as `LoadVolumesd`, and for a picture that is not black and white.
+    """
+    mask: MetaTensor = LoadVolumesd("mask", masks="mask")({"mask": path})["mask"]
+    return mask
+
+
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise CaseError(
@@ -138,9 +158,10 @@ def _check_file(path: Path) -> None:
         )
     if not path.is_file():
         raise CaseError("there is no such file", file=path, remedy="Check the path in the cohort table.")
-    if not path.name.lower().endswith(NIFTI + OTHER):
+    known = NIFTI + OTHER + IMAGES
+    if not path.name.lower().endswith(known):
         raise CaseError(
-            "unknown kind of file", file=path, expected=f"one of {', '.join(NIFTI + OTHER)}", found=f"{path.suffix!r}"
+            "unknown kind of file", file=path, expected=f"one of {', '.join(known)}", found=f"{path.suffix!r}"
         )
 
 

@@ -20,23 +20,27 @@ PRESENT = "modalities"
 
 
 class StackModalitiesd(MapTransform):
-    """Stack the modalities in declared order into ``image`` ``(M, H, W, D)``; an absent one is zero everywhere.
+    """Stack the modalities in declared order into ``image`` ``(C, H, W, D)``; an absent one is zero everywhere.
 
     ``image`` carries the metadata of the reference modality, so that its original grid can be restored.
 
     Args:
-        keys: modalities in declared order, each ``(1, H, W, D)`` on one grid.
+        keys: modalities in declared order, all on one grid.
+        channels: channels of each, 1 or for colours 3; their sum is ``C``.
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
+    def __init__(self, keys: KeysCollection, channels: Sequence[int] | None = None) -> None:
         super().__init__(keys, allow_missing_keys=True)
+        self.channels = [1] * len(self.keys) if channels is None else list(channels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add ``image`` and ``modalities``, remove the single volumes."""
         d = dict(data)
         reference: MetaTensor = d[d[REFERENCE]]
-        empty = torch.zeros(reference.shape, dtype=torch.float32)
-        channels = [torch.as_tensor(d[key]) if key in d else empty for key in self.keys]
+        channels = [
+            torch.as_tensor(d[key]) if key in d else torch.zeros((count, *reference.shape[1:]), dtype=torch.float32)
+            for key, count in zip(self.keys, self.channels)
+        ]
         stacked = torch.cat([c.as_tensor() if isinstance(c, MetaTensor) else c for c in channels])
         d[PRESENT] = [str(key) for key in self.keys if key in d]
         blank = [str(key) for key, channel in zip(self.keys, channels) if key in d and not bool(channel.any())]
@@ -52,8 +56,8 @@ class RandModalityDropoutd(RandomizableTransform, MapTransform):
     """Zero a random subset of the present modalities of a slab, never all: the network learns to do without.
 
     Args:
-        keys: slabs ``(M * k, H, W)``, modality-major.
-        num_modalities: ``M``.
+        keys: slabs ``(C, H, W)``, modality-major.
+        in_channels: channels per modality, the network's; their sum is ``C``.
         prob: chance that anything is dropped.
         weights: how much more often one modality is dropped than another, one number each; None for alike. More for
             a modality on which the network leans too much.
@@ -65,16 +69,16 @@ class RandModalityDropoutd(RandomizableTransform, MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        num_modalities: int,
+        in_channels: Sequence[int],
         prob: float = 0.4,
         weights: Sequence[float] | None = None,
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
-        self.num_modalities = num_modalities
-        self.weights = np.ones(num_modalities) if weights is None else np.asarray(weights, dtype=float)
-        if self.weights.shape != (num_modalities,) or not (self.weights > 0).all():
-            raise ValueError(f"weights needs {num_modalities} positive numbers, got {weights}")
+        self.in_channels, modalities = list(in_channels), len(in_channels)
+        self.weights = np.ones(modalities) if weights is None else np.asarray(weights, dtype=float)
+        if self.weights.shape != (modalities,) or not (self.weights > 0).all():
+            raise ValueError(f"weights needs {modalities} positive numbers, got {weights}")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Drop."""
@@ -83,7 +87,7 @@ class RandModalityDropoutd(RandomizableTransform, MapTransform):
         if not self._do_transform:
             return d
         for key in self.keys:
-            parts = torch.as_tensor(d[key]).clone().chunk(self.num_modalities)
+            parts = torch.as_tensor(d[key]).clone().split(self.in_channels)
             present = [i for i, part in enumerate(parts) if bool(part.any())]
             if len(present) > 1:
                 share = self.weights[present] / self.weights[present].sum()

@@ -10,6 +10,7 @@ from monai.transforms import Compose, EnsureTyped, RandAffined, RandFlipd, RandS
 
 from differseg_med.cohort.table import OWN_COLUMNS
 from differseg_med.transforms.grids import NOTES, REFERENCE, AuditGridsd, ChooseReferenced, ToNetworkGridd
+from differseg_med.transforms.images import FitPicturesd
 from differseg_med.transforms.intensity import NormalizeByKindd
 from differseg_med.transforms.loading import LoadVolumesd
 from differseg_med.transforms.modalities import IMAGE, PRESENT, RandModalityDropoutd, StackModalitiesd
@@ -19,14 +20,18 @@ LABEL = "label"
 
 
 def preprocessing(
-    modalities: Mapping[str, Mapping[str, Any]], reference: str, pixdim: Sequence[float] | None = (2.0, 2.0, 2.0)
+    modalities: Mapping[str, Mapping[str, Any]],
+    reference: str,
+    pixdim: Sequence[float] | None = (2.0, 2.0, 2.0),
+    spatial_size: Sequence[int] | None = None,
 ) -> Compose:
-    """A cohort row (paths) to ``image`` ``(M, R, A, S)`` on the network's grid; deterministic, a flat Compose.
+    """A cohort row (paths) to ``image`` ``(C, R, A, S)`` on the network's grid; deterministic, a flat Compose.
 
     Args:
         modalities: in the network's channel order, with kind and settings; see `NormalizeByKindd`.
         reference: modality whose original grid the mask will have.
         pixdim: voxel spacing in mm of the network's grid.
+        spatial_size: for pictures, in place of ``pixdim``: rows and columns of the network's grid; see `FitPicturesd`.
 
     Raises:
         ValueError: for a modality with an impossible name, kind or setting, or an undeclared reference.
@@ -34,20 +39,23 @@ def preprocessing(
     names = tuple(modalities)
     for name in {*OWN_COLUMNS, NOTES, PRESENT, REFERENCE} & set(names):
         raise ValueError(f"a modality cannot be called {name!r}: the name has another meaning")
+    normalize = NormalizeByKindd(modalities)
+    pictures = [] if spatial_size is None else [FitPicturesd(names, spatial_size)]
     return Compose(
         [
             ChooseReferenced(names, reference),
-            LoadVolumesd((*names, LABEL)),
+            LoadVolumesd((*names, LABEL), masks=LABEL),
             AuditGridsd(names, LABEL, reference),
-            ToNetworkGridd(names, LABEL, pixdim),
-            NormalizeByKindd(modalities),
-            StackModalitiesd(names),
+            *pictures,
+            ToNetworkGridd(names, LABEL, None if pictures else pixdim),
+            normalize,
+            StackModalitiesd(names, normalize.channels),
         ]
     )
 
 
 def training_samples(
-    num_modalities: int,
+    in_channels: Sequence[int],
     roi_size: Sequence[int],
     num_slices: int = 3,
     slice_step: int = 1,
@@ -58,15 +66,17 @@ def training_samples(
     intensity: float = 1.0,
     rotate_degrees: float = 180.0,
     zoom: Sequence[float] = (0.6, 1.25),
+    shift: float = 0.25,
+    flip_axis: int = 0,
     foreground_prob: float = 0.7,
 ) -> Compose:
-    """A preprocessed case to one augmented slab ``(M * k, *roi_size)`` and its label ``(1, *roi_size)``.
+    """A preprocessed case to one augmented slab ``(C, *roi_size)`` and its label ``(1, *roi_size)``.
 
     The field of view is cropped at random and put at a random place in the window, so that the target's position says
     nothing: images cropped around a tumour would otherwise teach that it is in the middle.
 
     Args:
-        num_modalities: M.
+        in_channels: channels per modality of a slab, the network's; their sum is ``C``.
         roi_size: window in pixels, the one that inference uses.
         num_slices: k.
         slice_step: distance of neighbours in a slab.
@@ -76,6 +86,8 @@ def training_samples(
         intensity: strength of `RandModalityIntensityd`.
         rotate_degrees: largest rotation in the plane.
         zoom: smallest and largest magnification.
+        shift: farthest move of the image's centre in the window, as a share of the window.
+        flip_axis: axis of the window that is mirrored in half of the samples: 0 rows, 1 columns (left and right).
         foreground_prob: chance that the centre slice holds some of the target.
     """
     keys = (IMAGE, LABEL)
@@ -92,15 +104,15 @@ def training_samples(
                 rotate_range=[np.deg2rad(rotate_degrees)],
                 scale_range=[0.1, 0.1],
                 shear_range=[0.1, 0.1],
-                translate_range=[size / 4 for size in roi_size],
+                translate_range=[size * shift for size in roi_size],
                 spatial_size=tuple(roi_size),
                 mode=modes,
                 padding_mode="zeros",
             ),
-            RandFlipd(keys, prob=0.5, spatial_axis=0),
+            RandFlipd(keys, prob=0.5, spatial_axis=flip_axis),
             RandFlipSlabd(IMAGE, num_slices),
-            RandModalityIntensityd(IMAGE, num_modalities, intensity),
-            RandModalityDropoutd(IMAGE, num_modalities, modality_dropout, dropout_weights),
+            RandModalityIntensityd(IMAGE, in_channels, intensity),
+            RandModalityDropoutd(IMAGE, in_channels, modality_dropout, dropout_weights),
             EnsureTyped(keys, track_meta=False),  # the network is quicker on plain tensors
         ]
     )

@@ -127,8 +127,8 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
     voxels ("no data") stay zero.
 
     Args:
-        keys: slabs ``(M * k, H, W)``, modality-major, already normalised.
-        num_modalities: M.
+        keys: slabs ``(C, H, W)``, modality-major, already normalised.
+        in_channels: channels per modality, the network's; their sum is ``C``.
         strength: scales the spread of everything; 0 changes nothing.
         prob: chance that a modality is changed.
         max_shift: largest misalignment of a modality other than the first, in pixels.
@@ -137,20 +137,20 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        num_modalities: int,
+        in_channels: Sequence[int],
         strength: float = 1.0,
         prob: float = 0.8,
         max_shift: float = 2.0,
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, 1.0)
-        self.num_modalities, self.strength, self.prob, self.max_shift = num_modalities, strength, prob, max_shift
+        self.in_channels, self.strength, self.prob, self.max_shift = list(in_channels), strength, prob, max_shift
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Change."""
         d = dict(data)
         for key in self.keys:
-            parts = torch.as_tensor(d[key]).chunk(self.num_modalities)
+            parts = torch.as_tensor(d[key]).split(self.in_channels)
             d[key] = torch.cat([self._change(part, i) for i, part in enumerate(parts)])
         return d
 

@@ -46,6 +46,9 @@ def test_names_that_mean_something_else_are_refused(name):
         preprocessing({name: {"kind": "mr"}, "ct": {"kind": "ct"}}, "ct")
 
 
+CHANNELS = [3, 3, 3]
+
+
 def slab(present=(0, 1, 2), k: int = 3) -> torch.Tensor:
     out = torch.zeros(3 * k, 4, 4)
     for i in present:
@@ -64,23 +67,23 @@ def kept_by(drop: RandModalityDropoutd, image: torch.Tensor) -> tuple[int, ...]:
 
 
 def test_dropout_never_drops_all_and_reaches_every_subset():
-    drop = RandModalityDropoutd("x", 3, prob=1.0).set_random_state(0)
+    drop = RandModalityDropoutd("x", CHANNELS, prob=1.0).set_random_state(0)
     seen = {kept_by(drop, slab()) for _ in range(200)}
     assert seen == {(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)}
 
 
 def test_dropout_never_takes_the_only_modality():
-    drop = RandModalityDropoutd("x", 3, prob=1.0).set_random_state(0)
+    drop = RandModalityDropoutd("x", CHANNELS, prob=1.0).set_random_state(0)
     assert {kept_by(drop, slab((1,))) for _ in range(20)} == {(1,)}
     assert {kept_by(drop, slab((0, 2))) for _ in range(50)} == {(0,), (2,)}
     assert {kept_by(drop, slab(())) for _ in range(5)} == {()}
 
 
 def test_dropout_is_as_frequent_as_asked():
-    drop = RandModalityDropoutd("x", 3, prob=0.4).set_random_state(0)
+    drop = RandModalityDropoutd("x", CHANNELS, prob=0.4).set_random_state(0)
     changed = sum(kept_by(drop, slab()) != (0, 1, 2) for _ in range(1000))
     assert 340 < changed < 460
-    never = RandModalityDropoutd("x", 3, prob=0.0).set_random_state(0)
+    never = RandModalityDropoutd("x", CHANNELS, prob=0.0).set_random_state(0)
     assert {kept_by(never, slab()) for _ in range(50)} == {(0, 1, 2)}
 
 
@@ -88,17 +91,17 @@ def test_dropout_repeats_itself_under_a_seed_and_leaves_its_input_alone():
     image = slab()
     runs = [
         [kept_by(drop, image) for _ in range(30)]
-        for drop in (RandModalityDropoutd("x", 3).set_random_state(s) for s in (7, 7, 8))
+        for drop in (RandModalityDropoutd("x", CHANNELS).set_random_state(s) for s in (7, 7, 8))
     ]
     assert runs[0] == runs[1] != runs[2]
     assert torch.equal(image, slab())
 
 
 def test_one_modality_may_be_dropped_more_often():
-    drop = RandModalityDropoutd("x", 3, prob=1.0, weights=[1, 1, 8]).set_random_state(0)
+    drop = RandModalityDropoutd("x", CHANNELS, prob=1.0, weights=[1, 1, 8]).set_random_state(0)
     kept = [kept_by(drop, slab()) for _ in range(400)]
     shares = [np.mean([i in k for k in kept]) for i in range(3)]
     assert shares[2] < 0.25 < 0.5 < min(shares[:2])
     for weights in ([1, 1], [1, 0, 1], [1, 1, -1]):
         with pytest.raises(ValueError, match="weights needs 3 positive numbers"):
-            RandModalityDropoutd("x", 3, weights=weights)
+            RandModalityDropoutd("x", CHANNELS, weights=weights)

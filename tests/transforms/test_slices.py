@@ -123,7 +123,7 @@ def test_a_reversed_slab_keeps_modalities_and_centres():
 
 
 def intensities(seed: int, image: Tensor, **settings) -> Tensor:
-    return RandModalityIntensityd("image", 3, **settings).set_random_state(seed)({"image": image})["image"]
+    return RandModalityIntensityd("image", [3, 3, 3], **settings).set_random_state(seed)({"image": image})["image"]
 
 
 def slab_with_holes() -> Tensor:
@@ -139,7 +139,7 @@ def test_augmentation_keeps_no_data_zero():
     for seed in range(100):
         assert not bool(intensities(seed, image)[6:].any())  # absent stays absent
         # A single modality is never shifted against others, so that its holes stay where they are.
-        found = RandModalityIntensityd("image", 1).set_random_state(seed)({"image": image})["image"]
+        found = RandModalityIntensityd("image", [9]).set_random_state(seed)({"image": image})["image"]
         assert torch.equal(found == 0, image == 0)
         assert bool(torch.isfinite(found).all())
     assert torch.equal(image, slab_with_holes())
@@ -179,7 +179,7 @@ def sample_of(transform, size: int = 24) -> dict[str, Tensor]:
 
 
 def test_a_training_sample_has_the_windows_size_and_its_label_fits():
-    transform = training_samples(2, (32, 32), modality_dropout=0.0, intensity=0.0).set_random_state(0)
+    transform = training_samples([3, 3], (32, 32), modality_dropout=0.0, intensity=0.0).set_random_state(0)
     for _ in range(30):
         sample = sample_of(transform)
         assert set(sample) == {"image", "label"}
@@ -193,7 +193,7 @@ def test_a_training_sample_has_the_windows_size_and_its_label_fits():
 
 
 def test_the_target_is_anywhere_in_the_window():
-    transform = training_samples(2, (32, 32), foreground_prob=1.0).set_random_state(0)
+    transform = training_samples([3, 3], (32, 32), foreground_prob=1.0).set_random_state(0)
     centers = []
     for _ in range(150):
         label = sample_of(transform)["label"][0]
@@ -208,7 +208,7 @@ def test_the_target_is_anywhere_in_the_window():
 def test_samples_repeat_themselves_under_a_seed():
     runs = []
     for seed in (3, 3, 4):
-        transform = training_samples(2, (32, 32), planes=tuple(PLANES)).set_random_state(seed)
+        transform = training_samples([3, 3], (32, 32), planes=tuple(PLANES)).set_random_state(seed)
         runs.append(torch.stack([sample_of(transform)["image"] for _ in range(4)]))
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
@@ -216,5 +216,5 @@ def test_samples_repeat_themselves_under_a_seed():
 
 def test_a_training_sample_is_a_plain_tensor():
     """The network would compute through MONAI's tracking of metadata, for nothing."""
-    sample = sample_of(training_samples(2, (32, 32)))
+    sample = sample_of(training_samples([3, 3], (32, 32)))
     assert type(sample["image"]) is type(sample["label"]) is Tensor
