@@ -1,0 +1,119 @@
+"""Folds for cross-validation: subjects stay together, and each fold resembles the whole cohort."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from differseg_med.cohort.table import Case
+from differseg_med.errors import CaseError
+
+MODALITIES = "modalities"
+"""A criterion that every table has: which modalities are present."""
+
+Criteria = Mapping[str, str]
+"""The level of each criterion for one case, for example ``{"site": "A", "age": "43 to 58"}``."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """How the cases of one level of a criterion spread over the folds."""
+
+    criterion: str
+    level: str
+    counts: tuple[int, ...]
+
+
+def assign_folds(subjects: Sequence[str], criteria: Sequence[Criteria], k: int, seed: int = 0) -> list[int]:
+    """Fold (0 to k - 1) of each case: all cases of a subject in one, every level of every criterion spread evenly.
+
+    Subjects are placed one after another, those of rare levels and with many cases first, each into the fold where the
+    squared distance of all counts from equal shares grows least. ``seed`` decides among equals. The order of the cases
+    does not matter.
+
+    Args:
+        subjects: subject of each case.
+        criteria: levels of each case; may be empty mappings.
+        k: number of folds.
+        seed: of the random order.
+
+    Raises:
+        ValueError: for fewer than two folds, or fewer subjects than folds.
+    """
+    names = sorted(set(subjects))
+    if k < 2 or len(names) < k:
+        raise ValueError(f"{k} folds need at least 2 folds and as many subjects, there are {len(names)} subjects")
+    levels = [{("", ""), *case.items()} for case in criteria]  # the first counts the cases themselves
+    index = {level: i for i, level in enumerate(sorted({level for case in levels for level in case}))}
+    vectors = {name: np.zeros(len(index)) for name in names}
+    for subject, case in zip(subjects, levels):
+        vectors[subject][[index[level] for level in case]] += 1
+    total = sum(vectors.values())
+    weight = 1 / total  # a level of three cases counts as much as one of thirty
+    rng = np.random.default_rng(seed)
+    order = [names[i] for i in rng.permutation(len(names))]
+    order.sort(key=lambda name: -float((vectors[name] * weight).sum()))  # stable: equals stay shuffled
+    counts = np.zeros((k, len(index)))
+    fold_of: dict[str, int] = {}
+    for name in order:
+        grown = ((counts + vectors[name]) ** 2 - counts**2) @ weight
+        best = np.flatnonzero(grown <= grown.min() + 1e-9)
+        fold_of[name] = int(rng.choice(best))
+        counts[fold_of[name]] += vectors[name]
+    return [fold_of[subject] for subject in subjects]
+
+
+def levels_of(cases: Sequence[Case], names: Iterable[str], values: Mapping[str, Mapping[str, float]]) -> list[Criteria]:
+    """The criteria of each case: columns of the table, `MODALITIES`, or measured ``values`` by name and case id.
+
+    Numbers of more than four different values are cut into quarters of the cohort; an empty cell is a level.
+
+    Raises:
+        CaseError: for a name that is no column of the table.
+    """
+    criteria: list[dict[str, str]] = [{} for _ in cases]
+    for name in names:
+        if name == MODALITIES:
+            column = ["+".join(case.images) or "none" for case in cases]
+        elif name in values:
+            column = [str(values[name].get(case.case_id, "")) for case in cases]
+        elif any(name in case.extra for case in cases):
+            column = [case.extra.get(name, "") for case in cases]
+        else:
+            known = sorted({MODALITIES, *values, *(key for case in cases for key in case.extra)})
+            raise CaseError(f"cannot stratify by {name!r}: no such column", expected=f"some of {known}")
+        for levels, level in zip(criteria, _in_quarters(column)):
+            levels[name] = level
+    return list(criteria)
+
+
+def _in_quarters(column: Sequence[str]) -> list[str]:
+    try:
+        numbers = [float(cell) if cell else None for cell in column]
+    except ValueError:
+        return [cell or "(empty)" for cell in column]
+    given = np.array([number for number in numbers if number is not None])
+    if len(set(given.tolist())) <= 4:
+        return [cell or "(empty)" for cell in column]
+    edges = np.quantile(given, [0, 0.25, 0.5, 0.75, 1])
+    names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+    return ["(empty)" if n is None else names[int(np.searchsorted(edges[1:-1], n, side="left"))] for n in numbers]
+
+
+def with_folds(cases: Sequence[Case], folds: Sequence[int], validation: int | None = None) -> list[Case]:
+    """The cases with their fold; with ``validation`` also split: that fold validates, the others train."""
+    done = [replace(case, fold=str(fold)) for case, fold in zip(cases, folds)]
+    if validation is None:
+        return done
+    return [replace(case, split="validation" if case.fold == str(validation) else "train") for case in done]
+
+
+def balance(criteria: Sequence[Criteria], folds: Sequence[int], k: int) -> list[Level]:
+    """Cases per fold, in all and for each level of each criterion."""
+    counts = Counter((item, fold) for case, fold in zip(criteria, folds) for item in {("cases", "all"), *case.items()})
+    items = sorted({item for item, _ in counts}, key=lambda item: (item[0] != "cases", item))
+    return [Level(*item, tuple(counts[item, fold] for fold in range(k))) for item in items]

@@ -1,0 +1,138 @@
+"""``differseg-med cohort scan``: a tree of files to a cohort table and the audit of everything in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from differseg_med.cohort.rules import Rules
+from differseg_med.cohort.scan import Naming, Scan, Unit, make_cohort
+from differseg_med.cohort.sources import Source, attach_files, dicom_sources, file_sources
+from differseg_med.cohort.table import Case, write_cohort
+from differseg_med.dicom.index import index_folder
+from differseg_med.errors import CaseError
+from differseg_med.evaluation import html
+from differseg_med.export.atomic import write_text
+
+AUDIT_COLUMNS = ("path", "series", "case_id", "column", "level", "reason")
+
+
+def scan_folder(
+    root: str | Path,
+    rules: Rules,
+    *,
+    roi: str = "",
+    naming: Naming = Naming.NUMBER,
+    unit: Unit = Unit.STUDY,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Scan:
+    """Find the cohort in a tree of DICOM or volume files; nothing is written.
+
+    Args:
+        root: folder, or zip archive of DICOM files.
+        rules: which series or file is which modality.
+        roi, naming, unit: see `differseg_med.cohort.scan.make_cohort`.
+        progress: wraps the files, for example ``tqdm``.
+
+    Raises:
+        CaseError: if there is no such folder, or no image in it that a rule fits; with what was found instead.
+    """
+    root = Path(root)
+    series = list(dicom_sources(index_folder(root, progress), root, rules))
+    files = attach_files(list(file_sources(root, rules)), series) if root.is_dir() else []
+    scan = make_cohort([*series, *files], rules, roi=roi, naming=naming, unit=unit)
+    if not scan.audit:
+        raise CaseError("there is no DICOM, NIfTI, NRRD or MetaImage file in this folder", file=root)
+    return scan
+
+
+def select_modalities(scan: Scan, modalities: Sequence[str]) -> Scan:
+    """The scan with these modality columns only, in this order; the first is the one that masks are drawn on.
+
+    Raises:
+        CaseError: for a modality that was not found in any case.
+    """
+    if unknown := [name for name in modalities if name not in scan.modalities]:
+        raise CaseError(f"no case has {unknown[0]!r}", expected=f"some of {list(scan.modalities)}")
+    cases = [replace(c, images={m: c.images[m] for m in modalities if m in c.images}) for c in scan.cases]
+    return Scan(tuple(modalities), tuple(case for case in cases if case.images), scan.audit)
+
+
+def write_scan(scan: Scan, out: str | Path) -> None:
+    """Write the table ``out``, and beside it ``audit.csv`` and ``audit.html``."""
+    out = Path(out)
+    write_cohort(out, scan.modalities, scan.cases)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(AUDIT_COLUMNS)
+    writer.writerows((s.path, s.series, case, _column(s), s.level, s.reason) for case, s in scan.audit)
+    write_text(out.parent / "audit.csv", text.getvalue())
+    html.write_page(out.parent / "audit.html", "Audit of the scan", _page(scan))
+
+
+def presence(cases: Sequence[Case], modalities: Sequence[str]) -> list[dict[str, object]]:
+    """How many cases have which modalities: one row per pattern, the most frequent first.
+
+    Returns:
+        Rows with a ``+`` or nothing per modality, ``label`` (cases with one), ``cases``, and one column per split.
+    """
+    splits = sorted({case.split for case in cases if case.split})
+    patterns = Counter(tuple(m in case.images for m in modalities) for case in cases)
+    rows = []
+    for pattern, count in sorted(patterns.items(), key=lambda item: (-item[1], [not p for p in item[0]])):
+        own = [case for case in cases if tuple(m in case.images for m in modalities) == pattern]
+        row: dict[str, object] = {m: "+" if has else "" for m, has in zip(modalities, pattern)}
+        row |= {"cases": count, "with label": sum(case.label is not None for case in own)}
+        rows.append(row | {split: sum(case.split == split for case in own) for split in splits})
+    return rows
+
+
+def summary_lines(scan: Scan) -> list[str]:
+    """What a scan found, for the terminal: the table of `presence`, then errors and warnings."""
+    lines = [f"{len(scan.cases)} cases"]
+    if scan.cases:
+        lines += text_table(presence(scan.cases, scan.modalities))
+    for level in ("error", "warning"):
+        found = [(case, source) for case, source in scan.audit if source.level == level]
+        lines += [f"{level}: {f'{case}, ' if case else ''}{source.series}: {source.reason}" for case, source in found]
+    return lines
+
+
+def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Rows as lines of aligned columns."""
+    return pd.DataFrame(rows).to_string(index=False, justify="left").split("\n")
+
+
+def _column(source: Source) -> str:
+    return "label" if source.role == "label" else source.modality
+
+
+def _page(scan: Scan) -> list[str]:
+    levels = Counter(source.level for _, source in scan.audit)
+    parts = [
+        html.paragraph(
+            f"{len(scan.cases)} cases. Of {len(scan.audit)} series, segmentations and files {levels['error']} have an "
+            f"error and got no cell in the table, {levels['warning']} deserve a look, {levels['ok']} are in order."
+        )
+    ]
+    if scan.cases:
+        rows = presence(scan.cases, scan.modalities)
+        parts += [html.heading("Which cases have what"), html.table(tuple(rows[0]), [tuple(r.values()) for r in rows])]
+    for level, kind in (("error", "failed"), ("warning", "notice")):
+        found = [(case, source) for case, source in scan.audit if source.level == level]
+        if found:
+            parts.append(html.heading(f"{'Errors' if level == 'error' else 'Warnings'} ({len(found)})"))
+        for case, source in found:
+            place = f"{case}: " if case else ""
+            parts.append(html.paragraph(f"{place}{source.series}. {source.reason}", kind))
+    rest = [(case, s.series, _column(s), s.level, s.reason) for case, s in scan.audit]
+    parts.append(html.heading("Everything that was found"))
+    parts.append(html.table(("case", "series or file", "column", "level", "what became of it"), rest, (1, 4)))
+    return parts
