@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from differseg_med.errors import CaseError
+
 
 @contextmanager
 def replacing(path: str | Path, suffix: str = "") -> Iterator[Path]:
@@ -30,6 +32,20 @@ def replacing(path: str | Path, suffix: str = "") -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exporting(path: str | Path, suffix: str = "") -> Iterator[Path]:
+    """`replacing` for results of a case: a full disk or a folder without permission is a `CaseError`."""
+    try:
+        with replacing(path, suffix) as temporary:
+            yield temporary
+    except OSError as error:
+        raise CaseError(
+            f"the file could not be written: {error.strerror or type(error).__name__}",
+            file=path,
+            remedy="Check the free space and the permissions of the folder, then run the case again.",
+        ) from error
 
 
 def write_text(path: str | Path, text: str) -> None:
