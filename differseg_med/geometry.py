@@ -134,6 +134,11 @@ def image_affine(height: int, width: int) -> FloatArray:
     return from_matvec(np.diag(spacing), (spacing[0] / 2, spacing[1] / 2, 0.0))
 
 
+def lps_points_to_ras(points: ArrayLike) -> FloatArray:
+    """World positions or directions (..., 3) of DICOM, ITK and NRRD (LPS) in RAS."""
+    return np.asarray(points, dtype=np.float64) * np.diag(_FLIP_XY)[:3]
+
+
 def affine_from_itk(spacing: ArrayLike, origin: ArrayLike, direction: ArrayLike) -> FloatArray:
     """The RAS affine (4, 4) of an ITK or SimpleITK image.
 
@@ -234,6 +239,23 @@ def reordered(voxels: NDArray[Any], grid: Grid, like: Grid) -> tuple[NDArray[Any
     turn = io_orientation(np.linalg.inv(like.affine) @ grid.affine)
     turned: NDArray[Any] = apply_orientation(voxels, turn)
     return turned, Grid(turned.shape, grid.affine @ inv_ornt_aff(turn, grid.shape))
+
+
+def lattice_map(source: Grid, target: Grid) -> NDArray[np.int64] | None:
+    """How voxels of ``source`` become voxels of ``target`` if both lie on one lattice, whole or in part.
+
+    Returns:
+        A 4 x 4 matrix of whole numbers from indices of ``source`` to indices of ``target`` (which may lie outside it);
+        None if voxels of the two do not coincide within ``ALMOST_SAME_VOXELS``.
+    """
+    exact = np.linalg.inv(target.affine) @ source.affine
+    whole = exact.round()
+    if not (np.abs(whole[:3, :3]).sum(axis=0) == 1).all() or abs(np.linalg.det(whole[:3, :3])) != 1:
+        return None
+    ends = np.array(list(product(*((0, n - 1) for n in source.shape))))
+    if np.abs(apply_affine(exact, ends) - apply_affine(whole, ends)).max() > ALMOST_SAME_VOXELS:
+        return None
+    return whole.astype(np.int64)
 
 
 def rotation_degrees(a: Grid, b: Grid) -> float:

@@ -1,7 +1,9 @@
 """The cohort table: one CSV, one row per case, made to be opened in a spreadsheet.
 
 Columns: ``case_id, subject_id, <one per modality>, label, split, fold`` and any others (site, scanner, age). A blank
-modality cell means that the modality is absent. A cell is a file (NIfTI, NRRD, MHA); paths are relative to the table.
+modality cell means that the modality is absent. A cell is ``PATH`` or ``PATH::SELECTOR``: a file (NIfTI, NRRD, MHA,
+picture) or DICOM (file, folder, zip archive), with the series, region or segment that is meant; see
+`differseg_med.dicom.reader` and `differseg_med.transforms.labels`. Paths are relative to the table.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from differseg_med.dicom.cells import join_cell, split_cell
 from differseg_med.errors import CaseError
 
 OWN_COLUMNS = ("case_id", "subject_id", "label", "split", "fold")
+
+#: Key of the images that a label may have been drawn on, where they differ from the item's own.
+DRAWN_ON = "drawn_on"
 
 #: Where the cells of a row go that has more of them than the header.
 SURPLUS = "\0surplus"
@@ -26,7 +32,11 @@ SURPLUS = "\0surplus"
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the cohort table; `images` holds the present modalities only, in declared order."""
+    """One row of the cohort table; `images` holds the present modalities only, in declared order.
+
+    Paths carry the selector of their cell in their text. `drawn_on` are the images as they stand in the table, also
+    those that are withheld: contours of a label find their grid among them.
+    """
 
     case_id: str
     subject_id: str
@@ -36,12 +46,15 @@ class Case:
     fold: str = ""
     extra: dict[str, str] = field(default_factory=dict)
     problem: CaseError | None = None
+    drawn_on: tuple[Path, ...] = ()
 
     def as_item(self) -> dict[str, object]:
         """The dictionary that transforms start from: ``case_id``, one key per present modality, ``label`` if any."""
         item: dict[str, object] = {"case_id": self.case_id, **{m: str(p) for m, p in self.images.items()}}
         if self.label is not None:
             item["label"] = str(self.label)
+            if self.drawn_on and self.drawn_on != tuple(self.images.values()):
+                item[DRAWN_ON] = [str(p) for p in self.drawn_on]
         return item
 
 
@@ -217,15 +230,17 @@ def _row_problem(path: Path, number: int, row: dict[str, str], counts: Counter[s
 
 def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[str], problem: CaseError | None) -> Case:
     known = {*OWN_COLUMNS, *modalities, SURPLUS}
+    images = {m: path.parent / row[m] for m in modalities if row.get(m)}
     return Case(
         case_id=case_id,
         subject_id=row.get("subject_id") or case_id,
-        images={m: path.parent / row[m] for m in modalities if row.get(m)},
+        images=images,
         label=path.parent / row["label"] if row.get("label") else None,
         split=row.get("split", ""),
         fold=row.get("fold", ""),
         extra={k: v for k, v in row.items() if k not in known},
         problem=problem,
+        drawn_on=tuple(images.values()),
     )
 
 
@@ -233,4 +248,6 @@ def _relative(target: Path | None, folder: Path) -> str:
     """The path of ``target`` as seen from ``folder``; if it is itself a link (data sets in DataLad), that link."""
     if target is None:
         return ""
-    return Path(os.path.relpath(target.parent.resolve() / target.name, folder.resolve())).as_posix()
+    path, selector = split_cell(target)
+    relative = Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve()))
+    return join_cell(relative.as_posix(), selector)

@@ -105,8 +105,7 @@ def rescaled(pixels: NDArray[np.generic], frame: Frame) -> NDArray[np.float32]:
             file=frame.header.source.path,
             found=(slope, intercept),
         )
-    # In double precision, as the slope of a PET slice has more digits than float32.
-    return (pixels.astype(np.float64) * slope + intercept).astype(np.float32)
+    return pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
 def damaged(header: Header, error: BaseException) -> CaseError:

@@ -15,6 +15,7 @@ from differseg_med.geometry import (
     FloatArray,
     Grid,
     affine_from_dicom,
+    lps_points_to_ras,
 )
 
 NAMED = 5
@@ -29,14 +30,15 @@ class Stack:
         order: indices of the planes from first to last along the normal.
         positions_mm: (n,) along the normal, LPS, ascending.
         affine: 4 x 4 RAS of the regular grid that fits best; voxel ``(i, j, k)`` is column, row, slice.
-        tilt_degrees: angle between the normal and the way from slice to slice.
+        places: (n, 3), center of each slice's first pixel in mm, RAS.
         problems: why the planes are no regular grid, in words with mm and degrees; empty if they are one.
+        missing: whether slices are missing: then no interpolation helps.
     """
 
     order: tuple[int, ...]
     positions_mm: FloatArray
     affine: FloatArray
-    tilt_degrees: float
+    places: FloatArray
     problems: tuple[str, ...]
     missing: bool = False
 
@@ -66,7 +68,7 @@ def stack_planes(planes: Sequence[Plane], thickness_mm: float | None = None) -> 
         if thickness_mm is None or not MIN_SPACING_MM <= thickness_mm < np.inf:
             raise ValueError("one plane has no distance to a next one")
         affine = affine_from_dicom(orientation, spacing, places[0], normal * thickness_mm)
-        return Stack((0,), depth, affine, 0.0, ())
+        return Stack((0,), depth, affine, lps_points_to_ras(places), ())
     way = places[-1] - places[0]
     step = way / (len(planes) - 1)
     affine = affine_from_dicom(orientation, spacing, places[0], step)
@@ -89,7 +91,7 @@ def stack_planes(planes: Sequence[Plane], thickness_mm: float | None = None) -> 
         problems.append(
             f"slices do not lie behind each other: the one at {depth[worst]:.2f} mm is {shifted[worst]:.2f} mm aside"
         )
-    return Stack(tuple(order.tolist()), depth, affine, tilt, tuple(problems), missing)
+    return Stack(tuple(order.tolist()), depth, affine, lps_points_to_ras(places), tuple(problems), missing)
 
 
 def _spacing_problem(depth: FloatArray) -> tuple[str, bool]:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from differseg_med.cohort.table import Case
+from differseg_med.dicom.reader import stamp
 from differseg_med.errors import CaseError
 from differseg_med.transforms.affines import AFFINE, KeepAffined
 from differseg_med.transforms.loading import without_folders
@@ -122,7 +123,7 @@ def cached_items(
                 raise case.problem
             if case.label is None:
                 raise CaseError("the case has no label", case=case.case_id, remedy="Fill in the column label.")
-            item = {**case.as_item(), "stamps": [_stamp(p) for p in (*case.images.values(), case.label)]}
+            item = {**case.as_item(), "stamps": [stamp(p) for p in (*case.images.values(), case.label)]}
             # The first time the cache gives MetaTensors, later plain ones: samples must not depend on which.
             content = run_for_case(dataset._cachecheck, item, case)
             usable.append(convert_to_tensor(content, track_meta=False, convert_numeric=False))
@@ -131,8 +132,3 @@ def cached_items(
     if not usable:
         raise CaseError("no case can be used", expected="at least one with images and a label")
     return usable
-
-
-def _stamp(path: Path) -> str:
-    """Size and time of a file, so that a changed one is read again."""
-    return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else "missing"

@@ -6,10 +6,11 @@ import logging
 import re
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -18,8 +19,10 @@ from monai.data import ImageReader, MetaTensor, NibabelReader
 from monai.transforms import LoadImaged
 from monai.utils import MetaKeys, ensure_tuple
 
+from differseg_med.dicom.cells import SEPARATOR, split_cell
+from differseg_med.dicom.reader import NOTES, DicomReader, is_dicom, read_grid
 from differseg_med.errors import CaseError
-from differseg_med.geometry import affine_from_itk
+from differseg_med.geometry import Grid, affine_from_itk
 from differseg_med.transforms.images import FOREGROUNDS, IMAGES, PillowReader, as_mask, is_image, split_foreground
 
 NIFTI = (".nii", ".nii.gz")
@@ -54,7 +57,8 @@ class SimpleITKReader(ImageReader):
 class LoadVolumesd(LoadImaged):
     """Load the present modalities (and the label) of a case as ``(1, H, W, D)`` float32 MetaTensors, RAS affine.
 
-    Pictures become ``(C, H, W, 1)``, see `differseg_med.transforms.images`.
+    Pictures become ``(C, H, W, 1)``, see `differseg_med.transforms.images`. What the reader of DICOM has to remark is
+    added to ``notes``.
 
     Args:
         keys: modality names, and ``label`` where there is one; absent keys are skipped.
@@ -72,13 +76,15 @@ class LoadVolumesd(LoadImaged):
                 keys, image_only=True, ensure_channel_first=True, simple_keys=True, allow_missing_keys=True
             )
         # Only the reader that is meant for a file tries it: the error is then about the file, not about the readers.
-        self._loader.readers = [SimpleITKReader(), NibabelReader(), PillowReader()]
+        self._loader.readers = [SimpleITKReader(), NibabelReader(), PillowReader(), DicomReader()]
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Replace each path by its volume."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self._load(Path(d[key]), mask=key in self.masks)
+            d[key] = volume = self._load(Path(d[key]), mask=key in self.masks)
+            if notes := volume.meta.get(NOTES):
+                d[NOTES] = [*d.get(NOTES, []), *(f"{key}: {note}" for note in notes)]
         return d
 
     def _load(self, path: Path, mask: bool) -> MetaTensor:
@@ -151,15 +157,37 @@ def load_mask(path: str | Path) -> MetaTensor:
     return mask
 
 
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise CaseError(
-            "this is a folder, not an image file", file=path, remedy="Name the file itself (NIfTI, NRRD or MHA)."
-        )
+def file_grid(cell: str | Path) -> Grid:
+    """The grid of an image, from its header where that is enough.
+
+    Raises:
+        CaseError: as `LoadVolumesd`.
+    """
+    path = Path(cell)
+    if is_dicom(cell):
+        return read_grid(cell)
+    if path.name.lower().endswith(NIFTI) and path.is_file():
+        with suppress(Exception):  # what is wrong with the file, loading says better
+            image: Any = nib.load(path)
+            return Grid(image.shape, image.affine)
+    volume = load_volume(cell)
+    return Grid(volume.shape[1:], np.asarray(volume.affine))
+
+
+def _check_file(cell: Path) -> None:
+    if is_dicom(cell):
+        return
+    path, selector = split_cell(cell)
     if not path.is_file():
         raise CaseError("there is no such file", file=path, remedy="Check the path in the cohort table.")
-    known = NIFTI + OTHER + IMAGES
-    if not path.name.lower().endswith(known):
+    if selector:
+        raise CaseError(
+            f"only DICOM has several images of which one is chosen with {SEPARATOR}",
+            file=path,
+            found=f"{SEPARATOR}{selector}",
+        )
+    known = (*NIFTI, *OTHER, *IMAGES, "a DICOM file or folder")
+    if not path.name.lower().endswith(known[:-1]):
         raise CaseError(
             "unknown kind of file", file=path, expected=f"one of {', '.join(known)}", found=f"{path.suffix!r}"
         )

@@ -1,0 +1,51 @@
+"""Choosing regions or segments by name or number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from differseg_med.errors import CaseError
+
+Named = tuple[int | None, str]
+
+
+def choose(selector: str, named: Sequence[Named], what: str, file: Path) -> list[Named]:
+    """What a selector means: one name in any case, one number, or several of them with commas.
+
+    Args:
+        selector: empty if there is only one to choose.
+        named: number and name of each.
+        what: what to call one in messages.
+        file: the file for messages.
+
+    Raises:
+        CaseError: if there is no such name or more than one; the names are listed.
+    """
+    listed = ", ".join(f"{name or '(no name)'} ({number})" for number, name in named) or "none"
+    if not selector:
+        if len(named) == 1:
+            return list(named)
+        raise CaseError(
+            f"there are {len(named)} {what}s here",
+            file=file,
+            found=listed,
+            remedy=f"Name one after the path: {file.name}::{named[0][1] if named else 'NAME'}.",
+        )
+    whole = _matching(selector, named)
+    pieces = [selector] if whole else [piece.strip() for piece in selector.split(",")]
+    chosen: list[Named] = []
+    for piece in pieces:
+        found = _matching(piece, named)
+        if len(found) != 1:
+            problem = f"there is no {what} {piece!r}" if not found else f"{len(found)} {what}s are called {piece!r}"
+            remedy = "Check the spelling." if not found else "Give its number instead."
+            raise CaseError(problem, file=file, found=listed, remedy=remedy)
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def _matching(piece: str, named: Sequence[Named]) -> list[Named]:
+    exact = [item for item in named if item[1] == piece]
+    folded = [item for item in named if item[1].strip().casefold() == piece.strip().casefold()]
+    return exact or folded or [item for item in named if item[0] is not None and str(item[0]) == piece.strip()]

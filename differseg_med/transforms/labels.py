@@ -1,0 +1,207 @@
+"""A case's label as a mask: the same one in training, evaluation and prediction, whatever file it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from numpy.typing import NDArray
+
+from differseg_med.cohort.table import DRAWN_ON
+from differseg_med.dicom.cells import join_cell, split_cell
+from differseg_med.dicom.files import Header
+from differseg_med.dicom.index import kind_of
+from differseg_med.dicom.reader import NOTES, find_part, is_dicom, scan
+from differseg_med.dicom.rtstruct import Region, fits, rasterize, read_region
+from differseg_med.dicom.seg import read_segments
+from differseg_med.errors import CaseError
+from differseg_med.geometry import Grid, lattice_map
+from differseg_med.transforms.images import IMAGES
+from differseg_med.transforms.loading import file_grid, load_mask, load_volume
+from differseg_med.transforms.seg_nrrd import is_segmentation, read_slicer
+
+Mask = NDArray[np.bool_]
+
+NAMED = 8
+"""How many values a message lists."""
+
+
+def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTensor:
+    """Load a label as a 0/1 mask ``(1, H, W, D)`` float32 with its RAS affine.
+
+    * A mask file (NIfTI, NRRD, MHA): 0 and one other value; of several, ``PATH::1,2,3`` chooses.
+    * ``.seg.nrrd`` and DICOM SEG: ``PATH::segment`` by name or number, on the lattice of the image if both share one
+      (slices and borders that the file leaves out are empty), else on its own grid.
+    * RTSTRUCT: ``PATH::ROI name``, on the grid of the image that it was drawn on: the one that it refers to if that is
+      among ``drawn_on``, else the first one whose slices its contours lie in.
+
+    Args:
+        cell: ``PATH`` or ``PATH::SELECTOR``.
+        drawn_on: the images of the case in declared order, as cells.
+
+    Raises:
+        CaseError: if there is no such mask, or it cannot be placed.
+    """
+    path, selector = split_cell(cell)
+    if is_dicom(cell):
+        mask, grid, notes = _dicom_label(path, selector, drawn_on)
+    elif is_segmentation(path):
+        mask, grid = read_slicer(path, selector)
+        mask, grid, notes = _onto_image(mask, grid, drawn_on)
+    elif path.name.lower().endswith(IMAGES):
+        return load_mask(cell)
+    else:
+        return _mask_file(path, selector)
+    meta = {"filename_or_obj": str(cell), NOTES: list(notes), "spatial_shape": np.array(grid.shape)}
+    tensor = torch.from_numpy(mask[None].astype(np.float32))
+    return MetaTensor(tensor, affine=torch.tensor(grid.affine), meta=meta | {"original_affine": np.array(grid.affine)})
+
+
+def _mask_file(path: Path, selector: str) -> MetaTensor:
+    volume = load_volume(path)
+    values = volume.unique().tolist()
+    if selector:
+        try:
+            wanted = [float(piece) for piece in selector.split(",")]
+        except ValueError:
+            raise CaseError(
+                "the values of the label are no numbers", file=path, expected="::1,2,3", found=f"::{selector}"
+            ) from None
+        if not set(wanted) & set(values):
+            raise CaseError("the label has none of these values", file=path, expected=wanted, found=values[:NAMED])
+        chosen = torch.isin(volume.as_tensor(), torch.tensor(wanted, dtype=volume.dtype))
+    else:
+        others = [value for value in values if value != 0]
+        if len(others) > 1:
+            raise CaseError(
+                "the label has several values",
+                file=path,
+                expected="0 and one other",
+                found=", ".join(f"{value:g}" for value in values[:NAMED]) + (", ..." if len(values) > NAMED else ""),
+                remedy=f"Say which are foreground: {join_cell(path.name, f'{others[0]:g}')}.",
+            )
+        chosen = volume.as_tensor() != 0
+    return MetaTensor(chosen.float(), meta=volume.meta)
+
+
+def _dicom_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[Mask, Grid, tuple[str, ...]]:
+    header, selector = _label_object(path, selector)
+    if kind_of(header) == "seg":
+        mask, grid, notes = read_segments(header, selector)
+        placed, target, more = _onto_image(mask, grid, drawn_on)
+        return placed, target, (*notes, *more)
+    region = read_region(header, selector)
+    grid = _drawn_grid(region, header, drawn_on)
+    mask, notes = rasterize(region, grid)
+    return mask, grid, notes
+
+
+def _label_object(path: Path, selector: str) -> tuple[Header, str]:
+    """The RTSTRUCT or SEG that a cell names, and the rest of the selector (``UID::name`` if there are several)."""
+    headers, _ = scan(path)
+    objects = [header for header in headers if kind_of(header) in ("rtstruct", "seg")]
+    uid, _, rest = selector.partition("::")
+    named = [header for header in objects if header.tags.get("SeriesInstanceUID") == uid]
+    if named:
+        objects, selector = named, rest
+    if len(objects) != 1:
+        kinds = sorted({str(header.tags.get("Modality")) for header in headers})
+        raise CaseError(
+            f"there are {len(objects)} RTSTRUCT or SEG objects here" if objects else "this is no label",
+            file=path,
+            expected="one RTSTRUCT or DICOM SEG",
+            found=", ".join(kinds) or "no DICOM",
+            remedy="Name the file itself." if objects else "Name a mask, an RTSTRUCT or a SEG in the column label.",
+        )
+    return objects[0], selector
+
+
+def _drawn_grid(region: Region, header: Header, drawn_on: Sequence[str | Path]) -> Grid:
+    """The grid of the image that the region was drawn on."""
+    if not drawn_on:
+        raise CaseError(
+            "an RTSTRUCT needs the image that it was drawn on", file=header.source.path, remedy="Add it to the row."
+        )
+    referenced = header.tags.get("referenced_series", ())
+    first = [cell for cell in drawn_on if _series_uid(cell) in referenced]
+    reasons = []
+    for cell in [*first, *(cell for cell in drawn_on if cell not in first)]:
+        name, frame = split_cell(cell)[0].name, _frame_uid(cell)
+        if region.frame_uid and frame and frame != region.frame_uid:
+            reasons.append(f"{name}: another frame of reference")
+            continue
+        grid = file_grid(cell)
+        reason = fits(region, grid)
+        if reason is None:
+            return grid
+        reasons.append(f"{name}: {reason}")
+    raise CaseError(
+        f"region {region.name} fits none of the case's images",
+        file=header.source.path,
+        found="; ".join(reasons),
+        remedy="Name the image that it was drawn on in this row.",
+    )
+
+
+def _series_uid(cell: str | Path) -> str:
+    return _tag(cell, "SeriesInstanceUID")
+
+
+def _frame_uid(cell: str | Path) -> str:
+    return _tag(cell, "FrameOfReferenceUID")
+
+
+def _tag(cell: str | Path, name: str) -> str:
+    """An attribute of a DICOM image; empty for other files."""
+    if not is_dicom(cell):
+        return ""
+    part, _, _ = find_part(cell)
+    return str(part.frames[0].tags.get(name, "")) if part.frames else ""
+
+
+def _onto_image(mask: Mask, grid: Grid, drawn_on: Sequence[str | Path]) -> tuple[Mask, Grid, tuple[str, ...]]:
+    """The mask on the whole grid of the first image whose voxels are its own; else as it is."""
+    for cell in drawn_on:
+        target = file_grid(cell)
+        to_target = lattice_map(grid, target)
+        if to_target is None:
+            continue
+        points = np.argwhere(mask) @ to_target[:3, :3].T + to_target[:3, 3]
+        inside = ((points >= 0) & (points < target.shape)).all(axis=1)
+        placed = np.zeros(target.shape, dtype=np.bool_)
+        placed[tuple(points[inside].T)] = True
+        lost = int((~inside).sum())
+        return placed, target, (f"{lost} voxels of the label lie outside the image",) if lost else ()
+    return mask, grid, ()
+
+
+class LoadLabeld(MapTransform):
+    """Load the label of a case, see `load_label`; the images must have been loaded.
+
+    Args:
+        keys: the label; an absent one is skipped.
+        images: modality names in declared order.
+
+    Raises:
+        CaseError: as `load_label`.
+    """
+
+    def __init__(self, keys: KeysCollection, images: Sequence[str]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.images = tuple(images)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the cell by the mask."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            cells = d.get(DRAWN_ON) or [d[name].meta["filename_or_obj"] for name in self.images if name in d]
+            d[key] = label = load_label(d[key], cells)
+            if notes := label.meta.get(NOTES):
+                d[NOTES] = [*d.get(NOTES, []), *(f"{key}: {note}" for note in notes)]
+        return d
