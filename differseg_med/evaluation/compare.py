@@ -16,12 +16,15 @@ from scipy import stats
 
 from differseg_med.errors import CaseError
 from differseg_med.evaluation import figures, html
-from differseg_med.evaluation.policy import MEASURES, POLICY, badness
+from differseg_med.evaluation.policy import KNOWN, POLICY, badness
 from differseg_med.evaluation.report import check_rows, is_failed, subject_of
 from differseg_med.evaluation.statistics import per_subject, summarize
 from differseg_med.export.atomic import write_text
 
 COMPARED = ("dice", "hd95_mm", "surface_dice", "volume_difference_ml")
+
+REFERENCE_SIZES = ("reference_ml", "reference_percent")
+"""Columns that tell whether two models were measured against the same references; pictures have no ml."""
 
 TIE = 1e-9
 """Scores that differ by less are a tie: rounding in ``metrics.csv``."""
@@ -43,7 +46,7 @@ class Comparison:
     """Two models compared by one measure; every difference is second minus first.
 
     Args:
-        measure: a key of `MEASURES`; volume differences are compared by their size.
+        measure: a key of `KNOWN`; volume differences are compared by their size.
         first: name of the first model.
         second: name of the second model.
         cases: number of paired cases.
@@ -87,7 +90,7 @@ def compare(
     Args:
         tables: path of the ``metrics.csv`` of each model, by the model's name; the first is the baseline of the figure.
         out_dir: folder of the results.
-        measures: keys of `MEASURES` to compare by. Each one makes the correction harder: name what was planned.
+        measures: keys of `KNOWN` to compare by. Each one makes the correction harder: name what was planned.
 
     Returns:
         One comparison per pair of models and measure.
@@ -97,13 +100,16 @@ def compare(
             references that differ, or settings that differ.
         ValueError: for an unknown measure.
     """
-    if unknown := [name for name in measures if name not in MEASURES]:
-        raise ValueError(f"measures must be some of {list(MEASURES)}, got {unknown}")
+    if unknown := [name for name in measures if name not in KNOWN]:
+        raise ValueError(f"measures must be some of {list(KNOWN)}, got {unknown}")
     if len(tables) < 2:
         raise CaseError("a comparison needs two models", expected="two or more metrics.csv", found=len(tables))
     models = {name: read_metrics(path) for name, path in tables.items()}
     check_comparable(models)
     _check_settings({name: Path(path) for name, path in tables.items()})
+    measures = [
+        m for m in measures if all(m in row for rows in models.values() for row in rows.values() if not is_failed(row))
+    ]
     results = _corrected([_pair(models, pair, measure) for measure in measures for pair in combinations(models, 2)])
     lines = pd.DataFrame([asdict(result) for result in results])
     write_text(Path(out_dir) / "comparison.csv", lines.to_csv(index=False, float_format="%.10g"))
@@ -122,7 +128,7 @@ def read_metrics(path: str | Path) -> dict[str, dict[str, Any]]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)  # "NA" and "007" are case ids, not numbers
         rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
         for row in rows:
-            row.update({name: float(row[name]) for name in (*MEASURES, "reference_ml") if row.get(name)})
+            row.update({name: float(row[name]) for name in (*KNOWN, *REFERENCE_SIZES) if row.get(name)})
         check_rows(rows)
     except (OSError, ValueError) as error:
         raise CaseError(
@@ -155,7 +161,7 @@ def check_comparable(models: Mapping[str, Rows]) -> None:
         case
         for case in sorted(common)
         for other in others
-        if not np.isclose(float(first[case]["reference_ml"]), float(other[case]["reference_ml"]), rtol=1e-6)
+        if not np.isclose(_reference_size(first[case]), _reference_size(other[case]), rtol=1e-6)
     ]
     if differing:
         raise CaseError(
@@ -163,6 +169,10 @@ def check_comparable(models: Mapping[str, Rows]) -> None:
             found=f"other reference volumes for {', '.join(dict.fromkeys(differing))}",
             remedy="Evaluate all models with the same labels.",
         )
+
+
+def _reference_size(row: Mapping[str, Any]) -> float:
+    return float(next(row[name] for name in REFERENCE_SIZES if row.get(name, "") != ""))
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -201,7 +211,7 @@ def _pair(models: Mapping[str, Rows], pair: tuple[str, str], measure: str) -> Co
     first, second = (models[name] for name in pair)
     cases = [case for case, row in first.items() if not is_failed(row)]
     a, b = (np.array([float(rows[case][measure]) for case in cases]) for rows in (first, second))
-    if MEASURES[measure].better == "zero":
+    if KNOWN[measure].better == "zero":
         a, b = np.abs(a), np.abs(b)
     subjects = [subject_of(first[case]) for case in cases]
     gains = badness(measure, a) - badness(measure, b)  # positive: the second model is better
@@ -240,7 +250,7 @@ def _write_page(models: Mapping[str, Rows], results: Sequence[Comparison], measu
     subjects = [subject_of(first[case]) for case in cases]
     parts = [html.paragraph(f"{len(models)} models, {len(cases)} cases of {len(set(subjects))} subjects.")]
     for measure in measures:
-        label = MEASURES[measure].label
+        label = KNOWN[measure].label
         found = [result for result in results if result.measure == measure]
         scores = [
             [name, *html.summary_cells(summarize([rows[case][measure] for case in cases], subjects))]
@@ -264,7 +274,7 @@ def _write_page(models: Mapping[str, Rows], results: Sequence[Comparison], measu
 
 def _size(models: Mapping[str, Rows], name: str, case: str, measure: str) -> float:
     value = float(models[name][case][measure])
-    return abs(value) if MEASURES[measure].better == "zero" else value
+    return abs(value) if KNOWN[measure].better == "zero" else value
 
 
 PAIR_HEADER = (

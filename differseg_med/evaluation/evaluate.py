@@ -17,16 +17,20 @@ from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.metrics import Settings, binary, case_metrics
 from differseg_med.evaluation.page import write_evaluation_page
+from differseg_med.evaluation.pictures import draw_picture, measure_picture
 from differseg_med.evaluation.report import is_failed, worst_first, write_metrics
+from differseg_med.evaluation.saliency import Saliency
 from differseg_med.export.image import closest_ras, save_overlay
 from differseg_med.geometry import Grid, almost_same_grid, describe
+from differseg_med.transforms import labels
 from differseg_med.transforms.grids import grid_of, restore_grid
+from differseg_med.transforms.images import is_picture
 from differseg_med.transforms.loading import load_volume
 from differseg_med.transforms.restoring import resample_mask
 
 logger = logging.getLogger(__name__)
 
-MASK = "mask.nii.gz"
+MASK, PICTURE_MASK = "mask.nii.gz", "mask.png"
 
 GROUP_COLUMNS = ("site", "scanner")
 """Columns of the cohort table that reports group by. Other columns stay out of reports: they may say who a case is."""
@@ -67,14 +71,14 @@ def evaluate_cohort(
     worst: int = 5,
     progress: Callable[[Sequence[Case]], Iterable[Case]] = iter,
 ) -> Evaluation:
-    """Measure every case of a cohort against ``predictions_dir/<case_id>/mask.nii.gz`` and write the reports.
+    """Measure every case of a cohort against its mask in ``predictions_dir`` (see `mask_file`) and write the reports.
 
     A case that cannot be measured is listed as failed and does not stop the others. A prediction that does not exist
     counts as an empty mask; predictions of no case in ``cases`` are listed.
 
     Args:
         cases: rows of the cohort table, each with a label.
-        predictions_dir: folder with one folder per case.
+        predictions_dir: folder with one folder per case, or one picture.
         out_dir: folder for ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and ``overlays/<case_id>.png``.
         settings: tolerance of surface Dice and match rule of lesions.
         group_by: extra columns of the cohort table for the tables of subgroups; present modalities are always one.
@@ -87,21 +91,34 @@ def evaluate_cohort(
     predictions_dir, out_dir = Path(predictions_dir), Path(out_dir)
     settings = settings or Settings()
     extra = check_predictions(cases, predictions_dir)
-    rows = [_row(case, predictions_dir / case.case_id / MASK, settings, group_by) for case in progress(cases)]
+    saliency = Saliency(settings.stretch)
+    rows = [
+        _row(case, mask_file(predictions_dir, case.case_id), settings, group_by, saliency) for case in progress(cases)
+    ]
     notices = [f"predictions that no case of the cohort asks for, not measured: {', '.join(extra)}"] if extra else []
-    summary = write_metrics(rows, out_dir, settings=settings, notices=notices)
+    summary = write_metrics(rows, out_dir, settings=settings, notices=notices, saliency=saliency.results())
     by_id = {case.case_id: case for case in cases}
     pictures = {}
     for row in worst_first(rows)[:worst]:
         case = by_id[row["case_id"]]
         try:
             pictures[case.case_id] = draw_overlay(
-                case, predictions_dir / case.case_id / MASK, out_dir / "overlays" / f"{case.case_id}.png"
+                case, mask_file(predictions_dir, case.case_id), out_dir / "overlays" / f"{case.case_id}.png"
             )
         except CaseError as error:  # the scores are there; a picture less must not cost them
             logger.warning("no overlay: %s", error.for_case(case.case_id))
     write_evaluation_page(rows, summary, out_dir / "evaluation.html", pictures=pictures, group_by=group_by)
     return Evaluation(rows, summary, out_dir)
+
+
+def mask_file(predictions_dir: Path, case_id: str) -> Path:
+    """The predicted mask of a case: ``<case_id>/mask.nii.gz``, of a picture ``<case_id>/mask.png``.
+
+    Other programs' pictures may also be saliency maps ``<case_id>.png``. Without any, the first of these names.
+    """
+    folder = predictions_dir / case_id
+    names = (folder / MASK, folder / PICTURE_MASK, predictions_dir / f"{case_id}.png")
+    return next((path for path in names if path.is_file()), names[0])
 
 
 def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]:
@@ -112,7 +129,8 @@ def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]
     """
     if not predictions_dir.is_dir():
         raise CaseError("there is no folder with predictions here", file=predictions_dir)
-    found = {path.parent.name for path in predictions_dir.glob(f"*/{MASK}")}
+    found = {path.parent.name for name in (MASK, PICTURE_MASK) for path in predictions_dir.glob(f"*/{name}")}
+    found |= {path.stem for path in predictions_dir.glob("*.png")}
     wanted = {case.case_id for case in cases}
     if not found & wanted:
         raise CaseError(
@@ -126,7 +144,7 @@ def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]
 
 
 def evaluate_case(
-    case: Case, prediction: Path, settings: Settings | None = None
+    case: Case, prediction: Path, settings: Settings | None = None, saliency: Saliency | None = None
 ) -> tuple[dict[str, float | bool | str], str]:
     """Measure one predicted file on the grid of the case's label.
 
@@ -134,6 +152,7 @@ def evaluate_case(
         case: a case with a label.
         prediction: the mask file; if it does not exist, an empty mask counts.
         settings: as for `case_metrics`.
+        saliency: account of a set of pictures.
 
     Returns:
         What `case_metrics` returns, and a notice for the reader (empty for none): what had to be assumed or resampled.
@@ -146,6 +165,9 @@ def evaluate_case(
     label = load_label(case)
     grid = grid_of(label)
     reference = binary(label[0].numpy(), "reference", case.label)
+    if is_picture(label):
+        scores, _, notice = measure_picture(prediction, label, Saliency() if saliency is None else saliency)
+        return scores, notice
     del label  # float32, four times the mask
     predicted, notice = _prediction(prediction, grid)
     return case_metrics(predicted, reference, grid.spacing_mm, settings=settings), notice
@@ -159,6 +181,8 @@ def draw_overlay(case: Case, prediction: Path, path: Path) -> Path:
     """
     label = load_label(case)
     grid = grid_of(label)
+    if is_picture(label):
+        return draw_picture(case, measure_picture(prediction, label, Saliency())[1], label, path)
     predicted, _ = _prediction(prediction, grid)
     images = {name: restore_grid(load_volume(file), grid)[0].numpy() for name, file in case.images.items()}
     reference, spacing_mm = closest_ras(binary(label[0].numpy(), "reference", case.label), grid.affine)
@@ -173,12 +197,14 @@ def draw_overlay(case: Case, prediction: Path, path: Path) -> Path:
     )
 
 
-def _row(case: Case, prediction: Path, settings: Settings, group_by: Sequence[str]) -> dict[str, Any]:
+def _row(
+    case: Case, prediction: Path, settings: Settings, group_by: Sequence[str], saliency: Saliency
+) -> dict[str, Any]:
     """The case's row of ``metrics.csv``: scores, or the reason why there are none."""
     row: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "status": "ok", "reason": ""}
     row |= {"modalities": "+".join(case.images)} | {name: case.extra.get(name, "") for name in group_by}
     try:
-        measures, notice = evaluate_case(case, prediction, settings)
+        measures, notice = evaluate_case(case, prediction, settings, saliency)
     except CaseError as error:
         reason = str(error.for_case(case.case_id))
         if case.problem is None:  # else it has been told already
@@ -216,4 +242,4 @@ def load_label(case: Case) -> MetaTensor:
     """
     if case.label is None:
         raise CaseError("the case has no label to compare with", remedy="Fill in the column label of the cohort table.")
-    return load_volume(case.label)
+    return labels.load_label(case.label, case.drawn_on or tuple(case.images.values()))

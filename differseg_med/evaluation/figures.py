@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from differseg_med.evaluation.policy import MEASURES
+from differseg_med.evaluation.policy import KNOWN
 from differseg_med.evaluation.statistics import Summary, limits_of_agreement
 
 INK, ACCENT, EMPTY = "#33415c", "#2a9d8f", "#d1495b"
@@ -53,8 +53,8 @@ def distributions(values: Mapping[str, ArrayLike], empty: Sequence[bool]) -> byt
         ax.boxplot(y, positions=[1], widths=0.5, showfliers=False, medianprops={"color": ACCENT, "linewidth": 2})
         ax.scatter(x[~marked], y[~marked], s=14, color=INK, alpha=0.7)
         ax.scatter(x[marked], y[marked], s=22, color=EMPTY, marker="x")
-        ax.set(title=MEASURES[name].label, xticks=[], xlim=(0.6, 1.4))
-        if MEASURES[name].better == "higher":
+        ax.set(title=KNOWN[name].label, xticks=[], xlim=(0.6, 1.4))
+        if KNOWN[name].better == "higher":
             ax.set_ylim(-0.04, 1.04)
         ax.grid(axis="y", alpha=0.3)
     for ax in axes[len(values) :]:

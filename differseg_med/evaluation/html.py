@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from differseg_med.evaluation.policy import MEASURES
+from differseg_med.evaluation.policy import KNOWN
 from differseg_med.evaluation.statistics import Summary
 from differseg_med.export.atomic import write_text
 
@@ -93,9 +93,9 @@ def summary_cells(summary: Summary) -> list[object]:
     ]
 
 
-def definitions(settings: Mapping[str, object]) -> list[str]:
+def definitions(settings: Mapping[str, object], measures: Iterable[str]) -> list[str]:
     """The settings, and what each measure means."""
     lines = [paragraph(f"{name.replace('_', ' ')}: {value}") for name, value in settings.items()]
     arrows = {"higher": "higher is better", "lower": "lower is better", "zero": "nearer to 0 is better"}
-    rows = [(m.label, name, arrows[m.better], m.text) for name, m in MEASURES.items()]
+    rows = [(m.label, name, arrows[m.better], m.text) for name, m in KNOWN.items() if name in set(measures)]
     return [*lines, table(("measure", "column", "direction", "definition (P predicted, R reference)"), rows, (3,))]

@@ -28,6 +28,7 @@ class Settings:
     Args:
         tolerance_mm: distance within which surface Dice takes two boundaries for the same, in mm.
         match: when a lesion counts as detected.
+        stretch: pictures: stretch each saliency map to the full range before it is measured.
 
     Raises:
         ValueError: for a tolerance below zero.
@@ -35,6 +36,7 @@ class Settings:
 
     tolerance_mm: float = 2.0
     match: MatchRule = field(default_factory=MatchRule)
+    stretch: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance_mm < np.inf:
@@ -42,7 +44,11 @@ class Settings:
 
     def describe(self) -> dict[str, str | float]:
         """The settings as they stand in ``metrics.json``."""
-        return {"surface_dice_tolerance_mm": self.tolerance_mm, "lesion_match_rule": str(self.match)}
+        settings: dict[str, str | float] = {
+            "surface_dice_tolerance_mm": self.tolerance_mm,
+            "lesion_match_rule": str(self.match),
+        }
+        return settings | ({"saliency_maps": "stretched to the full range"} if self.stretch else {})
 
 
 def case_metrics(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from differseg_med.evaluation import figures, html
-from differseg_med.evaluation.policy import MEASURES
+from differseg_med.evaluation.policy import KNOWN, MEASURES
 from differseg_med.evaluation.report import Row, subject_of, worst_first
 from differseg_med.evaluation.statistics import Summary, summarize
 
@@ -40,7 +40,10 @@ def write_evaluation_page(
         parts += [*_measures(summary), *_plots(done), *_subgroups(done, group_by), *_cases(done)]
         for case, file in (pictures or {}).items():
             parts.append(html.picture(file.read_bytes(), f"{case}: prediction and reference"))
-    parts += [html.heading("Settings and definitions"), *html.definitions(summary["settings"])]
+    parts += [
+        html.heading("Settings and definitions"),
+        *html.definitions(summary["settings"], summary["metrics"] or MEASURES),
+    ]
     return html.write_page(path, title, parts)
 
 
@@ -77,25 +80,38 @@ def _policy(summary: Mapping[str, Any]) -> list[str]:
 def _measures(summary: Mapping[str, Any]) -> list[str]:
     empty = _empty(summary["counts"])
     lines = [
-        [MEASURES[name].label, empty, *html.summary_cells(Summary(**fields))]
+        [KNOWN[name].label, empty, *html.summary_cells(Summary(**fields))]
         for name, fields in summary["metrics"].items()
     ]
     return [
         html.heading("Summary"),
         html.paragraph(f"{counts_in_words(summary['counts'])} Intervals: {summary['intervals']}."),
         html.table(("measure", "with an empty mask", *html.SUMMARY_HEADER), lines),
+        *_saliency(summary.get("saliency", {})),
     ]
 
 
+def _saliency(measures: Mapping[str, float]) -> Iterator[str]:
+    """Pictures: what benchmarks print of the whole set."""
+    if measures:
+        yield html.paragraph("As benchmarks print them, E max and F max of the mean curve over 256 thresholds:")
+        yield html.table([KNOWN[name].label for name in measures], [list(measures.values())])
+
+
 def _plots(done: Sequence[Row]) -> list[str]:
-    values = {name: [row[name] for row in done] for name in MEASURES}
+    values = {name: [row[name] for row in done] for name in KNOWN if name in done[0]}
     empty = [row["empty"] != "none" for row in done]
     number = f"{len(done)} cases, {sum(empty)} of them with an empty mask"
     distribution = figures.distributions(values, empty)
-    agreement = figures.bland_altman([row["volume_ml"] for row in done], [row["reference_ml"] for row in done])
-    return [
+    parts = [
         html.heading("Distributions"),
         html.picture(distribution, f"{number} (crosses). Box: quartiles and median."),
+    ]
+    if "volume_ml" not in done[0]:  # pictures
+        return parts
+    agreement = figures.bland_altman([row["volume_ml"] for row in done], [row["reference_ml"] for row in done])
+    return [
+        *parts,
         html.heading("Volumes"),
         html.picture(agreement, f"Bland-Altman plot of {number}: mean difference and limits of agreement."),
     ]
@@ -113,21 +129,16 @@ def _subgroups(done: Sequence[Row], group_by: Sequence[str]) -> Iterator[str]:
         for name, members in sorted(groups.items()):
             subjects = [subject_of(row) for row in members]
             empty = sum(row["empty"] != "none" for row in members)
-            for measure in SUBGROUP_MEASURES:
+            for measure in [m for m in SUBGROUP_MEASURES if m in done[0]]:
                 summary = summarize([row[measure] for row in members], subjects)
-                lines.append([name or "(blank)", MEASURES[measure].label, empty, *html.summary_cells(summary)])
+                lines.append([name or "(blank)", KNOWN[measure].label, empty, *html.summary_cells(summary)])
         yield html.table((column, "measure", "with an empty mask", *html.SUMMARY_HEADER), lines)
 
 
 def _cases(done: Sequence[Row]) -> list[str]:
-    columns = [
-        "case_id",
-        *MEASURES,
-        "volume_ml",
-        "reference_ml",
-        *(c for c in CASE_COLUMNS if any(c in r for r in done)),
-    ]
-    names = [MEASURES[c].label if c in MEASURES else c for c in columns]
+    wanted = ("case_id", *KNOWN, "volume_ml", "reference_ml", *CASE_COLUMNS)
+    columns = [c for c in wanted if any(c in row for row in done)]
+    names = [KNOWN[c].label if c in KNOWN else c for c in columns]
     lines = [[row.get(column, "") for column in columns] for row in done]
     wide = [i for i, column in enumerate(columns) if column == "notice"]
     return [html.heading("Cases, worst Dice first"), html.table(names, lines, wide)]

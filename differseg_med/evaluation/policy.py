@@ -74,6 +74,21 @@ MEASURES: dict[str, Measure] = {
 }
 """The measures that have a better and a worse, in the order of reports."""
 
+PICTURE_MEASURES: dict[str, Measure] = {
+    "s_measure": Measure("S-measure", "", "higher", "Structure of the map, by objects and regions (Fan et al. 2017)."),
+    "e_adaptive": Measure("E adaptive", "", "higher", "Enhanced alignment at twice the map's mean (Fan et al. 2018)."),
+    "e_mean": Measure("E mean", "", "higher", "The same, mean over 256 thresholds."),
+    "e_max": Measure("E max", "", "higher", "The same, at the best threshold; of a set: of its mean curve."),
+    "f_weighted": Measure("Weighted F", "", "higher", "F of the map with weighted errors (Margolin et al. 2014)."),
+    "f_adaptive": Measure("F adaptive", "", "higher", "F (beta squared 0.3) at twice the map's mean."),
+    "f_mean": Measure("F mean", "", "higher", "The same, mean over 256 thresholds."),
+    "f_max": Measure("F max", "", "higher", "The same, at the best threshold; of a set: of its mean curve."),
+    "mae": Measure("MAE", "", "lower", "Mean absolute difference of map and mask."),
+}
+"""Measures of saliency maps of pictures; where a mask is empty, those of PySODMetrics."""
+
+KNOWN = MEASURES | PICTURE_MEASURES
+
 
 def emptiness(predicted: int, referenced: int) -> Empty:
     """Which mask is empty, from the numbers of foreground voxels."""
@@ -104,5 +119,5 @@ def score_of_empty(name: str, empty: Empty, diagonal_mm: float) -> float:
 
 def badness(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values turned so that lower is better: the sign changed, or the distance from zero."""
-    better = MEASURES[name].better
+    better = KNOWN[name].better
     return -values if better == "higher" else np.abs(values) if better == "zero" else values

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from differseg_med.evaluation.metrics import Settings
-from differseg_med.evaluation.policy import MEASURES, POLICY
+from differseg_med.evaluation.policy import KNOWN, POLICY
 from differseg_med.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED, summarize
 from differseg_med.export.atomic import write_text
 
-FIRST_COLUMNS = ("case_id", "subject_id", "status", "reason", *MEASURES, "volume_ml", "reference_ml", "empty")
+FIRST_COLUMNS = ("case_id", "subject_id", "status", "reason", *KNOWN, "volume_ml", "reference_ml", "empty")
 
 Row = Mapping[str, Any]
 
@@ -26,6 +26,7 @@ def write_metrics(
     failed: Iterable[str] | Mapping[str, str] = (),
     settings: Settings | None = None,
     notices: Iterable[str] = (),
+    saliency: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Write ``metrics.csv`` (one line per case) and ``metrics.json`` (the summary), each in one step.
 
@@ -36,6 +37,7 @@ def write_metrics(
         failed: cases without a row that could not be predicted or measured, with the reasons if known.
         settings: the settings that `case_metrics` had; default: its default.
         notices: sentences that concern the whole run, for example extra predictions.
+        saliency: measures of the whole set of pictures, see `Saliency.results`.
 
     Returns:
         The content of ``metrics.json``, see `summarize_rows`.
@@ -48,6 +50,7 @@ def write_metrics(
     rows = [*rows, *({"case_id": case, "status": "failed", "reason": reason} for case, reason in reasons.items())]
     summary = summarize_rows(rows, settings=settings)
     summary["notices"] = [*notices, *(f"{row['case_id']}: {row['notice']}" for row in rows if row.get("notice"))]
+    summary |= {"saliency": dict(saliency)} if saliency else {}
     table = metrics_table(rows)
     write_text(directory / "metrics.csv", table.to_csv(index=False, float_format="%.10g"))
     write_text(directory / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -93,7 +96,7 @@ def summarize_rows(rows: Sequence[Row], *, settings: Settings | None = None) -> 
         "intervals": f"{CONFIDENCE:.0%} percentile bootstrap over subjects, {RESAMPLES} samples, seed {SEED}",
         "metrics": {
             name: summarize([float(row[name]) for row in done], subjects).as_dict()
-            for name in MEASURES
+            for name in KNOWN
             if done and all(name in row for row in done)
         },
     }
@@ -118,8 +121,8 @@ def check_rows(rows: Sequence[Row]) -> None:
 
 
 def worst_first(rows: Sequence[Row]) -> list[Row]:
-    """The measured rows by rising Dice, those with the same Dice by falling HD95."""
-    return sorted((row for row in rows if not is_failed(row)), key=lambda row: (row["dice"], -row["hd95_mm"]))
+    """The measured rows by rising Dice, those with the same Dice by falling HD95 (pictures have none)."""
+    return sorted((row for row in rows if not is_failed(row)), key=lambda row: (row["dice"], -row.get("hd95_mm", 0.0)))
 
 
 def is_failed(row: Row) -> bool:

@@ -76,7 +76,9 @@ def _line(subset: Subset, rows: Sequence[Row], modalities: Sequence[str]) -> tup
     line: dict[str, Any] = {"given": subset_name(subset)} | {name: int(name in subset) for name in modalities}
     line |= {"cases": len(rows), "failed": len(rows) - len(done)}
     line["empty_prediction"] = sum(row["empty"] == "prediction" for row in done)
-    summaries = {name: summarize([row[name] for row in done], subjects) for name in SUBSET_MEASURES if done}
+    summaries = {
+        name: summarize([row[name] for row in done], subjects) for name in SUBSET_MEASURES if done and name in done[0]
+    }
     for name in SUBSET_MEASURES:
         found = summaries.get(name)
         line[f"{name}_mean"] = found and found.mean

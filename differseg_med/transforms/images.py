@@ -11,7 +11,7 @@ import torch
 from monai.config import KeysCollection, PathLike
 from monai.data import ImageReader, MetaTensor
 from monai.transforms import MapTransform, Resize
-from monai.utils import MetaKeys, ensure_tuple
+from monai.utils import ImageMetaKey, MetaKeys, ensure_tuple
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -126,6 +126,11 @@ def is_image(path: PathLike) -> bool:
     return str(path).lower().endswith(IMAGES)
 
 
+def is_picture(volume: MetaTensor) -> bool:
+    """Tell whether a volume comes from a PNG, JPEG or TIFF."""
+    return is_image(filename(volume))
+
+
 def split_foreground(cell: Path) -> tuple[Path, str | None]:
     """A cell ``PATH::white`` or ``PATH::black`` of a cohort table as the path of a picture and what is 1 in it."""
     path, _, foreground = str(cell).rpartition("::")
@@ -164,7 +169,7 @@ def as_mask(volume: MetaTensor, foreground: str = "white") -> MetaTensor:
 
 def filename(volume: MetaTensor) -> str:
     """The file that a volume comes from."""
-    return str(volume.meta.get(MetaKeys.FILENAME_OR_OBJ, ""))
+    return str(volume.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
 
 
 def luminance(volume: torch.Tensor) -> torch.Tensor:
