@@ -111,7 +111,7 @@ def build_encoder(
 
     Raises:
         ValueError: for an unknown name or an unfit model (with the nearest names that do work), or for adapters on a
-            model without transformer blocks.
+            model without transformer blocks, or whose blocks keep the channels elsewhere than in the last axis.
     """
     if not timm.is_model(name):
         raise ValueError(f"unknown encoder {name!r}; near it and fit: {_nearest_fit(name)}; tried: {list(RECOMMENDED)}")
@@ -128,6 +128,7 @@ def build_encoder(
         encoder.requires_grad_(False)
     if adapter_dim is not None:
         _add_adapters(encoder, name, adapter_dim)
+        _probe_adapters(name, adapter_dim)
     if gradient_checkpointing:
         getattr(encoder, "model", encoder).set_grad_checkpointing(True)
     return ChannelsFirst(encoder) if channels_last else encoder, channels
@@ -198,6 +199,25 @@ def _add_adapters(encoder: nn.Module, name: str, hidden_dim: int) -> None:
         )
     for parent, key, block in blocks:
         setattr(parent, key, Adapter(block, hidden_dim))
+
+
+def _probe_adapters(name: str, hidden_dim: int) -> None:
+    """Try the adapted model on the meta device, so that a block which adapters do not fit is found here.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    with torch.device("meta"), torch.no_grad():
+        model = _create(name, pretrained=False).eval()
+        _add_adapters(model, name, hidden_dim)
+        try:
+            model(torch.empty(1, 3, 64, 96))
+        except Exception as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(
+                f"adapters do not fit the blocks of {name!r}, which keep channels in another axis than the last "
+                f"({reason}); use adapter_dim=None, or sam2_hiera_tiny, pvt_v2_b2"
+            ) from error
 
 
 def check_input(x: Tensor, in_channels: list[int]) -> None:

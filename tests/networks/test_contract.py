@@ -164,6 +164,10 @@ class TestEncoders:
             build_encoder(name)
         assert "tried: ['tf_efficientnet_lite0'" in str(caught.value)
 
+    def test_adapters_refuse_blocks_with_channels_first(self) -> None:
+        with pytest.raises(ValueError, match=r"adapters do not fit the blocks of 'davit_tiny'"):
+            build_encoder("davit_tiny", adapter_dim=4)
+
     def test_adapters_need_a_transformer(self) -> None:
         with pytest.raises(ValueError, match=r"adapter_dim is for transformer encoders .*'test_resnet' has no such"):
             build_encoder("test_resnet", adapter_dim=4)
