@@ -19,15 +19,18 @@ from tqdm import tqdm
 
 from differseg_med.cohort.table import Case
 from differseg_med.engines.dataset import Item, run_for_case
-from differseg_med.engines.results import CaseResult, CaseWriter, write_mask
+from differseg_med.engines.quality import QualityFlags
+from differseg_med.engines.results import CaseResult, CaseWriter, write_mask, write_view
 from differseg_med.engines.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import MASK, evaluate_cohort, load_label
 from differseg_med.evaluation.metrics import binary
+from differseg_med.evaluation.quality import Fingerprint
 from differseg_med.evaluation.report import write_metrics
+from differseg_med.evaluation.results_page import write_results_page
 from differseg_med.transforms.grids import NOTES, REFERENCE, check_label, grid_of, original_grid
 from differseg_med.transforms.loading import load_volume
-from differseg_med.transforms.modalities import IMAGE, PRESENT
+from differseg_med.transforms.modalities import CHANNELS, IMAGE, PRESENT
 from differseg_med.transforms.restoring import PRED, PROBABILITY
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ logger = logging.getLogger(__name__)
 class CohortEvaluator(SupervisedEvaluator):
     """MONAI evaluator that segments a cohort case by case and writes each result at once.
 
-    Per case ``output_dir/<case_id>/mask.nii.gz``; for the cohort ``summary.csv``, and with ``evaluate``
+    Per case ``output_dir/<case_id>/mask.nii.gz``; for the cohort ``summary.csv`` and ``report.html``; with ``evaluate``
     ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and overlays of the worst cases. A case that fails is
     reported and does not stop the others.
 
@@ -50,6 +53,7 @@ class CohortEvaluator(SupervisedEvaluator):
         reference: the declared reference modality.
         evaluate: compare each mask with its case's label.
         amp: bfloat16 autocast.
+        fingerprint: file of what the training cases measured, for the quality flags; None judges the mask alone.
         writers: what else to write of each case, after the mask. One that fails does not take away what others wrote.
         val_handlers: more MONAI or ignite handlers.
     """
@@ -66,6 +70,7 @@ class CohortEvaluator(SupervisedEvaluator):
         *,
         evaluate: bool = False,
         amp: bool = False,
+        fingerprint: str | Path | None = None,
         writers: Sequence[CaseWriter] = (),
         val_handlers: Sequence[Any] | None = None,
     ) -> None:
@@ -78,7 +83,9 @@ class CohortEvaluator(SupervisedEvaluator):
             amp=amp,
             decollate=False,
         )
-        self.case_postprocessing, self.writers = postprocessing, tuple(writers)
+        self.case_postprocessing = postprocessing
+        judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
+        self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
         self.evaluate = evaluate
         self.summary = Summary(self.output_dir)
@@ -95,6 +102,7 @@ class CohortEvaluator(SupervisedEvaluator):
         finally:  # an interrupted run reports what it has
             if self.evaluate:
                 self._write_evaluation()
+            write_results_page(self.summary.all_rows, self.output_dir)
 
     def _write_evaluation(self) -> None:
         """Measure the written masks and write the reports; cases that failed are listed as such."""
@@ -212,6 +220,7 @@ class CohortEvaluator(SupervisedEvaluator):
             modalities=tuple(sample[PRESENT]),
             image=image,
             notes=tuple(sample[NOTES]),
+            channels=tuple(sample[CHANNELS]),
         )
 
     def _check_finished(self, case: Case, row: Row) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from differseg_med.cohort.table import Case
 from differseg_med.evaluation.evaluate import MASK
+from differseg_med.evaluation.results_page import write_part
+from differseg_med.evaluation.views import picture_of, view_of
 from differseg_med.export.nifti import save_mask
 from differseg_med.geometry import Grid
 
@@ -27,8 +29,9 @@ class CaseResult:
         grid: original grid of the image that was the reference.
         reference: modality whose grid that is.
         modalities: those that the case had.
-        image: what the network saw, ``(M, h, w, d)`` on its own grid.
+        image: what the network saw, ``(C, h, w, d)`` on its own grid.
         notes: for the reader of the summary.
+        channels: the modality of each channel of `image`, also of absent ones.
     """
 
     case: Case
@@ -38,7 +41,8 @@ class CaseResult:
     reference: str
     modalities: tuple[str, ...]
     image: MetaTensor
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
     @property
     def volume_ml(self) -> float:
@@ -55,4 +59,12 @@ Raises `CaseError` if it cannot; the mask and what other writers make of the cas
 def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Write ``mask.nii.gz``."""
     save_mask(result.mask, result.grid.affine, folder / MASK)
+    return {}
+
+
+def write_view(result: CaseResult, folder: Path) -> Mapping[str, object]:
+    """Keep what ``report.html`` shows of the case."""
+    image, affine = np.asarray(result.image), np.asarray(result.image.affine, dtype=np.float64)
+    shown = (image, affine, result.channels, result.mask, result.grid)
+    write_part(folder, picture_of(*shown), view_of(*shown))
     return {}

@@ -11,7 +11,18 @@ from differseg_med.evaluation.evaluate import MASK
 from differseg_med.export.atomic import write_text
 
 FILE = "summary.csv"
-COLUMNS = ("case_id", "status", "reason", "modalities", "seconds", "volume_ml", "reference", "notes")
+COLUMNS = (
+    "case_id",
+    "status",
+    "reason",
+    "modalities",
+    "seconds",
+    "volume_ml",
+    "boundary_entropy",
+    "reference",
+    "flags",
+    "notes",
+)
 """Columns that every run has; writers may add others."""
 
 DONE, INCOMPLETE, FAILED = "done", "incomplete", "failed"
@@ -36,13 +47,18 @@ class Summary:
     def add(self, row: Row) -> None:
         """Add a row and write the file in one step."""
         self.rows.append(row)
-        reached = {row["case_id"] for row in self.rows}
-        rows = [*self.rows, *(row for case_id, row in self.finished.items() if case_id not in reached)]
+        rows = self.all_rows
         text = io.StringIO()
         writer = csv.DictWriter(text, list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])), "")
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.folder / FILE, text.getvalue())
+
+    @property
+    def all_rows(self) -> list[Row]:
+        """The rows, then those of the earlier run that this one has not reached."""
+        reached = {row["case_id"] for row in self.rows}
+        return [*self.rows, *(row for case_id, row in self.finished.items() if case_id not in reached)]
 
     def with_status(self, *statuses: str) -> list[Row]:
         """The rows that have one of these."""

@@ -82,7 +82,7 @@ def save_overlay(
     title: str = "",
     windows: Mapping[str, tuple[float, float]] | None = None,
 ) -> Path:
-    """Draw axial, coronal and sagittal planes with the outlines of ``mask`` and ``reference`` and save them as PNG.
+    """Draw axial, coronal and sagittal planes with the outlines of ``mask`` and ``reference`` and save them.
 
     The planes go through the mask's centre of gravity; without foreground through the reference's, else the middle of
     the image.
@@ -90,7 +90,7 @@ def save_overlay(
     Args:
         background: one image ``(H, W, D)`` in RAS orientation (see `closest_ras`), or several by name: one row each.
         mask: ``(H, W, D)`` of 0 and 1 on the same grid, or None for none.
-        path: the PNG to write.
+        path: the picture to write, ``.png``, ``.webp`` or ``.jpg``.
         spacing_mm: size of a voxel along right, anterior, superior in mm.
         reference: reference mask ``(H, W, D)``; the legend then says the Dice.
         title: a line above the pictures. Case ids only, never names.
@@ -121,7 +121,7 @@ def save_overlay(
         ax.set_title(plane.name, fontsize=9)
     _annotate(figure, mask, reference, title)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format=Path(path).suffix[1:] or "png", dpi=110)
     return Path(path)
 
 

@@ -17,6 +17,8 @@ from differseg_med.transforms.grids import NOTES, REFERENCE
 IMAGE = "image"
 #: Names of the modalities that a case had.
 PRESENT = "modalities"
+#: The modality of each channel of the image, also of those that the case has not.
+CHANNELS = "channels"
 
 
 class StackModalitiesd(MapTransform):
@@ -34,13 +36,14 @@ class StackModalitiesd(MapTransform):
         self.channels = [1] * len(self.keys) if channels is None else list(channels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add ``image`` and ``modalities``, remove the single volumes."""
+        """Add ``image``, ``modalities`` and ``channels``, remove the single volumes."""
         d = dict(data)
         reference: MetaTensor = d[d[REFERENCE]]
         channels = [
             torch.as_tensor(d[key]) if key in d else torch.zeros((count, *reference.shape[1:]), dtype=torch.float32)
             for key, count in zip(self.keys, self.channels)
         ]
+        d[CHANNELS] = [str(key) for key, count in zip(self.keys, self.channels) for _ in range(count)]
         stacked = torch.cat([c.as_tensor() if isinstance(c, MetaTensor) else c for c in channels])
         d[PRESENT] = [str(key) for key in self.keys if key in d]
         blank = [str(key) for key, channel in zip(self.keys, channels) if key in d and not bool(channel.any())]

@@ -1,0 +1,250 @@
+"""Is there something about a case or its mask that a reader should look at first? Measured, then said in words.
+
+A flag is no verdict: it names what is unlike the training cases, or what masks of one target seldom are. What each
+number was in training is in the bundle's fingerprint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from differseg_med.errors import CaseError
+from differseg_med.export.atomic import write_text
+from differseg_med.geometry import Grid
+
+PERCENTILES = (5, 25, 75, 95)
+"""Of the normalised intensities. Not the median: where fat and muscle are two peaks it jumps from one to the other."""
+
+BAND_MM = 4.0
+"""Half the width of the band around the mask's boundary over which entropy is averaged."""
+
+SLACK = 1.25
+"""Volumes and lengths are flagged from this many times beyond what was seen in training."""
+
+MARGIN = 0.5
+"""Intensities are flagged from this share of the training range's width beyond it."""
+
+Measures = dict[str, float]
+Mask = NDArray[np.uint8] | NDArray[np.bool_]
+
+WORDS = {
+    "volume_ml": "volume {:.1f} ml",
+    "spacing_finest_mm": "finest voxel spacing {:.2f} mm",
+    "spacing_coarsest_mm": "coarsest voxel spacing {:.2f} mm",
+    "extent_shortest_mm": "shortest edge of the field of view {:.0f} mm",
+    "extent_longest_mm": "longest edge of the field of view {:.0f} mm",
+}
+SIDES = {"L": "left", "R": "right", "A": "anterior", "P": "posterior", "S": "superior", "I": "inferior"}
+OPPOSITE = dict(zip("LRAPSI", "RLPAIS"))
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the training cases measured: lowest and highest value by name, see `measure`.
+
+    Args:
+        cases: number of training cases.
+        ranges: (lowest, highest) by the name of the measure.
+    """
+
+    cases: int
+    ranges: dict[str, tuple[float, float]]
+
+    @classmethod
+    def of(cls, measured: Sequence[Measures]) -> Fingerprint:
+        """The ranges of several cases; a measure that a case lacks (an absent modality) is left to the others."""
+        names = sorted({name for measures in measured for name in measures})
+        values = {name: [m[name] for m in measured if name in m] for name in names}
+        return cls(len(measured), {name: (min(v), max(v)) for name, v in values.items()})
+
+    @classmethod
+    def read(cls, path: str | Path) -> Fingerprint:
+        """Read what `write` wrote.
+
+        Raises:
+            CaseError: if it is no fingerprint.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(int(content["cases"]), {k: (float(a), float(b)) for k, (a, b) in content["ranges"].items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CaseError(
+                "this is not a fingerprint of training cases",
+                file=path,
+                found=type(error).__name__,
+                remedy="Make it with scripts/make_fingerprint.py, or set fingerprint to null.",
+            ) from error
+
+    def write(self, path: str | Path) -> None:
+        """Write as JSON, four digits each, in one step."""
+        ranges = {name: [float(f"{value:.4g}") for value in limits] for name, limits in self.ranges.items()}
+        lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(limits)}" for name, limits in ranges.items())
+        write_text(path, f'{{\n  "cases": {self.cases},\n  "ranges": {{\n{lines}\n  }}\n}}\n')
+
+
+def measure(
+    mask: Mask,
+    grid: Grid,
+    image: NDArray[np.float32],
+    channels: Sequence[str],
+    probability: NDArray[np.floating[Any]] | None = None,
+) -> Measures:
+    """Figures of a case and its mask that training cases and new ones are compared by.
+
+    Args:
+        mask: ``(H, W, D)`` of 0 and 1 on ``grid``.
+        grid: grid of the reference image, as in its file.
+        image: ``(C, h, w, d)``, normalised, what the network sees; 0 is no data.
+        channels: the modality of each channel of ``image``. One of zeros is absent and has no figures.
+        probability: ``(H, W, D)`` on ``grid``.
+
+    Returns:
+        ``volume_ml``, ``pieces`` (26-connected), ``spacing_finest_mm``, ``spacing_coarsest_mm``,
+        ``extent_shortest_mm``, ``extent_longest_mm``, per modality ``<name>_p5`` and so on, and with a probability and
+        a boundary ``boundary_entropy`` in bits.
+    """
+    found: Measures = {
+        "volume_ml": float(np.count_nonzero(mask)) * grid.voxel_volume_mm3 / 1000,
+        "pieces": float(len(piece_volumes(mask))),
+        "spacing_finest_mm": min(grid.spacing_mm),
+        "spacing_coarsest_mm": max(grid.spacing_mm),
+        "extent_shortest_mm": min(grid.extent_mm),
+        "extent_longest_mm": max(grid.extent_mm),
+    }
+    for name in dict.fromkeys(channels):
+        values = image[[i for i, channel in enumerate(channels) if channel == name]]
+        values = values[values != 0]
+        if values.size:
+            found |= {f"{name}_p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(values, PERCENTILES))}
+    if probability is not None:
+        entropy = boundary_entropy(mask, probability, grid.spacing_mm)
+        found |= {} if entropy is None else {"boundary_entropy": entropy}
+    return found
+
+
+def boundary_entropy(
+    mask: Mask, probability: NDArray[np.floating[Any]], spacing_mm: tuple[float, float, float]
+) -> float | None:
+    """Mean entropy in bits (0 sure, 1 undecided) of the probability within `BAND_MM` of the mask's boundary.
+
+    Args:
+        mask: ``(H, W, D)`` of 0 and 1.
+        probability: same shape, 0 to 1.
+        spacing_mm: size of a voxel along each axis.
+
+    Returns:
+        None if there is no boundary.
+    """
+    reach = [max(1, round(BAND_MM / mm)) for mm in spacing_mm]
+    box = foreground_box(mask, reach)
+    if box is None:
+        return None
+    inside = np.asarray(mask[box]).astype(np.uint8)
+    size = [2 * r + 1 for r in reach]
+    band = ndimage.maximum_filter(inside, size, mode="nearest") > ndimage.minimum_filter(inside, size, mode="nearest")
+    if not band.any():  # the mask fills the image
+        return None
+    p = np.clip(np.asarray(probability[box], dtype=np.float64)[band], 1e-7, 1 - 1e-7)
+    return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
+
+
+def foreground_box(mask: Mask, margin: Sequence[int]) -> tuple[slice, ...] | None:
+    """The smallest box around the foreground of a mask, ``margin`` voxels wider on each side; None if it is empty."""
+    profiles = [np.flatnonzero(np.any(mask, axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    if not profiles[0].size:
+        return None
+    return tuple(slice(max(0, int(p[0]) - m), int(p[-1]) + 1 + m) for p, m in zip(profiles, margin))
+
+
+def piece_volumes(mask: Mask) -> list[int]:
+    """Sizes in voxels of the 26-connected components, largest first."""
+    box = foreground_box(mask, (0, 0, 0))
+    if box is None:
+        return []
+    labels, _ = ndimage.label(mask[box], np.ones((3, 3, 3)))
+    sizes: list[int] = sorted(np.bincount(labels.ravel())[1:].tolist(), reverse=True)
+    return sizes
+
+
+def flags(mask: Mask, grid: Grid, measures: Mapping[str, float], fingerprint: Fingerprint | None = None) -> list[str]:
+    """What a reader should look at, in plain words with figures; empty if nothing.
+
+    Args:
+        mask: ``(H, W, D)`` of 0 and 1 on ``grid``.
+        grid: grid of the reference image.
+        measures: what `measure` returned.
+        fingerprint: of the training cases; without one only the mask itself is judged.
+    """
+    if not np.any(mask):
+        return ["the mask is empty", *_unlike_training(measures, fingerprint, without_mask=True)]
+    return [*_at_the_border(mask, grid), *_in_pieces(mask, fingerprint), *_unlike_training(measures, fingerprint)]
+
+
+def _at_the_border(mask: Mask, grid: Grid) -> Iterable[str]:
+    found = []
+    for axis, code in enumerate(grid.axcodes):
+        if mask.shape[axis] == 1:  # a single slice is all border
+            continue
+        face_cm2 = grid.voxel_volume_mm3 / grid.spacing_mm[axis] / 100
+        for index, side in ((0, OPPOSITE[code]), (-1, code)):
+            touched = int(np.count_nonzero(np.take(mask, index, axis=axis)))
+            if touched:
+                found.append(f"{SIDES[side]} ({touched * face_cm2:.1f} cm2)")
+    if found:
+        yield f"the mask touches the border of the field of view: {', '.join(found)}; the target may go on outside"
+
+
+def _in_pieces(mask: Mask, fingerprint: Fingerprint | None) -> Iterable[str]:
+    sizes = piece_volumes(mask)
+    _, most = fingerprint.ranges.get("pieces", (1, 1)) if fingerprint else (1, 1)
+    if len(sizes) > most:
+        usual = f", in training at most {most:.0f}" if fingerprint else ""
+        yield f"the mask has {len(sizes)} pieces{usual}; the largest is {sizes[0] / sum(sizes):.0%} of its volume"
+
+
+def _unlike_training(
+    measures: Mapping[str, float], fingerprint: Fingerprint | None, without_mask: bool = False
+) -> Iterable[str]:
+    if fingerprint is None:
+        return
+    for name, words in WORDS.items():
+        low, high = fingerprint.ranges.get(name, (0.0, math.inf))
+        if (name != "volume_ml" or not without_mask) and not low / SLACK <= measures[name] <= high * SLACK:
+            yield f"{words.format(measures[name])}, in training {_figure(low)} to {_figure(high)}"
+    _, high = fingerprint.ranges.get("boundary_entropy", (0.0, math.inf))
+    if measures.get("boundary_entropy", 0.0) > high:
+        yield f"unsure boundary: mean entropy {measures['boundary_entropy']:.2f} bits, usually up to {high:.2f}"
+    for modality in dict.fromkeys(name.rpartition("_p")[0] for name in measures if name.rpartition("_p")[2].isdigit()):
+        yield from _unlike_intensities(modality, measures, fingerprint)
+
+
+def _unlike_intensities(modality: str, measures: Mapping[str, float], fingerprint: Fingerprint) -> Iterable[str]:
+    """The percentile that is farthest outside its training range, if one is outside by more than `MARGIN`."""
+    worst, text = MARGIN, ""
+    for p in PERCENTILES:
+        value, (low, high) = (
+            measures[f"{modality}_p{p}"],
+            fingerprint.ranges.get(f"{modality}_p{p}", (-math.inf, math.inf)),
+        )
+        beyond = max(low - value, value - high) / max(high - low, 0.1)  # a range of one case has no width
+        if beyond > worst:
+            worst = beyond
+            text = (
+                f"intensities of {modality} unlike training: {p}th percentile {value:.2f} after normalisation, "
+                f"in training {low:.2f} to {high:.2f}"
+            )
+    if text:
+        yield text
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}"
