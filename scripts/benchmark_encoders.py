@@ -77,10 +77,11 @@ Made by
         --output docs/encoders.md
 
 with torch {torch}: one evaluation of DifferSeg (batch norm folded) with two modalities of one channel at
-{size} x {size}, {clock} time, threads: {threads}, best of {rounds} rounds in turns. The decoder has widths 32, 48, 64, 96; with
-the SAM 2 Hieras the paper's 64, 128, 256, 512. Any other timm model with feature strides 4, 8, 16, 32 works as well; one without is refused with the
-nearest names that do. `encoder_weights="package"` gives lite0 its ImageNet weights without a network; the others take
-`pretrained=True` (timm's hub) or `encoder_weights=PATH`.
+{size} x {size}, {clock} time, threads: {threads}, best of {rounds} rounds in turns. The decoder has widths
+32, 48, 64, 96; with the SAM 2 Hieras the paper's 64, 128, 256, 512. Any other timm model with feature strides
+4, 8, 16, 32 works as well; one without is refused with the nearest names that do. `encoder_weights="package"`
+gives lite0 its ImageNet weights without a network; the others take `pretrained=True` (timm's hub) or
+`encoder_weights=PATH`.
 
 | encoder | parameters, encoder (M) | whole network (M) | seconds | times {baseline} |
 |---|---|---|---|---|
