@@ -23,13 +23,13 @@ from differseg_med.engines.quality import QualityFlags
 from differseg_med.engines.results import CaseResult, CaseWriter, write_mask, write_view
 from differseg_med.engines.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.evaluate import MASK, evaluate_cohort, load_label
-from differseg_med.evaluation.metrics import binary
+from differseg_med.evaluation.evaluate import evaluate_cohort, load_label, mask_file
+from differseg_med.evaluation.metrics import Settings, binary
 from differseg_med.evaluation.quality import Fingerprint
 from differseg_med.evaluation.report import write_metrics
 from differseg_med.evaluation.results_page import write_results_page
 from differseg_med.transforms.grids import NOTES, REFERENCE, check_label, grid_of, original_grid
-from differseg_med.transforms.loading import load_volume
+from differseg_med.transforms.loading import load_mask
 from differseg_med.transforms.modalities import CHANNELS, IMAGE, PRESENT
 from differseg_med.transforms.restoring import PRED, PROBABILITY
 
@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 class CohortEvaluator(SupervisedEvaluator):
     """MONAI evaluator that segments a cohort case by case and writes each result at once.
 
-    Per case ``output_dir/<case_id>/mask.nii.gz``; for the cohort ``summary.csv`` and ``report.html``; with ``evaluate``
-    ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and overlays of the worst cases. A case that fails is
-    reported and does not stop the others.
+    Per case ``output_dir/<case_id>/mask.nii.gz`` (of a picture ``mask.png``); for the cohort ``summary.csv`` and
+    ``report.html``; with ``evaluate`` ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and overlays of the worst
+    cases. A case that fails is reported and does not stop the others.
 
     Args:
         device: where the network runs.
@@ -52,6 +52,7 @@ class CohortEvaluator(SupervisedEvaluator):
         output_dir: folder of the results.
         reference: the declared reference modality.
         evaluate: compare each mask with its case's label.
+        stretch: pictures: stretch each probability to the full range before it is measured, as benchmarks do.
         amp: bfloat16 autocast.
         fingerprint: file of what the training cases measured, for the quality flags; None judges the mask alone.
         writers: what else to write of each case, after the mask. One that fails does not take away what others wrote.
@@ -69,6 +70,7 @@ class CohortEvaluator(SupervisedEvaluator):
         reference: str,
         *,
         evaluate: bool = False,
+        stretch: bool = False,
         amp: bool = False,
         fingerprint: str | Path | None = None,
         writers: Sequence[CaseWriter] = (),
@@ -87,7 +89,7 @@ class CohortEvaluator(SupervisedEvaluator):
         judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
-        self.evaluate = evaluate
+        self.evaluate, self.settings = evaluate, Settings(stretch=stretch)
         self.summary = Summary(self.output_dir)
         self.metrics: list[dict[str, Any]] = []
         self._cases: list[Case] = []
@@ -115,7 +117,7 @@ class CohortEvaluator(SupervisedEvaluator):
             replace(case, problem=CaseError(problems[case.case_id]) if case.case_id in problems else None)
             for case in {case.case_id: case for case in self._cases}.values()  # an id may stand in several bad rows
         ]
-        self.metrics = evaluate_cohort(cases, self.output_dir, self.output_dir).rows
+        self.metrics = evaluate_cohort(cases, self.output_dir, self.output_dir, settings=self.settings).rows
 
     @property
     def failures(self) -> list[str]:
@@ -152,7 +154,7 @@ class CohortEvaluator(SupervisedEvaluator):
                 row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.2f}"
         except CaseError as error:
             row |= {"status": FAILED, "reason": str(error)}
-            if (self.output_dir / case.case_id / MASK).is_file():
+            if mask_file(self.output_dir, case.case_id).is_file():
                 row[NOTES] = "the mask in the folder is of an earlier run"
             logger.error("%s", error)
         self._cases.append(case)
@@ -225,5 +227,5 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def _check_finished(self, case: Case, row: Row) -> None:
         """Hold the mask of an earlier run to the same rules as one written now."""
-        mask = load_volume(self.output_dir / case.case_id / MASK)
+        mask = load_mask(mask_file(self.output_dir, case.case_id))
         check_label(load_label(case), grid_of(mask), str(row[REFERENCE]), self.reference)

@@ -11,11 +11,14 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from differseg_med.cohort.table import Case
-from differseg_med.evaluation.evaluate import MASK
+from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
+from differseg_med.evaluation.pictures import PROBABILITY
 from differseg_med.evaluation.results_page import write_part
 from differseg_med.evaluation.views import picture_of, view_of
 from differseg_med.export.nifti import save_mask
+from differseg_med.export.picture import save_mask_png, save_probability_png
 from differseg_med.geometry import Grid
+from differseg_med.transforms.images import is_image
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,11 @@ Raises `CaseError` if it cannot; the mask and what other writers make of the cas
 
 
 def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
-    """Write ``mask.nii.gz``."""
+    """Write ``mask.nii.gz``; of a picture ``mask.png`` and ``probability.png``, and its area in place of a volume."""
+    if is_image(result.case.images[result.reference]):
+        save_mask_png(result.mask[..., 0], folder / PICTURE_MASK)
+        save_probability_png(result.probability[..., 0], folder / PROBABILITY)
+        return {"volume_ml": "", "area_percent": f"{100 * result.mask.mean():.3f}"}
     save_mask(result.mask, result.grid.affine, folder / MASK)
     return {}
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from differseg_med.evaluation.evaluate import MASK
+from differseg_med.evaluation.evaluate import mask_file
 from differseg_med.export.atomic import write_text
 
 FILE = "summary.csv"
@@ -75,5 +75,5 @@ def read_finished(folder: str | Path) -> dict[str, Row]:
     return {
         row["case_id"]: dict.fromkeys(COLUMNS, "") | row
         for row in rows
-        if row.get("status") == DONE and (path.parent / row.get("case_id", "") / MASK).is_file()
+        if row.get("status") == DONE and mask_file(path.parent, row.get("case_id", "")).is_file()
     }
