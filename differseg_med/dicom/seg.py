@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
-from highdicom.seg import segread
+from highdicom.seg import Segmentation
 from numpy.typing import NDArray
 
-from differseg_med.dicom.files import Header, opened, quiet
+from differseg_med.dicom.files import Header, opened, quiet, read_dataset
 from differseg_med.dicom.names import choose
 from differseg_med.dicom.pixels import check_codec
 from differseg_med.dicom.planes import MAX_SIDE
+from differseg_med.dicom.seg_encodings import as_native
 from differseg_med.dicom.series import MAX_VOXELS
 from differseg_med.errors import CaseError
 from differseg_med.geometry import FloatArray, Grid, lps_to_ras
@@ -41,8 +41,9 @@ def read_segments(header: Header, selector: str) -> tuple[NDArray[np.bool_], Gri
     try:
         with quiet():
             for _, stream in opened([header.source]):
-                seg = segread(io.BytesIO(stream.read()))
-                check_codec(str(seg.file_meta.TransferSyntaxUID), header)
+                dataset = as_native(read_dataset(stream, pixels=True))
+                check_codec(str(dataset.file_meta.TransferSyntaxUID), header)
+                seg = Segmentation.from_dataset(dataset, copy=False)
                 geometry = seg.get_volume_geometry()
                 if geometry is None:
                     raise _irregular(header)

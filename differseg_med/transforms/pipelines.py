@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose, EnsureTyped, RandAffined, RandFlipd, RandScaleCropd, RandZoomd, SelectItemsd
 
-from differseg_med.cohort.table import OWN_COLUMNS
+from differseg_med.cohort.table import DRAWN_ON, OWN_COLUMNS
 from differseg_med.transforms.grids import NOTES, REFERENCE, AuditGridsd, ChooseReferenced, ToNetworkGridd
 from differseg_med.transforms.images import FitPicturesd
 from differseg_med.transforms.intensity import NormalizeByKindd
+from differseg_med.transforms.labels import LoadLabeld
 from differseg_med.transforms.loading import LoadVolumesd
-from differseg_med.transforms.modalities import IMAGE, PRESENT, RandModalityDropoutd, StackModalitiesd
+from differseg_med.transforms.modalities import CHANNELS, IMAGE, PRESENT, RandModalityDropoutd, StackModalitiesd
 from differseg_med.transforms.slices import RandFlipSlabd, RandModalityIntensityd, RandSlabd
 
 LABEL = "label"
@@ -37,14 +38,15 @@ def preprocessing(
         ValueError: for a modality with an impossible name, kind or setting, or an undeclared reference.
     """
     names = tuple(modalities)
-    for name in {*OWN_COLUMNS, NOTES, PRESENT, REFERENCE} & set(names):
+    for name in {*OWN_COLUMNS, CHANNELS, DRAWN_ON, NOTES, PRESENT, REFERENCE} & set(names):
         raise ValueError(f"a modality cannot be called {name!r}: the name has another meaning")
     normalize = NormalizeByKindd(modalities)
     pictures = [] if spatial_size is None else [FitPicturesd(names, spatial_size)]
     return Compose(
         [
             ChooseReferenced(names, reference),
-            LoadVolumesd((*names, LABEL), masks=LABEL),
+            LoadVolumesd(names),
+            LoadLabeld(LABEL, names),
             AuditGridsd(names, LABEL, reference),
             *pictures,
             ToNetworkGridd(names, LABEL, None if pictures else pixdim),
