@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from PIL import ExifTags, Image
 
 from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
@@ -28,10 +30,12 @@ class Found:
     Args:
         cases: one per NAME that has all of its files, by split and name.
         left_out: in words, what was not used: files without partners, names that two files of a folder share.
+        resized: in words, pictures of another size than the first modality; they will be resized to it.
     """
 
     cases: tuple[Case, ...]
     left_out: tuple[str, ...]
+    resized: tuple[str, ...]
 
 
 def find_pictures(
@@ -68,7 +72,7 @@ def find_pictures(
                 continue
             label = None if mask is None else Path(f"{files[mask][name]}::{foreground}")
             images = {column: files[folder][name] for column, folder in modalities.items()}
-            cases.append(Case(name, _subject(name, sequence), images, label, split))
+            cases.append(Case(name, _sequence_of(name, sequence), images, label, split))
     if not cases:
         raise CaseError(
             "no picture has all of its partners",
@@ -76,7 +80,8 @@ def find_pictures(
             expected=f"files of equal names in {', '.join(folders)}",
             found="; ".join(left_out[:3]) or "no pictures",
         )
-    return Found(tuple(_with_own_ids(cases)), tuple(left_out))
+    cases = _with_own_ids(cases)
+    return Found(tuple(cases), tuple(left_out), tuple(_other_sizes(cases)))
 
 
 def with_validation(cases: Sequence[Case], every: int = 0, last: int = 0) -> tuple[Case, ...]:
@@ -118,9 +123,33 @@ def _by_name(parent: Path, folder: str, left_out: list[str]) -> dict[str, Path]:
     return {path.stem: path for path in files if counts[path.stem] == 1}
 
 
-def _subject(name: str, sequence: str | None) -> str:
+def _other_sizes(cases: Sequence[Case]) -> Iterator[str]:
+    for case in cases:
+        sizes = {column: _size(path) for column, path in case.images.items()}
+        first, *others = sizes
+        for column in others:
+            if sizes[first] and sizes[column] and sizes[column] != sizes[first]:
+                yield f"{case.case_id}: {column} has {_pixels(sizes[column])} pixels, {first} {_pixels(sizes[first])}"
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Rows and columns from the file's header as people see them; None if it is no picture, which reading will tell."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return image.size if turned else (image.height, image.width)
+    except (OSError, ValueError):
+        return None
+
+
+def _pixels(size: tuple[int, int] | None) -> str:
+    return "x".join(map(str, size or ()))
+
+
+def _sequence_of(name: str, sequence: str | None) -> str:
+    """The video that a frame is of; nothing for a picture by itself."""
     match = re.match(sequence, name) if sequence else None
-    return match.group(match.lastindex or 0) if match else name
+    return match.group(match.lastindex or 0) if match else ""
 
 
 def _label(split: str, name: str) -> str:
@@ -128,7 +157,8 @@ def _label(split: str, name: str) -> str:
 
 
 def _with_own_ids(cases: Sequence[Case]) -> list[Case]:
-    """Ids that are folder names, and of their own where two splits use one name."""
+    """Ids that are folder names, and of their own where two splits use one name; so are subjects without a video."""
     counts = Counter(case.case_id for case in cases)
     ids = [c.case_id if counts[c.case_id] == 1 else f"{c.split}_{c.case_id}" for c in cases]
-    return [replace(case, case_id=re.sub(r'[/\\:*?"<>|]', "_", own)) for case, own in zip(cases, ids)]
+    ids = [re.sub(r'[/\\:*?"<>|]', "_", own) for own in ids]
+    return [replace(case, case_id=own, subject_id=case.subject_id or own) for case, own in zip(cases, ids)]

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import image_affine
+from differseg_med.transforms.grids import NOTES, REFERENCE
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -92,6 +93,8 @@ class PillowReader(ImageReader):
 class FitPicturesd(MapTransform):
     """Bring every picture ``(C, H, W, 1)`` to one size, whatever its proportions; shrinking averages pixels.
 
+    A note is left of pictures that came in another size than the reference.
+
     Args:
         keys: modalities; absent ones are skipped.
         spatial_size: rows and columns.
@@ -112,8 +115,12 @@ class FitPicturesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resize."""
         d = dict(data)
+        frame = d[d[REFERENCE]].shape[1:]
         for key in self.key_iterator(d):
             shape = d[key].shape[1:]
+            if shape != frame:
+                sizes = f"{shape[0]} x {shape[1]} pixels, {d[REFERENCE]} has {frame[0]} x {frame[1]}"
+                d[NOTES] = [*d.get(NOTES, []), f"{key}: {sizes}; resized to the same frame"]
             if shape[2] != 1:
                 raise CaseError("spatial_size is for pictures", file=filename(d[key]), found=f"{shape[2]} slices")
             larger = shape[0] > self.spatial_size[0] or shape[1] > self.spatial_size[1]
