@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
+from differseg_med.cli import checking, conversion
+from differseg_med.cli.options import Out, names, progress
+from differseg_med.cohort.folders import find_pictures, with_validation
 from differseg_med.cohort.rules import load_rules
 from differseg_med.cohort.scan import Naming, Unit
+from differseg_med.cohort.table import write_cohort
 from differseg_med.engines import scan as scanning
 from differseg_med.workflows import exit_code
 
 app = typer.Typer(help="Make, check and convert cohort tables.", no_args_is_help=True)
 importing = typer.Typer(help="Make a cohort table from a data set in a known layout.", no_args_is_help=True)
 app.add_typer(importing, name="import")
+exporting = typer.Typer(help="Write a data set in another tool's layout.", no_args_is_help=True)
+app.add_typer(exporting, name="export")
+for _name, _group, _command in (
+    ("check", app, checking.check),
+    ("folds", app, checking.folds),
+    ("register", app, checking.register),
+    ("n4", app, checking.n4),
+    ("nnunet", importing, conversion.nnunet),
+    ("msd", importing, conversion.msd),
+    ("bids", importing, conversion.bids),
+    ("pattern", importing, conversion.pattern),
+    ("nnunet", exporting, conversion.to_nnunet),
+    ("msd", exporting, conversion.to_msd),
+):
+    _group.command(_name)(_command)
 
-Out = Annotated[Path, typer.Option("--out", help="Cohort table to write (CSV).")]
+
+class Foreground(str, Enum):
+    """What is 1 in the pictures of masks."""
+
+    WHITE = "white"
+    BLACK = "black"
 
 
 @app.command()
@@ -38,10 +62,10 @@ def scan(
 
     def job() -> None:
         found = scanning.scan_folder(
-            folder, load_rules(rules), roi=roi, naming=case_id, unit=case_per, progress=_progress("file")
+            folder, load_rules(rules), roi=roi, naming=case_id, unit=case_per, progress=progress("file")
         )
         if modalities:
-            found = scanning.select_modalities(found, _names(modalities))
+            found = scanning.select_modalities(found, names(modalities))
         scanning.write_scan(found, out)
         for line in scanning.summary_lines(found):
             typer.echo(line)
@@ -51,12 +75,32 @@ def scan(
     sys.exit(exit_code(job))
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+@importing.command()
+def folders(
+    root: Annotated[Path, typer.Option(help="Holds the folders of the modalities, or a folder per split that does.")],
+    modalities: Annotated[str, typer.Option(help="Folders, the reference first; COLUMN=FOLDER where they differ.")],
+    out: Out,
+    mask: Annotated[str | None, typer.Option(help="Folder of the masks.")] = None,
+    mask_foreground: Annotated[Foreground, typer.Option(help="What is 1 in the masks.")] = Foreground.WHITE,
+    sequence: Annotated[str | None, typer.Option(help="Regex: the part of a name that says the video.")] = None,
+    validation_every: Annotated[int, typer.Option(help="The first of every so many subjects is for validation.")] = 0,
+    validation_last: Annotated[int, typer.Option(help="So many of the last subjects are for validation.")] = 0,
+) -> None:
+    """Pictures in SPLIT/{image,depth,...,mask}/NAME.png (or jpg, tif), paired by NAME."""
 
+    def job() -> None:
+        pairs = [name.partition("=") for name in names(modalities)]
+        columns = {column: folder or column for column, _, folder in pairs}
+        found = find_pictures(root, columns, mask, foreground=mask_foreground.value, sequence=sequence)
+        cases = found.cases
+        if validation_every or validation_last:
+            cases = with_validation(cases, validation_every, validation_last)
+        write_cohort(out, list(columns), cases)
+        for text, lines in (("left out", found.left_out), ("other sizes, to be resized", found.resized)):
+            for line in lines:
+                typer.echo(f"{text}: {line}")
+        splits = Counter(case.split or "no split" for case in cases)
+        counts = ", ".join(f"{number} {split}" for split, number in splits.items())
+        typer.echo(f"{len(cases)} cases ({counts}), {len({case.subject_id for case in cases})} subjects: {out}")
 
-def _progress(unit: str) -> Any:
-    def wrapped(items: Iterable[Any]) -> Iterable[Any]:
-        return tqdm(items, unit=unit, disable=None)
-
-    return wrapped
+    sys.exit(exit_code(job))

@@ -138,15 +138,11 @@ def _image(source: Source, entry: SeriesEntry, rules: Rules) -> Source:
 
 
 def _regions(source: Source, entry: SeriesEntry) -> Iterator[Source]:
-    """A cell has room for one selector: what lies in an archive with others has used it already."""
-    path, selector = split_cell(entry.cell)
-    if selector:
-        reason = "a segmentation among other files of an archive"
-        yield replace(source, level="error", reason=f"{reason}. Unpack the archive, then scan again.")
-        return
     names = tuple(dict.fromkeys(entry.tags.get("ROINames", ()) or entry.tags.get("SegmentLabels", ())))
     for name in names:
-        yield replace(source, cell=join_cell(path, name), role="label", roi=name, series=f"{source.series}: {name}")
+        yield replace(
+            source, cell=join_cell(entry.cell, name), role="label", roi=name, series=f"{source.series}: {name}"
+        )
     if not names:
         yield replace(source, role="label")
 

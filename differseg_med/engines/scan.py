@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from differseg_med.cohort.presence import presence
 from differseg_med.cohort.rules import Rules
 from differseg_med.cohort.scan import Naming, Scan, Unit, make_cohort
 from differseg_med.cohort.sources import Source, attach_files, dicom_sources, file_sources
-from differseg_med.cohort.table import Case, write_cohort
+from differseg_med.cohort.table import write_cohort
 from differseg_med.dicom.index import index_folder
 from differseg_med.errors import CaseError
 from differseg_med.evaluation import html
@@ -77,31 +78,19 @@ def write_scan(scan: Scan, out: str | Path) -> None:
     html.write_page(out.parent / "audit.html", "Audit of the scan", _page(scan))
 
 
-def presence(cases: Sequence[Case], modalities: Sequence[str]) -> list[dict[str, object]]:
-    """How many cases have which modalities: one row per pattern, the most frequent first.
-
-    Returns:
-        Rows with a ``+`` or nothing per modality, ``label`` (cases with one), ``cases``, and one column per split.
-    """
-    splits = sorted({case.split for case in cases if case.split})
-    patterns = Counter(tuple(m in case.images for m in modalities) for case in cases)
-    rows = []
-    for pattern, count in sorted(patterns.items(), key=lambda item: (-item[1], [not p for p in item[0]])):
-        own = [case for case in cases if tuple(m in case.images for m in modalities) == pattern]
-        row: dict[str, object] = {m: "+" if has else "" for m, has in zip(modalities, pattern)}
-        row |= {"cases": count, "with label": sum(case.label is not None for case in own)}
-        rows.append(row | {split: sum(case.split == split for case in own) for split in splits})
-    return rows
-
-
 def summary_lines(scan: Scan) -> list[str]:
     """What a scan found, for the terminal: the table of `presence`, then errors and warnings."""
     lines = [f"{len(scan.cases)} cases"]
     if scan.cases:
         lines += text_table(presence(scan.cases, scan.modalities))
     for level in ("error", "warning"):
-        found = [(case, source) for case, source in scan.audit if source.level == level]
-        lines += [f"{level}: {f'{case}, ' if case else ''}{source.series}: {source.reason}" for case, source in found]
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for case, source in scan.audit:
+            if source.level == level:
+                reasons.setdefault((case, source.reason), []).append(source.series)
+        for (case, reason), series in reasons.items():
+            more = f" and {len(series) - 1} more" if len(series) > 1 else ""
+            lines.append(f"{level}: {f'{case}, ' if case else ''}{series[0]}{more}: {reason}")
     return lines
 
 

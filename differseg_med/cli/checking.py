@@ -1,0 +1,119 @@
+"""Commands on a cohort table: check, folds, registration, bias correction. Registered in `differseg_med.cli.cohort`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from differseg_med.cli.options import Table, names, progress
+from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
+from differseg_med.cohort.registration import Method
+from differseg_med.cohort.table import Cohort, read_cohort, table_modalities, write_cohort
+from differseg_med.engines.check import check_cohort, label_volumes, report_lines, write_check
+from differseg_med.engines.register import TABLE, Changed, correct_cohort, register_cohort
+from differseg_med.engines.scan import text_table
+from differseg_med.workflows import exit_code
+
+OutDir = Annotated[Path, typer.Option("--out", help="Folder for the new volumes and cohort.csv.")]
+
+
+def check(
+    table: Table,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for check.csv and check.html.")] = None,
+    modalities: Annotated[str, typer.Option(help="Columns to check, the reference first; default: all.")] = "",
+    alignment: Annotated[bool, typer.Option(help="Compare where the images of a case lie (slow).")] = True,
+) -> None:
+    """Read every file; compare grids, places and labels; find patients on both sides of a split."""
+
+    def job() -> None:
+        found = check_cohort(_read(table, modalities), alignment=alignment, progress=progress("case"))
+        for line in report_lines(found):
+            typer.echo(line)
+        if out is not None:
+            write_check(found, out)
+        errors = [finding for finding in found.findings if finding.level == "error"]
+        if errors:
+            raise SystemExit(f"{len(errors)} errors")
+
+    sys.exit(exit_code(job))
+
+
+def folds(
+    table: Table,
+    k: Annotated[int, typer.Option("--k", help="Number of folds.")] = 5,
+    stratify: Annotated[
+        str, typer.Option(help="Columns to balance, with commas; also modalities and label_volume (measured).")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
+    validation: Annotated[int | None, typer.Option(help="Make this fold the split validation, others train.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Table to write; default: the same one.")] = None,
+) -> None:
+    """Fill the column fold: subjects stay together, the columns of --stratify spread evenly. Test cases get none."""
+
+    def job() -> None:
+        cohort = _read(table)
+        problem = next((case.problem for case in cohort.cases if case.problem is not None), None)
+        if problem is not None:
+            raise problem
+        cases = [case for case in cohort.cases if case.split != "test"]
+        wanted = names(stratify)
+        values = {"label_volume": label_volumes(cases, progress("case"))} if "label_volume" in wanted else {}
+        criteria = levels_of(cases, wanted, values)
+        try:
+            chosen = assign_folds([case.subject_id for case in cases], criteria, k, seed)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+        placed = {case.case_id: case for case in with_folds(cases, chosen, validation)}
+        write_cohort(out or table, cohort.modalities, [placed.get(case.case_id, case) for case in cohort.cases])
+        rows = [
+            {"": level.criterion, "level": level.level, **{f"fold {n}": count for n, count in enumerate(level.counts)}}
+            for level in balance(criteria, chosen, k)
+        ]
+        for line in text_table(rows):
+            typer.echo(line)
+
+    sys.exit(exit_code(job))
+
+
+def register(
+    table: Table,
+    out: OutDir,
+    modalities: Annotated[str, typer.Option(help="Those to move; default: all but the first of the table.")] = "",
+    method: Annotated[Method, typer.Option("--register", help="Which motions are tried.")] = Method.RIGID,
+) -> None:
+    """Register the modalities to the first: volumes with new affines, transforms (.tfm), pictures, OUT/cohort.csv."""
+
+    def job() -> None:
+        done = register_cohort(_read(table), out, names(modalities), method=method, progress=progress("case"))
+        _tell(done, out)
+
+    sys.exit(exit_code(job))
+
+
+def n4(
+    table: Table, out: OutDir, modalities: Annotated[str, typer.Option(help="MR columns to correct, with commas.")]
+) -> None:
+    """Correct the slow shading of MR images (N4 bias field): new volumes and OUT/cohort.csv."""
+
+    def job() -> None:
+        _tell(correct_cohort(_read(table), out, names(modalities), progress=progress("case")), out)
+
+    sys.exit(exit_code(job))
+
+
+def _read(table: Path, modalities: str = "") -> Cohort:
+    return read_cohort(table, names(modalities) or table_modalities(table))
+
+
+def _tell(done: Sequence[Changed], out: Path) -> None:
+    for changed in done:
+        for note in changed.notes:
+            typer.echo(f"{changed.case.case_id}: {note}")
+    failed = [changed.error for changed in done if changed.error is not None]
+    typer.echo(f"{out / TABLE}: {len(done) - len(failed)} of {len(done)} cases done, failed ones keep their row")
+    if failed:
+        raise SystemExit("\n".join(str(error) for error in failed))

@@ -1,0 +1,118 @@
+"""Commands between the cohort table and the layouts of other tools. Registered in `differseg_med.cli.cohort`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from differseg_med.cli.options import Out, Table, progress
+from differseg_med.cohort import layouts
+from differseg_med.cohort.presence import presence
+from differseg_med.cohort.table import read_cohort, table_modalities
+from differseg_med.engines.convert import SKIP, ZEROS, export_msd, export_nnunet, write_imported
+from differseg_med.engines.scan import text_table
+from differseg_med.errors import CaseError
+from differseg_med.workflows import exit_code
+
+Root = Annotated[Path, typer.Argument(help="Folder of the data set.", exists=True)]
+Values = Annotated[str, typer.Option(help="Label values that are the target: 1,2,3. Default: the one that is not 0.")]
+
+
+class Layout(str, Enum):
+    """How an MSD list gives the modalities of a case."""
+
+    LIST = "list"
+    STACKED = "4d"
+
+
+class Missing(str, Enum):
+    """What nnU-Net gets for a modality that is absent."""
+
+    SKIP = SKIP
+    ZEROS = ZEROS
+
+
+def nnunet(
+    root: Root,
+    out: Out,
+    foreground: Values = "",
+    splits: Annotated[Path | None, typer.Option(help="splits_final.json, for the column fold.", exists=True)] = None,
+) -> None:
+    """An nnU-Net raw data set: ROOT is DatasetXXX_Name."""
+    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits), out, foreground)))
+
+
+def msd(root: Root, out: Out, foreground: Values = "") -> None:
+    """A Medical Segmentation Decathlon data set: ROOT is its folder or dataset.json. 4-D files are taken apart."""
+    sys.exit(exit_code(lambda: _write(layouts.read_msd(root), out, foreground)))
+
+
+def bids(
+    root: Root,
+    out: Out,
+    foreground: Values = "",
+    mask: Annotated[str, typer.Option(help="Regex on the masks' names, where a session has several.")] = "",
+) -> None:
+    """A BIDS data set, with masks among its derivatives."""
+    sys.exit(exit_code(lambda: _write(layouts.read_bids(root, mask), out, foreground)))
+
+
+def pattern(
+    root: Root,
+    out: Out,
+    image: Annotated[list[str], typer.Option(help="COLUMN=PATH with {case} in it: t1={case}/t1.nii.gz. Repeatable.")],
+    label: Annotated[str, typer.Option(help="PATH of the label: {case}/mask.nii.gz.")] = "",
+    foreground: Values = "",
+) -> None:
+    """Any regular layout: a path per column, with {case}, {subject} and * in it."""
+
+    def job() -> None:
+        pairs = [entry.partition("=") for entry in image]
+        if bad := [entry for entry, (_, equals, _) in zip(image, pairs) if not equals]:
+            raise CaseError(f"--image {bad[0]} is not understood", expected="COLUMN=PATH")
+        patterns = {column: path for column, _, path in pairs} | ({"label": label} if label else {})
+        _write(layouts.read_pattern(root, patterns), out, foreground)
+
+    sys.exit(exit_code(job))
+
+
+def to_msd(
+    table: Table,
+    out: Annotated[Path, typer.Option("--out", help="dataset.json to write.")],
+    layout: Annotated[Layout, typer.Option(help="Name the files where they are, or write 4-D files.")] = Layout.LIST,
+) -> None:
+    """An MSD data list with folds, for MONAI's Auto3DSeg and others."""
+    _export(table, lambda cohort: export_msd(cohort, out, stacked=layout is Layout.STACKED, progress=progress("case")))
+
+
+def to_nnunet(
+    table: Table,
+    out: Annotated[Path, typer.Option("--out", help="Folder nnUNet_raw/DatasetXXX_Name.")],
+    missing: Annotated[Missing, typer.Option(help="Cases with an absent modality.")] = Missing.SKIP,
+) -> None:
+    """An nnU-Net raw data set, with splits_final.json."""
+    _export(table, lambda cohort: export_nnunet(cohort, out, missing=missing.value, progress=progress("case")))
+
+
+def _export(table: Path, write: Callable[..., Sequence[CaseError]]) -> None:
+    def job() -> None:
+        cohort = read_cohort(table, table_modalities(table))
+        failed = write(cohort)
+        typer.echo(f"{len(cohort.cases) - len(failed)} of {len(cohort.cases)} cases exported")
+        if failed:
+            raise SystemExit("\n".join(str(error) for error in failed))
+
+    sys.exit(exit_code(job))
+
+
+def _write(found: layouts.Imported, out: Path, foreground: str) -> None:
+    cases = write_imported(found, out, foreground, progress("case"))
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+    for line in text_table(presence(cases, found.modalities)):
+        typer.echo(line)

@@ -1,0 +1,25 @@
+"""Which cases have which modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from differseg_med.cohort.table import Case
+
+
+def presence(cases: Sequence[Case], modalities: Sequence[str]) -> list[dict[str, object]]:
+    """How many cases have which modalities: one row per pattern, the most frequent first.
+
+    Returns:
+        Rows with ``yes`` or ``-`` per modality, ``cases``, ``with label``, and one column per split.
+    """
+    splits = sorted({case.split for case in cases if case.split})
+    patterns: dict[tuple[bool, ...], list[Case]] = {}
+    for case in cases:
+        patterns.setdefault(tuple(m in case.images for m in modalities), []).append(case)
+    rows = []
+    for pattern, own in sorted(patterns.items(), key=lambda item: (-len(item[1]), [not has for has in item[0]])):
+        row: dict[str, object] = {m: "yes" if has else "-" for m, has in zip(modalities, pattern)}
+        row |= {"cases": len(own), "with label": sum(case.label is not None for case in own)}
+        rows.append(row | {split: sum(case.split == split for case in own) for split in splits})
+    return rows
