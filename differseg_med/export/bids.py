@@ -1,0 +1,88 @@
+"""Masks as BIDS derivatives: names, sidecar and description of the data set."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from differseg_med.export.atomic import write_text
+from differseg_med.export.nifti import save_mask
+from differseg_med.export.segment import SegmentInfo
+from differseg_med.geometry import FloatArray
+
+BIDS_VERSION = "1.10.0"
+
+BIDS_NAME = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_[A-Za-z0-9]+\.nii(?:\.gz)?")
+"""Names of images in BIDS: entities, then a suffix such as T1w."""
+
+DATATYPES = ("anat", "pet", "dwi", "func", "perf", "fmap")
+"""Folders of images in BIDS."""
+
+OURS = ("res", "den", "label", "desc")
+"""Entities that the mask has for itself; they end a name."""
+
+ABNORMAL = "49755003"
+"""SNOMED CT: morphologically abnormal structure, which BIDS calls a lesion."""
+
+
+def save_bids(
+    mask: NDArray[Any], affine: FloatArray, root: str | Path, reference: Path, case_id: str, segment: SegmentInfo
+) -> Path:
+    """Save a mask in a BIDS derivatives data set, with its sidecar and ``dataset_description.json``.
+
+    Args:
+        mask: ``(H, W, D)`` of 0 and 1, on the grid of ``affine``.
+        affine: 4 x 4, from voxel indices to mm, RAS.
+        root: folder of the data set.
+        reference: the image that the mask belongs to. If it has a BIDS name, the mask inherits its entities.
+        case_id: becomes the subject otherwise, letters and digits alone.
+        segment: its name becomes the entity ``label``.
+
+    Returns:
+        The mask: ``sub-01/anat/sub-01_space-orig_label-lesion_desc-differseg_mask.nii.gz``.
+
+    Raises:
+        CaseError: if the mask cannot be stored faithfully.
+    """
+    match = BIDS_NAME.fullmatch(reference.name)
+    entities = match[1].split("_") if match else [f"sub-{_alphanumeric(case_id) or 'unknown'}"]
+    entities = [entity for entity in entities if entity.split("-")[0] not in OURS]
+    if not any(entity.startswith("space-") for entity in entities):
+        entities.append("space-orig")
+    label = _alphanumeric(segment.name)
+    name = "_".join([*entities, f"label-{label}", "desc-differseg", "mask"])
+    places = [entity for entity in entities[:2] if entity.startswith(("sub-", "ses-"))]
+    kind = reference.parent.name if match and reference.parent.name in DATATYPES else "anat"
+    path = Path(root, *places, kind, f"{name}.nii.gz")
+    save_mask(mask, affine, path)
+    sidecar = {
+        "Type": "Lesion" if segment.property_category and segment.property_category.value == ABNORMAL else "ROI",
+        "SpatialReference": "orig",
+        "Description": " ".join(filter(None, (segment.name, segment.algorithm_name, segment.algorithm_version))),
+    }
+    if match:
+        sidecar["RawSources"] = "/".join([*places, kind, reference.name])
+    _write_json(path.with_name(f"{name}.json"), sidecar)
+    description = {
+        "Name": "differseg_med masks",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "differseg_med", "Version": version("differseg-med")}],
+    }
+    _write_json(Path(root, "dataset_description.json"), description)
+    return path
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _alphanumeric(text: str) -> str:
+    """BIDS labels are letters and digits: the words of a name in camel case."""
+    words = re.findall(r"[A-Za-z0-9]+", text)
+    return "".join([words[0], *(word[0].upper() + word[1:] for word in words[1:])]) if words else ""

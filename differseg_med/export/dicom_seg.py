@@ -1,0 +1,200 @@
+"""Masks as DICOM Segmentation objects, slice by slice on the images that they were drawn on."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.config import RAISE
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import validate_value
+
+from differseg_med.dicom.files import quiet
+from differseg_med.errors import CaseError
+from differseg_med.export.atomic import exporting
+from differseg_med.export.checks import checked, differs
+from differseg_med.export.segment import SegmentInfo
+from differseg_med.export.source import SourceSeries
+from differseg_med.geometry import FloatArray
+
+PRODUCT = "differseg_med"
+
+NO_SERIAL_NUMBER = "none"
+"""Device Serial Number (0018,1000) must have a value, and software has none."""
+
+SERIES_NUMBER_OFFSET = 1000
+"""Added to the source's Series Number, so that the segmentation stands behind the images in lists."""
+
+SHORT_TEXTS = ("SH", "LO", "CS", "AS", "DA", "TM")
+"""Value representations that scanners and anonymizers overfill."""
+
+SAME_PLACE = 1e-4
+"""Largest difference in mm of a frame's position and pixel spacing, and in its direction cosines."""
+
+KEPT = ("PatientID", "Modality")
+"""What is never emptied, however wrong."""
+
+
+def save_dicom_seg(
+    mask: NDArray[Any], affine: FloatArray, source: SourceSeries, path: str | Path, segment: SegmentInfo
+) -> list[str]:
+    """Save a mask as DICOM SEG, read it back, compare, and only then give it its name.
+
+    The object is what viewers take without trouble: BINARY, Explicit VR Little Endian, one frame for every slice of the
+    source (also empty ones), each with a reference to it. Patient and study are the source's; the UIDs are new.
+
+    Args:
+        mask: ``(H, W, D)`` of 0 and 1 on the source's voxels, its axes in any order; or on those that the source was
+            resampled to.
+        affine: 4 x 4, from voxel indices to mm, RAS.
+        source: the images that the mask was drawn on, see `differseg_med.export.source.read_source`.
+        path: the file to write, ``.dcm``.
+        segment: must have category and type, algorithm type and, unless it is MANUAL, algorithm name and version.
+
+    Returns:
+        Notes for the user, for example on a value of the source that DICOM does not allow.
+
+    Raises:
+        CaseError: if a code or an attribute of the source is missing, the mask is on another grid, or the file does not
+            hold what was written.
+    """
+    path = Path(path)
+    frames, notes = source.frames_of(*checked(mask, affine, path))
+    description = _description(segment, path)
+    try:
+        with quiet():
+            notes += _empty_invalid(source.datasets[0])
+            seg = _segmentation(frames, source, description)
+    except (AttributeError, ValueError, TypeError, KeyError) as error:
+        lacking = f"its images have no {error.name}" if isinstance(error, AttributeError) else str(error).rstrip(".")
+        raise CaseError(
+            f"no DICOM SEG can be made for this series: {lacking}",
+            file=path,
+            remedy="Export the series again with what DICOM requires.",
+        ) from error
+    with exporting(path, ".dcm") as temporary:
+        seg.save_as(temporary)
+        _verify(temporary, frames, source, seg, path)
+    return notes
+
+
+def _description(segment: SegmentInfo, path: Path) -> hd.seg.SegmentDescription:
+    """The segment in DICOM's terms."""
+    missing = [] if segment.property_category and segment.property_type else ["the codes of category and type"]
+    if not segment.algorithm_type:
+        missing.append("SegmentAlgorithmType")
+    elif segment.algorithm_type != "MANUAL" and not (segment.algorithm_name and segment.algorithm_version):
+        missing.append("SegmentAlgorithmName and AlgorithmVersion")
+    if missing or segment.property_category is None or segment.property_type is None:
+        raise CaseError(
+            f"a DICOM SEG must say what it shows, but {', '.join(missing)} of {segment.name!r} are not given",
+            file=path,
+            remedy='Add them to the block "segment" of the bundle\'s metadata.json, or give --segment FILE '
+            "(docs/exports.md).",
+        )
+    algorithm = None
+    if segment.algorithm_type != "MANUAL":
+        family = codes.DCM.ArtificialIntelligence
+        algorithm = hd.AlgorithmIdentificationSequence(segment.algorithm_name, family, segment.algorithm_version)
+    item = hd.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=segment.name,
+        segmented_property_category=segment.property_category,
+        segmented_property_type=segment.property_type,
+        algorithm_type=segment.algorithm_type,
+        algorithm_identification=algorithm,
+        tracking_id=segment.tracking_id or f"{PRODUCT} {segment.segment_id}",
+        tracking_uid=segment.tracking_uid or hd.UID(),
+        anatomic_regions=[segment.anatomic_region] if segment.anatomic_region else None,
+        display_color=hd.color.CIELabColor.from_rgb(*segment.color),
+    )
+    # highdicom has no arguments for modifiers; both stand inside of what they modify (PS3.3 C.8.20.4, 10.5).
+    if modifier := segment.property_type_modifier:
+        what = item.SegmentedPropertyTypeCodeSequence[0]
+        what.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(modifier)]
+    if segment.anatomic_region and (modifier := segment.anatomic_region_modifier):
+        item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [hd.sr.CodedConcept.from_code(modifier)]
+    return item
+
+
+def _segmentation(
+    frames: NDArray[np.uint8], source: SourceSeries, description: hd.seg.SegmentDescription
+) -> hd.seg.Segmentation:
+    first = source.datasets[0]
+    thickness = first.get("SliceThickness")
+    seg = hd.seg.Segmentation(
+        source_images=source.datasets,
+        pixel_array=frames,
+        segmentation_type="BINARY",
+        segment_descriptions=[description],
+        series_instance_uid=hd.UID(),
+        series_number=int(first.get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=PRODUCT,
+        manufacturer_model_name=PRODUCT,
+        software_versions=version("differseg-med"),
+        device_serial_number=NO_SERIAL_NUMBER,
+        pixel_measures=hd.PixelMeasuresSequence(
+            pixel_spacing=source.slices[0].plane.spacing,
+            slice_thickness=float(thickness) if thickness else source.spacing_mm,
+            spacing_between_slices=source.spacing_mm,
+        ),
+        omit_empty_frames=False,  # some viewers place frames by their number (monai-deploy-app-sdk#397)
+        content_label="SEGMENTATION",
+        content_description=description.SegmentLabel,
+        series_description=f"{PRODUCT}: {description.SegmentLabel}"[:64],
+    )
+    seg.ContentCreatorName = ""  # type 2, and no person's name belongs here
+    return seg
+
+
+def _empty_invalid(dataset: Dataset) -> list[str]:
+    """Empty the values of a header that DICOM does not allow: copied, they would make the new object invalid too."""
+    notes = []
+    for element in dataset:
+        if element.VR not in SHORT_TEXTS or element.keyword in KEPT or not element.value:
+            continue
+        try:
+            for value in [element.value] if element.VM == 1 else element.value:
+                validate_value(element.VR, value, RAISE)
+        except ValueError:
+            notes.append(f"{element.keyword} of the source breaks DICOM's rules and was left empty")
+            element.value = ""
+    return notes
+
+
+def _verify(temporary: Path, frames: NDArray[np.uint8], source: SourceSeries, seg: Dataset, path: Path) -> None:
+    """Compare identity, references, places and voxels of the file on disk with what should be in it."""
+    read = hd.seg.segread(temporary)
+    for keyword in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID"):
+        if read.get(keyword) != seg.get(keyword):
+            raise differs(f"its {keyword} differs", path)
+    found = {(uid, number): index for index, (uid, number) in enumerate(references(read))}
+    if set(found) != {(piece.uid, piece.number) for piece in source.slices}:
+        raise differs("its frames refer to other images", path)
+    shared = read.SharedFunctionalGroupsSequence[0]
+    pixels = read.pixel_array.reshape(-1, *frames.shape[1:])
+    for piece, expected in zip(source.slices, frames):
+        index = found[piece.uid, piece.number]
+        place = (
+            *shared.PlaneOrientationSequence[0].ImageOrientationPatient,
+            *shared.PixelMeasuresSequence[0].PixelSpacing,
+            *read.PerFrameFunctionalGroupsSequence[index].PlanePositionSequence[0].ImagePositionPatient,
+        )
+        wanted = (*piece.plane.orientation.ravel(), *piece.plane.spacing, *piece.plane.position)
+        if not np.allclose(np.asarray(place, dtype=float), wanted, rtol=0, atol=SAME_PLACE):
+            raise differs("its frames are elsewhere", path)
+        if not np.array_equal(pixels[index], expected):
+            raise differs("its voxels differ", path)
+
+
+def references(seg: Dataset) -> list[tuple[str, int]]:
+    """For each frame of a segmentation the SOP Instance UID of its image, and the number of the frame in it (or 1)."""
+    images = [frame.DerivationImageSequence[0].SourceImageSequence[0] for frame in seg.PerFrameFunctionalGroupsSequence]
+    return [(str(image.ReferencedSOPInstanceUID), int(image.get("ReferencedFrameNumber") or 1)) for image in images]
