@@ -22,6 +22,7 @@ from torch import nn
 from differseg_med.cohort.table import Case, read_cohort
 from differseg_med.engines.dataset import CohortDataset, cached_items, single_item
 from differseg_med.engines.predict import CohortEvaluator
+from differseg_med.engines.quality import fingerprint_of
 from differseg_med.engines.summary import read_finished
 from differseg_med.engines.train import AveragedNetwork, TrainingRecorder, sample_loader
 from differseg_med.errors import CaseError
@@ -51,6 +52,7 @@ __all__ = [
     "sample_loader",
     "trainer",
     "training_dataset",
+    "training_fingerprint",
     "training_network",
     "training_samples",
     "validation_evaluator",
@@ -145,6 +147,33 @@ def training_dataset(
     except CaseError as error:
         raise SystemExit(str(error)) from error
     return MonaiDataset(items, samples)
+
+
+def training_fingerprint(
+    cohort: str | Path,
+    modalities: Mapping[str, Any] | Sequence[str],
+    transform: Compose,
+    path: str | Path,
+    *,
+    split: str | Sequence[str] = "train",
+) -> Path:
+    """Write what the training cases measure, for the quality flags of predictions; see `Fingerprint`.
+
+    Args:
+        cohort: the table.
+        modalities: in the network's order.
+        transform: preprocessing.
+        path: the JSON file to write; put it beside the released weights.
+        split: which rows.
+
+    Raises:
+        SystemExit: with one line if the table cannot be read or no case can be measured.
+    """
+    try:
+        fingerprint_of(_cases(cohort, modalities, split, ()), transform).write(path)
+    except CaseError as error:
+        raise SystemExit(str(error)) from error
+    return Path(path)
 
 
 def optimizer(network: nn.Module, learning_rate: float = 1e-3, weight_decay: float = 0.01) -> torch.optim.AdamW:

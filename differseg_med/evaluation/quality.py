@@ -30,6 +30,9 @@ BAND_MM = 4.0
 SLACK = 1.25
 """Volumes and lengths are flagged from this many times beyond what was seen in training."""
 
+ENTROPY_SLACK = 1.05
+"""Boundaries are flagged from this many times the highest entropy of the predictions that the fingerprint saw."""
+
 MARGIN = 0.5
 """Intensities are flagged from this share of the training range's width beyond it."""
 
@@ -221,7 +224,7 @@ def _unlike_training(
         if (name != "volume_ml" or not without_mask) and not low / SLACK <= measures[name] <= high * SLACK:
             yield f"{words.format(measures[name])}, in training {_figure(low)} to {_figure(high)}"
     _, high = fingerprint.ranges.get("boundary_entropy", (0.0, math.inf))
-    if measures.get("boundary_entropy", 0.0) > high:
+    if measures.get("boundary_entropy", 0.0) > high * ENTROPY_SLACK:
         yield f"unsure boundary: mean entropy {measures['boundary_entropy']:.2f} bits, usually up to {high:.2f}"
     for modality in dict.fromkeys(name.rpartition("_p")[0] for name in measures if name.rpartition("_p")[2].isdigit()):
         yield from _unlike_intensities(modality, measures, fingerprint)

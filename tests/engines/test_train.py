@@ -98,7 +98,8 @@ def done(table, tmp_path_factory) -> Path:
 
 
 def test_the_files_of_a_training(done):
-    assert sorted(p.name for p in done.iterdir()) == ["best.pt", "cache", "curves.png", "last.pt", "log.csv"]
+    names = ["best.pt", "cache", "curves.png", "fingerprint.json", "last.pt", "log.csv"]
+    assert sorted(p.name for p in done.iterdir()) == names
     assert (done / "curves.png").read_bytes()[:4] == b"\x89PNG"
     rows = rows_of(done)
     assert [row["epoch"] for row in rows] == ["1", "2"]
