@@ -20,9 +20,11 @@ from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
 
 from differseg_med.cohort.table import Case, read_cohort
+from differseg_med.engines import exports
 from differseg_med.engines.dataset import CohortDataset, cached_items, single_item
 from differseg_med.engines.predict import CohortEvaluator
 from differseg_med.engines.quality import fingerprint_of
+from differseg_med.engines.results import CaseWriter
 from differseg_med.engines.summary import read_finished
 from differseg_med.engines.train import AveragedNetwork, TrainingRecorder, sample_loader
 from differseg_med.errors import CaseError
@@ -46,6 +48,7 @@ __all__ = [
     "case_loader",
     "cohort_dataset",
     "dice_ce_loss",
+    "format_writers",
     "optimizer",
     "postprocessing",
     "preprocessing",
@@ -118,6 +121,22 @@ def cohort_dataset(
 def case_loader(dataset: CohortDataset, num_workers: int = 0) -> DataLoader:
     """Loader of one case at a time."""
     return DataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=single_item)
+
+
+def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWriter]:
+    """Writers for the formats of a run besides NIfTI, see `differseg_med.engines.exports`.
+
+    Args:
+        formats: names, ``seg.nrrd`` or ``dicom-seg`` for example.
+        bundle: folder whose metadata say what the masks show.
+
+    Raises:
+        SystemExit: with one line if there is no such format, or the metadata are not right.
+    """
+    try:
+        return exports.format_writers(formats, bundle)
+    except CaseError as error:
+        raise SystemExit(str(error)) from error
 
 
 def training_dataset(

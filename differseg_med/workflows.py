@@ -148,6 +148,8 @@ def open_bundle(
         if not file.is_file():
             raise CaseError("the bundle has no such configuration", file=file, remedy="Check the path of the bundle.")
     overrides: dict[str, Any] = {k: v for k, v in (options or {}).items() if v is not None}
+    if unknown := [name for name in overrides if name not in _settings_of(files)]:
+        raise CaseError(f"the bundle has no entry {unknown[0]!r}", file=files[0], remedy="Leave the option out.")
     if "device" in overrides:
         overrides["device"] = f"$torch.device('{overrides['device']}')"
     overrides |= _parse(settings, files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from differseg_med.cli import cohort, run
+from differseg_med.cli import cohort, export, run
 
 app = typer.Typer(
     help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
@@ -13,4 +13,5 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(run.app)
+app.add_typer(export.app)
 app.add_typer(cohort.app, name="cohort")

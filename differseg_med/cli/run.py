@@ -19,6 +19,9 @@ Split = Annotated[str | None, typer.Option(help="Only the rows of this split.")]
 Withhold = Annotated[list[str] | None, typer.Option(help="Leave out this modality (may be given several times).")]
 Resume = Annotated[bool, typer.Option(help="Go on where an interrupted run stopped.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")]
+Formats = Annotated[
+    str | None, typer.Option(help="Also write these, separated by commas: seg.nrrd, dicom-seg, png, scene, bids ...")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any other entry of the configuration, as name=value; YAML values.")
 ]
@@ -33,10 +36,11 @@ def predict(
     withhold: Withhold = None,
     resume: Resume = False,
     device: Device = None,
+    formats: Formats = None,
     settings: Settings = None,
 ) -> None:
     """Segment every case of a cohort: OUTPUT_DIR/<case_id>/mask.nii.gz and summary.csv."""
-    options = {"split": split, "withhold": withhold, "resume": resume, "device": device}
+    options = {"split": split, "withhold": withhold, "resume": resume, "device": device, "formats": _names(formats)}
     sys.exit(run_bundle(bundle, ["inference"], cohort, output_dir, options, settings or []))
 
 
@@ -93,3 +97,7 @@ def train(
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUTPUT_DIR has a start."""
     options = {"resume": resume, "device": device}
     sys.exit(run_bundle(bundle, ["inference", "train"], cohort, output_dir, options, settings or []))
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

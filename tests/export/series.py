@@ -26,6 +26,7 @@ def write_series(
     *,
     along: int = 1,
     shift=(0.0, 0.0, 0.0),
+    pixels=None,
     **attributes,
 ) -> Path:
     """A CT series whose files are in no order.
@@ -36,6 +37,7 @@ def write_series(
         slices: how many.
         along: 1 if instance numbers run with the normal, -1 against it.
         shift: of each slice against the last, in mm (gantry tilt).
+        pixels: stored values ``(slices, rows, columns)``.
         attributes: others by keyword; None removes one.
     """
     folder.mkdir(parents=True)
@@ -62,7 +64,9 @@ def write_series(
         image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
         image.RescaleIntercept, image.RescaleSlope = -1024, 1
-        image.PixelData = np.full((ROWS, COLUMNS), 1000 + index, np.uint16).tobytes()
+        image.PixelData = np.full(
+            (ROWS, COLUMNS), 1000 + index if pixels is None else pixels[index], np.uint16
+        ).tobytes()
         for keyword, value in attributes.items():
             if value is None:
                 delattr(image, keyword)

@@ -1,0 +1,42 @@
+"""The command that writes a mask in other formats."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from differseg_med.engines.exports import export_mask
+from differseg_med.export.formats import FORMATS
+from differseg_med.export.segment import SegmentInfo, read_segment
+from differseg_med.workflows import exit_code
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    mask: Annotated[Path, typer.Argument(help="Mask of 0 and 1 (NIfTI, NRRD, MHA, ...).")],
+    reference: Annotated[str, typer.Option(help="Image that it belongs to: a file, or a folder with a DICOM series.")],
+    output_dir: Annotated[Path, typer.Option("--out", "--output-dir", "-o", help="Folder for the files.")],
+    formats: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(FORMATS)}.")] = "nifti,seg.nrrd",
+    bundle: Annotated[Path | None, typer.Option(help="Bundle whose metadata say what the mask shows.")] = None,
+    segment: Annotated[Path | None, typer.Option(help="Or a JSON file that says it, see docs/exports.md.")] = None,
+    case_id: Annotated[str, typer.Option(help="For titles and BIDS names. No patient's name.")] = "case",
+    resample: Annotated[bool, typer.Option("--resample", help="Allow another grid than the reference's.")] = False,
+) -> None:
+    """Write a mask for 3D Slicer (seg.nrrd, scene), PACS (dicom-seg), BIDS, or as a picture; each file is verified."""
+    if bundle is not None and segment is not None:
+        raise typer.BadParameter("give either --bundle or --segment")
+    described = bundle or segment
+
+    def job() -> None:
+        info = read_segment(described) if described else SegmentInfo("segmentation")
+        names = [name.strip() for name in formats.split(",") if name.strip()]
+        problems = export_mask(mask, reference, names, output_dir, info, case_id=case_id, resample=resample)
+        if problems:
+            raise SystemExit(1)
+
+    sys.exit(exit_code(job))

@@ -1,0 +1,118 @@
+"""Other formats of a mask: for each case of a run, or for a mask that is already there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from differseg_med.engines.results import CaseResult, CaseWriter
+from differseg_med.errors import CaseError
+from differseg_med.evaluation.metrics import binary
+from differseg_med.export.formats import FORMATS, Segmented, onto_reference, write_format
+from differseg_med.export.segment import SegmentInfo, read_segment
+from differseg_med.transforms.grids import grid_of
+from differseg_med.transforms.loading import load_volume
+
+logger = logging.getLogger(__name__)
+
+NIFTI = "nifti"
+"""The format that every run writes anyway."""
+
+
+@dataclass(frozen=True)
+class FormatWriter:
+    """Writes one more format of each case of a run.
+
+    Args:
+        name: one of `differseg_med.export.formats.FORMATS`.
+        segment: what the masks show.
+    """
+
+    name: str
+    segment: SegmentInfo
+
+    def __call__(self, result: CaseResult, folder: Path) -> Mapping[str, object]:
+        """Write it into the case's folder; BIDS masks of all cases go into one data set beside the cases.
+
+        Raises:
+            CaseError: if it cannot be written.
+        """
+        segmented = Segmented(
+            result.mask,
+            result.grid,
+            self.segment,
+            result.case.images,
+            result.reference,
+            result.case.case_id,
+            result.probability,
+        )
+        file, notes = write_format(self.name, segmented, folder.parent if self.name == "bids" else folder)
+        for note in notes:
+            logger.warning("case %s: %s: %s", result.case.case_id, file, note)
+        return {self.name: "; ".join([file, *notes])}
+
+
+def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWriter]:
+    """Writers for a run's formats, with what the bundle's metadata says of the masks.
+
+    Raises:
+        CaseError: for a format that does not exist, or metadata that cannot be read.
+    """
+    _check(formats)
+    others = [name for name in dict.fromkeys(formats) if name != NIFTI]
+    segment = read_segment(bundle) if others else None
+    return [FormatWriter(name, segment) for name in others if segment is not None]
+
+
+def export_mask(
+    mask: Path,
+    reference: str,
+    formats: Sequence[str],
+    folder: Path,
+    segment: SegmentInfo,
+    *,
+    case_id: str = "",
+    resample: bool = False,
+) -> list[CaseError]:
+    """Write a mask that is already there in other formats. One that fails does not keep the others from being written.
+
+    Args:
+        mask: a file or another cell of a cohort table.
+        reference: cell of the image that the mask belongs to.
+        formats: names in `FORMATS`.
+        folder: where to.
+        segment: what the mask shows.
+        case_id: for titles and BIDS names.
+        resample: whether a mask on another grid than the reference may be resampled.
+
+    Returns:
+        What went wrong, by format.
+
+    Raises:
+        CaseError: if mask or reference cannot be read, or they do not fit together.
+    """
+    _check(formats)
+    volume, image = load_volume(mask), load_volume(reference)
+    voxels = binary(volume[0].numpy(), "exported", mask).view("uint8")
+    placed, notes = onto_reference(voxels, grid_of(volume), grid_of(image), resample=resample, file=mask)
+    modality = "image"
+    segmented = Segmented(placed, grid_of(image), segment, {modality: reference}, modality, case_id)
+    for note in notes:
+        logger.warning("%s", note)
+    problems = []
+    for name in formats:
+        try:
+            file, notes = write_format(name, segmented, folder)
+        except CaseError as error:
+            logger.error("%s: %s", name, error)
+            problems.append(error)
+        else:
+            logger.info("%s", "; ".join([f"{name}: {file}", *notes]))
+    return problems
+
+
+def _check(formats: Sequence[str]) -> None:
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise CaseError(f"unknown formats {unknown}", expected=f"some of {', '.join(FORMATS)}")
