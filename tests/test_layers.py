@@ -17,7 +17,7 @@ LAYERS = (  # from the bottom
     {"networks", "losses", "geometry"},
     {"dicom"},
     {"cohort", "transforms", "inferers", "export", "evaluation"},
-    {"engines"},
+    {"engines", "pacs"},
     {"bundle", "planning", "workflows"},
     {"cli"},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from differseg_med.cli import cohort, export, run
+from differseg_med.cli import cohort, export, pacs, run
 
 app = typer.Typer(
     help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
@@ -15,3 +15,4 @@ app = typer.Typer(
 app.add_typer(run.app)
 app.add_typer(export.app)
 app.add_typer(cohort.app, name="cohort")
+app.add_typer(pacs.app, name="pacs")
