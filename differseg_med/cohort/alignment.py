@@ -23,10 +23,10 @@ from differseg_med.cohort.audit import Finding
 from differseg_med.cohort.itk import as_voxels, empty_image
 from differseg_med.geometry import FloatArray, Grid
 
-STEP_MM = 4.0
-"""Distance between compared points, and between shifts: about a PET voxel."""
+STEP_MM = 3.0
+"""Distance between compared points, and between shifts."""
 
-REACHES = (5, 4, 3)
+REACHES = (6, 5, 4)
 """How far to search, in steps: the farthest that leaves `MIN_POINTS` to compare."""
 
 MIN_POINTS = 1000
@@ -35,10 +35,10 @@ MIN_POINTS = 1000
 MAX_POINTS = 20_000
 """Most points that are compared, evenly drawn: more take time and change nothing."""
 
-NEAR_MM = 7.0
-"""Shifts up to here count as lined up: one step of the search, and what PET and CT differ by breathing."""
+NEAR_MM = 4.5
+"""Shifts up to here count as lined up: a step of the search along two axes, which PET and CT differ by in breathing."""
 
-MIN_GAIN = 1.01
+MIN_GAIN = 1.035
 """How much higher the information must be far off than near. With `NEAR_MM` it was chosen on the sarcoma patients."""
 
 BINS = 16

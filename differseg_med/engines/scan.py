@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -45,7 +46,8 @@ def scan_folder(
     Raises:
         CaseError: if there is no such folder, or no image in it that a rule fits; with what was found instead.
     """
-    root = Path(root)
+    # Not resolve(): data sets in DataLad are links to files with other names.
+    root = Path(os.path.abspath(root))  # noqa: PTH100
     series = list(dicom_sources(index_folder(root, progress), root, rules))
     files = attach_files(list(file_sources(root, rules)), series) if root.is_dir() else []
     scan = make_cohort([*series, *files], rules, roi=roi, naming=naming, unit=unit)
