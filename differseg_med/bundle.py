@@ -22,6 +22,7 @@ from torch import nn
 from differseg_med.cohort.table import Case, read_cohort
 from differseg_med.engines import exports
 from differseg_med.engines.dataset import CohortDataset, cached_items, single_item
+from differseg_med.engines.pictures import picture_writers
 from differseg_med.engines.predict import CohortEvaluator
 from differseg_med.engines.quality import fingerprint_of
 from differseg_med.engines.results import CaseWriter
@@ -50,6 +51,7 @@ __all__ = [
     "dice_ce_loss",
     "format_writers",
     "optimizer",
+    "picture_writers",
     "postprocessing",
     "preprocessing",
     "sample_loader",

@@ -17,6 +17,7 @@ from differseg_med.engines.summary import FAILED
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.compare import compare
 from differseg_med.evaluation.evaluate import evaluate_cohort
+from differseg_med.evaluation.metrics import Settings
 from differseg_med.evaluation.subsets import all_subsets, subset_name, write_subsets
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def run_bundle(
 
     Args:
         bundle: folder of the bundle.
-        configs: names in its ``configs`` folder without ending, for example ``["inference", "evaluate"]``.
+        configs: names in its ``configs`` folder without ending, for example ``["inference", "evaluate"]``, or paths of
+            other YAML files, such as presets.
         cohort: cohort table.
         output_dir: folder of the results.
         options: entries of the configuration to override; None values are left as they are.
@@ -91,13 +93,19 @@ def run_subsets(
     return exit_code(job)
 
 
-def measure(predictions: str | Path, cohort: str | Path, output_dir: str | Path, split: str | None = None) -> int:
-    """Measure masks that are already there, ``predictions/<case_id>/mask.nii.gz``, against a cohort's labels."""
+def measure(
+    predictions: str | Path, cohort: str | Path, output_dir: str | Path, split: str | None = None, stretch: bool = False
+) -> int:
+    """Measure masks that are already there (see `mask_file`) against a cohort's labels; ``stretch``: see `Settings`."""
 
     def job() -> None:
         cases = read_cohort(cohort, table_modalities(cohort)).select(split)
         evaluation = evaluate_cohort(
-            cases, predictions, output_dir, progress=lambda c: tqdm(c, unit="case", disable=None)
+            cases,
+            predictions,
+            output_dir,
+            settings=Settings(stretch=stretch),
+            progress=lambda c: tqdm(c, unit="case", disable=None),
         )
         if evaluation.failures:
             raise SystemExit(f"{len(evaluation.failures)} of {len(cases)} cases failed, see {evaluation.out_dir}")
@@ -143,7 +151,7 @@ def open_bundle(
         CaseError: for a configuration that is not there, or a setting that is no ``name=value`` of a known name.
     """
     folder = Path(bundle) / "configs"
-    files = [folder / f"{name}.yaml" for name in configs]
+    files = [Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml" for name in configs]
     for file in files:
         if not file.is_file():
             raise CaseError("the bundle has no such configuration", file=file, remedy="Check the path of the bundle.")

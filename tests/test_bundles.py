@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +14,9 @@ import torch
 from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
 
 from differseg_med.cohort.table import read_cohort, write_cohort
+from differseg_med.evaluation.evaluate import mask_file
 from differseg_med.evaluation.floors import floors
+from differseg_med.transforms.loading import load_mask, load_volume
 from differseg_med.workflows import open_bundle, run_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +107,7 @@ def test_network_takes_and_returns_what_the_metadata_says(bundle: Path, elsewher
     network = parser.get_parsed_content("network_def")
     image = formats["inputs"]["image"]
     assert image["num_channels"] == sum(network.in_channels) == len(image["channel_def"])
-    names = [name for name in parser["modalities"] for _ in range(parser["num_slices"])]
+    names = [name for name, count in zip(parser["modalities"], network.in_channels) for _ in range(count)]
     assert [text.split()[0] for text in image["channel_def"].values()] == names
 
 
@@ -150,8 +151,8 @@ def test_segments_its_sample_better_than_the_floors(bundle: Path, elsewhere: Pat
     naive = [max(row["dice"] for row in floors(case).values()) for case in cases]
     assert metrics.dice.mean() > float(np.mean(naive))
     for case in cases:
-        mask = nib.load(elsewhere / "out" / case.case_id / "mask.nii.gz")
-        reference = nib.load(case.images[config_of(bundle)["reference"]])
-        assert mask.shape == reference.shape
-        assert mask.get_data_dtype() == np.uint8
+        mask = load_mask(mask_file(elsewhere / "out", case.case_id))
+        reference = load_volume(case.images[config_of(bundle)["reference"]])
+        assert mask.shape == (1, *reference.shape[1:])
+        assert set(mask.unique().tolist()) == {0, 1}
         np.testing.assert_allclose(mask.affine, reference.affine, atol=1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from differseg_med.cli import cohort, export, pacs, run
+from differseg_med.cli import cohort, export, new, pacs, run
 
 app = typer.Typer(
     help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
@@ -13,6 +13,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(run.app)
+app.add_typer(new.app)
 app.add_typer(export.app)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(pacs.app, name="pacs")

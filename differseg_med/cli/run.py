@@ -22,6 +22,9 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default
 Formats = Annotated[
     str | None, typer.Option(help="Also write these, separated by commas: seg.nrrd, dicom-seg, png, scene, bids ...")
 ]
+Presets = Annotated[
+    list[Path] | None, typer.Option("--preset", help="Configuration over the bundle's, such as configs/cpu.yaml.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any other entry of the configuration, as name=value; YAML values.")
 ]
@@ -37,11 +40,12 @@ def predict(
     resume: Resume = False,
     device: Device = None,
     formats: Formats = None,
+    presets: Presets = None,
     settings: Settings = None,
 ) -> None:
     """Segment every case of a cohort: OUTPUT_DIR/<case_id>/mask.nii.gz and summary.csv."""
     options = {"split": split, "withhold": withhold, "resume": resume, "device": device, "formats": _names(formats)}
-    sys.exit(run_bundle(bundle, ["inference"], cohort, output_dir, options, settings or []))
+    sys.exit(run_bundle(bundle, _with(["inference"], presets), cohort, output_dir, options, settings or []))
 
 
 @app.command()
@@ -54,6 +58,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Or measure the masks FOLDER/<case_id>/mask.nii.gz.", metavar="FOLDER")
     ] = None,
+    stretch: Annotated[
+        bool, typer.Option(help="With --predictions of pictures: stretch each map to the full range, as benchmarks do.")
+    ] = False,
     subsets: Annotated[
         str | None, typer.Option(help='With --bundle: "all" evaluates every subset of the modalities.', metavar="all")
     ] = None,
@@ -61,19 +68,22 @@ def evaluate(
     withhold: Withhold = None,
     resume: Resume = False,
     device: Device = None,
+    presets: Presets = None,
     settings: Settings = None,
 ) -> None:
     """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
     if predictions is not None and bundle is None:
-        sys.exit(measure(predictions, cohort, output_dir, split))
+        sys.exit(measure(predictions, cohort, output_dir, split, stretch))
     if bundle is None or predictions is not None:
         raise typer.BadParameter("give either --bundle or --predictions")
     options = {"split": split, "withhold": withhold, "resume": resume, "device": device}
     if subsets not in (None, "all"):
         raise typer.BadParameter(f'--subsets takes "all", not {subsets!r}')
+    if subsets and presets:
+        raise typer.BadParameter("--subsets takes no --preset")
     if subsets:
         sys.exit(run_subsets(bundle, cohort, output_dir, options, settings or []))
-    sys.exit(run_bundle(bundle, ["inference", "evaluate"], cohort, output_dir, options, settings or []))
+    sys.exit(run_bundle(bundle, _with(["inference", "evaluate"], presets), cohort, output_dir, options, settings or []))
 
 
 @app.command()
@@ -92,12 +102,17 @@ def train(
     output_dir: Output,
     resume: Resume = True,
     device: Device = None,
+    presets: Presets = None,
     settings: Settings = None,
 ) -> None:
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUTPUT_DIR has a start."""
     options = {"resume": resume, "device": device}
-    sys.exit(run_bundle(bundle, ["inference", "train"], cohort, output_dir, options, settings or []))
+    sys.exit(run_bundle(bundle, _with(["inference", "train"], presets), cohort, output_dir, options, settings or []))
 
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _with(configs: list[str], presets: list[Path] | None) -> list[str]:
+    return [*configs, *(str(preset) for preset in presets or [])]
