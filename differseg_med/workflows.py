@@ -122,7 +122,7 @@ def exit_code(job: Callable[[], object]) -> int:
     """Run a job, tell what stops it in one message, and return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # What MONAI and ignite say of themselves on every run; our own messages and progress bars tell the rest.
-    for name in ("ignite", "monai", "monai.bundle.workflows"):
+    for name in ("ignite", "monai", "monai.bundle.workflows", "highdicom"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         job()

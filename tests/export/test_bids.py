@@ -1,0 +1,77 @@
+"""BIDS derivatives: names as the specification has them, and what must stand beside the mask."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydicom.sr.coding import Code
+from synthetic import affine_of
+
+from differseg_med.export.bids import save_bids
+from differseg_med.export.segment import SegmentInfo
+
+MASK = (np.random.default_rng(0).random((4, 3, 2)) > 0.5).astype(np.uint8)
+LESION = SegmentInfo(
+    "MS lesion",
+    property_category=Code("49755003", "SCT", "Morphologically Abnormal Structure"),
+    algorithm_name="model",
+    algorithm_version="1",
+)
+ENTITIES = re.compile(r"sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*_mask\.nii\.gz")
+
+
+@pytest.mark.parametrize(
+    ("reference", "case_id", "expected"),
+    [
+        (
+            "bids/sub-01/ses-02/anat/sub-01_ses-02_T1w.nii.gz",
+            "x",
+            "sub-01/ses-02/anat/sub-01_ses-02_space-orig_label-MSLesion_desc-differseg_mask.nii.gz",
+        ),
+        (
+            "bids/sub-01/pet/sub-01_trc-FDG_pet.nii.gz",
+            "x",
+            "sub-01/pet/sub-01_trc-FDG_space-orig_label-MSLesion_desc-differseg_mask.nii.gz",
+        ),
+        (
+            "deriv/sub-01/anat/sub-01_space-MNI152_res-2_desc-preproc_T1w.nii.gz",
+            "x",
+            "sub-01/anat/sub-01_space-MNI152_label-MSLesion_desc-differseg_mask.nii.gz",
+        ),
+        (
+            "patient7/t1.nii.gz",
+            "case_07-b",
+            "sub-case07B/anat/sub-case07B_space-orig_label-MSLesion_desc-differseg_mask.nii.gz",
+        ),
+    ],
+)
+def test_names_inherit_the_entities_of_the_reference(reference, case_id, expected, tmp_path):
+    path = save_bids(MASK, affine_of(), tmp_path, Path(reference), case_id, LESION)
+    assert path.relative_to(tmp_path).as_posix() == expected
+    assert ENTITIES.fullmatch(path.name)
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), MASK)
+
+
+def test_what_stands_beside_the_mask(tmp_path):
+    path = save_bids(MASK, affine_of(), tmp_path, Path("bids/sub-01/anat/sub-01_T1w.nii.gz"), "", LESION)
+    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar == {
+        "Type": "Lesion",
+        "SpatialReference": "orig",
+        "Description": "MS lesion model 1",
+        "RawSources": "sub-01/anat/sub-01_T1w.nii.gz",
+    }
+    description = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+    assert description["GeneratedBy"][0]["Name"] == "differseg_med"
+    assert {"Name", "BIDSVersion"} <= set(description)
+
+
+def test_what_is_no_abnormality_is_a_region(tmp_path):
+    path = save_bids(MASK, affine_of(), tmp_path, Path("t1.nii.gz"), "a", SegmentInfo("liver"))
+    assert json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())["Type"] == "ROI"
