@@ -46,9 +46,9 @@ def save_probability_png(probability: NDArray[Any], path: str | Path) -> Path:
 
 
 def save_cutout(picture: NDArray[Any], probability: NDArray[Any], path: str | Path) -> Path:
-    """Save a picture ``(H, W, C)`` in [0, 1] that is as opaque as the probability ``(H, W)``."""
+    """Save a picture ``(H, W, C)`` in [0, 1]: opaque above a probability ``(H, W)`` of 0.75, transparent under 0.25."""
     colours = np.broadcast_to(picture, (*picture.shape[:2], 3))
-    pixels = np.concatenate([colours, np.asarray(probability)[..., np.newaxis]], axis=-1)
+    pixels = np.concatenate([colours, 2 * np.asarray(probability)[..., np.newaxis] - 0.5], axis=-1)
     return save_png(np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8), path)
 
 
@@ -65,7 +65,7 @@ def save_panels(
     Args:
         pictures: ``(H, W, 1)`` or ``(H, W, 3)`` by name; grey ones are shown from their 1st to their 99th percentile.
         mask: ``(H, W)`` of 0 and 1.
-        path: the PNG to write.
+        path: the picture to write, ``.png`` or ``.webp``.
         reference: likewise.
         title: a line above. Case ids only.
     """
@@ -90,6 +90,6 @@ def save_panels(
     figure.legend(handles=handles, loc="outside lower right", ncols=2, fontsize=8, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11)
-    with exporting(path, ".png") as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    with exporting(path) as temporary:
+        figure.savefig(temporary, format=Path(path).suffix[1:], dpi=110)
     return Path(path)
