@@ -237,7 +237,8 @@ def _regex(pattern: str) -> re.Pattern[str]:
     text = ""
     for part in re.split(r"(\{case\}|\{subject\}|\*)", pattern):
         # A name that stands twice ({case}/{case}_t1.nii.gz) means the same both times.
-        text += f"(?P={part[1:-1]})" if part in seen and part != "*" else words.get(part, re.escape(part))
+        repeated = part.startswith("{") and part in seen
+        text += f"(?P={part[1:-1]})" if repeated else words.get(part, re.escape(part))
         seen.add(part)
     return re.compile(text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     reference = declared if declared in volumes else next(iter(volumes))
     grids = {modality: grid_of(volume) for modality, volume in volumes.items()}
     findings = audit_grids(grids, reference, case=case.case_id, files=case.images)
-    check.findings += [*findings, *_transforms(case)]
+    check.findings += findings
     check.keys |= {(case.case_id, m): content_key(np.asarray(volume)) for m, volume in volumes.items()}
     check.findings += [
         Finding(case.case_id, m, "warning", "every voxel has the same value", "Blank the cell if there is no image.")
@@ -109,6 +109,8 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     ]
     if case.label is not None:
         _check_label(check, case, volumes, reference, declared)
+    readable = {column for case_id, column in check.keys if case_id == case.case_id}
+    check.findings += _transforms(case, readable)
     broken = {finding.modality for finding in findings if finding.level == "error"}
     if alignment and len(volumes) > 1:
         images = {m: as_image(np.asarray(v[0]), grids[m].affine) for m, v in volumes.items() if m not in broken}
@@ -130,11 +132,11 @@ def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], re
         check.findings.append(found)
 
 
-def _transforms(case: Case) -> list[Finding]:
+def _transforms(case: Case, readable: Container[str]) -> list[Finding]:
     cells = {**case.images, **({LABEL: case.label} if case.label is not None else {})}
     findings = []
     for column, cell in cells.items():
-        if cell.name.lower().endswith(NIFTI) and cell.is_file():
+        if column in readable and cell.name.lower().endswith(NIFTI):
             level, message = transform_conflict(cell)
             if level != "ok":
                 remedy = "Find out which is right (against another image of the patient) and save the file with it."

@@ -160,7 +160,7 @@ def test_orientation_is_the_nearest_plane(cosines, expected):
 def test_mistakes_in_a_rule_file_are_told(tmp_path, content, words):
     path = tmp_path / "rules.yaml"
     path.write_text(content)
-    with pytest.raises(CaseError, match="rules.yaml") as error:
+    with pytest.raises(CaseError, match=r"rules\.yaml") as error:
         load_rules(path)
     assert words in str(error.value)
 

@@ -59,7 +59,7 @@ def structures(path, *names, drawn_on="", patient="P1", study="S1"):
     for number, name in enumerate(names, start=1):
         roi, contours, contour = Dataset(), Dataset(), Dataset()
         roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = number, name, uid("frame", study)
-        x, y, z = ORIGIN + [0, 0, 2 * STEP]
+        x, y, z = ORIGIN + np.array([0, 0, 2 * STEP])
         corners = [(x + a * 0.75, y + b * 1.5, z) for a, b in ((2, 2), (8, 2), (8, 7), (2, 7))]
         contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", 4
         contour.ContourData = [f"{value:.4f}" for corner in corners for value in corner]

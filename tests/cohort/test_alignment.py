@@ -1,0 +1,134 @@
+"""The alignment check on bodies made here and on sarcoma patients; its rates: scripts/measure_alignment.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from cohort.bodies import AFFINE, SHAPE, body
+from nibabel.eulerangles import euler2mat
+from synthetic import affine_of
+
+from differseg_med.cohort.alignment import Alignment, check_alignment, is_judged, kind_of, measure_alignment
+from differseg_med.cohort.itk import as_image, as_voxels, empty_image
+from differseg_med.geometry import Grid, affine_from_itk
+
+STS = Path(__file__).parents[2] / "../shared/data/sts"
+needs_sts = pytest.mark.skipif(not STS.is_dir(), reason="shared data are not there")
+
+
+def turned(degrees):
+    affine = AFFINE.copy()
+    affine[:3, :3] = euler2mat(np.radians(degrees)) @ affine[:3, :3]
+    return affine
+
+
+def test_an_image_survives_the_way_to_simpleitk_and_back():
+    affine = affine_of(angles=(20, -10, 5))
+    voxels = np.random.default_rng(0).normal(size=(5, 4, 3))
+    image = as_image(voxels, affine)
+    assert image.GetSize() == (5, 4, 3)
+    assert image.GetPixel(4, 1, 2) == voxels[4, 1, 2]
+    back, grid = as_voxels(image)
+    np.testing.assert_array_equal(back, voxels)
+    np.testing.assert_allclose(grid.affine, affine, atol=1e-9)
+    empty = empty_image(Grid((5, 4, 3), affine))
+    found = affine_from_itk(empty.GetSpacing(), empty.GetOrigin(), empty.GetDirection())
+    np.testing.assert_allclose(found, affine, atol=1e-9)
+
+
+@pytest.mark.parametrize("offset", [(9, 0, 0), (-9, 0, 0), (0, 12, 0), (0, 0, -9), (6, -6, 6)])
+def test_the_shift_that_would_line_images_up_is_found(offset):
+    # The content of the second image lies at +offset: it has to be moved back.
+    found = measure_alignment(body(), body(offset=offset, other=True))
+    np.testing.assert_allclose(found.shift_mm, np.negative(offset), atol=1e-6)
+    assert found.off
+    assert found.best > found.near * 1.2
+
+
+def test_the_shift_is_in_world_axes_whatever_the_grids():
+    found = measure_alignment(body(turned(30)), body(offset=(9, 0, 0), other=True))
+    np.testing.assert_allclose(found.shift_mm, (-9, 0, 0), atol=2.3)
+    assert found.off
+
+
+def test_the_order_of_the_images_turns_the_shift_round():
+    coarse = affine_of((5.0, 5.0, 5.0), (-60.0, -50.0, -60.0))
+    pet, ct = body(coarse, (24, 20, 24), other=True), body(offset=(9, 0, 0))
+    one, other = measure_alignment(pet, ct), measure_alignment(ct, pet)
+    np.testing.assert_allclose(one.shift_mm, np.negative(other.shift_mm))
+    np.testing.assert_allclose(one.shift_mm, (-9, 0, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_images_that_line_up(other):
+    found = measure_alignment(body(), body(other=other))
+    assert found.shift_mm == (0, 0, 0)
+    assert not found.off
+    assert found.here == found.near == found.best
+
+
+def test_images_without_anything_in_common_are_not_called_shifted():
+    noise = as_image(np.random.default_rng(1).normal(size=SHAPE), AFFINE)
+    found = measure_alignment(body(), noise)
+    assert found.best < 0.02  # nothing to line up; what is reported of it are figures near 0
+
+
+def test_too_little_overlap_gives_no_figure():
+    assert measure_alignment(body(), body(shape=(8, 8, 8))) is None
+    (finding,) = check_alignment({"ct": body(), "pet": body(shape=(8, 8, 8))}, "c")
+    assert finding.level == "ok"
+    assert "too little in common" in finding.message
+
+
+def test_a_constant_image_gives_no_alarm():
+    flat = as_image(np.zeros(SHAPE), AFFINE)
+    assert not measure_alignment(body(), flat).off
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ct", "ct"), ("ct_venous", "ct"), ("PET", "pet"), ("suv", "pet"), ("t1", "mr"), ("octa", "mr")]
+)
+def test_kinds_by_name(name, kind):
+    assert kind_of(name) == kind
+
+
+def test_pairs_in_which_the_patient_lies_the_same_way():
+    assert is_judged("ct", "pet")
+    assert is_judged("t1", "flair")
+    assert is_judged("ct_arterial", "ct_venous")
+    assert not is_judged("t1", "ct")
+    assert not is_judged("t1", "pet")
+
+
+def test_findings_hold_figures_and_only_judged_pairs_warn():
+    images = {"ct": body(), "pet": body(offset=(12, 0, 0), other=True), "t1": body(offset=(12, 0, 0))}
+    findings = {(f.modality, f.message.split(" (")[0].split(" do ")[0]): f for f in check_alignment(images, "c7")}
+    warned = [f for f in findings.values() if f.level == "warning"]
+    assert [f.message.split(":")[0] for f in warned] == ["ct and pet do not line up"]
+    assert "moved by 12 mm (-12 right, +0 front, +0 up)" in warned[0].message
+    assert warned[0].case == "c7"
+    assert warned[0].remedy
+    not_judged = next(f for f in findings.values() if f.message.startswith("ct and t1"))
+    assert "not judged" in not_judged.message
+    assert "moved by 12 mm" in not_judged.message
+
+
+def test_gain_and_threshold():
+    assert Alignment((9, 0, 0), 0.1, 0.1, 0.104, 5000).off
+    assert not Alignment((9, 0, 0), 0.1, 0.1, 0.103, 5000).off
+    assert not Alignment((0, 0, 0), 0.0, 0.0, 0.0, 5000).off
+
+
+@needs_sts
+@pytest.mark.parametrize("patient", ["STS_010", "STS_041"])
+def test_a_shifted_ct_of_a_real_patient_is_caught_and_the_untouched_one_not(patient):
+    images = {name: sitk.ReadImage(str(STS / patient / f"{name}.nii.gz"), sitk.sitkFloat32) for name in ("ct", "pet")}
+    assert [f.level for f in check_alignment(images)] == ["ok"]
+    origin = np.array(images["ct"].GetOrigin())
+    images["ct"].SetOrigin((origin + np.array([10, 0, 0])).tolist())  # LPS: to the left
+    (finding,) = check_alignment(images)
+    assert finding.level == "warning"
+    assert "do not line up" in finding.message
