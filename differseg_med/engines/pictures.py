@@ -7,27 +7,24 @@ from pathlib import Path
 
 from differseg_med.engines.results import CaseResult, CaseWriter
 from differseg_med.export.picture import save_cutout, save_panels
-from differseg_med.transforms.grids import restore_grid
-from differseg_med.transforms.loading import load_volume
 
 OVERLAY, CUTOUT = "overlay.png", "cutout.png"
 
 
 def write_overlay(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Write ``overlay.png``: the modalities and the probability side by side with the outline of the mask."""
-    pictures = {
-        name: restore_grid(load_volume(result.case.images[name]), result.grid)[..., 0].permute(1, 2, 0).numpy()
-        for name in result.modalities
-    }
-    pictures["probability"] = result.probability
-    save_panels(pictures, result.mask[..., 0], folder / OVERLAY, title=result.case.case_id)
+    save_panels(
+        result.pictures() | {"probability": result.probability},
+        result.mask[..., 0],
+        folder / OVERLAY,
+        title=result.case.case_id,
+    )
     return {}
 
 
 def write_cutout(result: CaseResult, folder: Path) -> Mapping[str, object]:
-    """Write ``cutout.png``: the reference, transparent where the probability is low."""
-    picture = load_volume(result.case.images[result.reference])[..., 0].permute(1, 2, 0).numpy()
-    save_cutout(picture, result.probability[..., 0], folder / CUTOUT)
+    """Write ``cutout.png``: the reference, transparent outside of the mask, softly."""
+    save_cutout(result.pictures()[result.reference], result.probability[..., 0], folder / CUTOUT)
     return {}
 
 

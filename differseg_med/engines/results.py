@@ -14,11 +14,13 @@ from differseg_med.cohort.table import Case
 from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
 from differseg_med.evaluation.pictures import PROBABILITY
 from differseg_med.evaluation.results_page import write_part
-from differseg_med.evaluation.views import picture_of, view_of
+from differseg_med.evaluation.views import panels_of, part_of
 from differseg_med.export.nifti import save_mask
 from differseg_med.export.picture import save_mask_png, save_probability_png
 from differseg_med.geometry import Grid
+from differseg_med.transforms.grids import restore_grid
 from differseg_med.transforms.images import is_image
+from differseg_med.transforms.loading import load_volume
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ class CaseResult:
     channels: tuple[str, ...] = ()
 
     @property
+    def is_picture(self) -> bool:
+        """Whether the reference is a PNG, JPEG or TIFF."""
+        return is_image(self.case.images[self.reference])
+
+    def pictures(self) -> dict[str, NDArray[np.float32]]:
+        """The pictures of the case, ``(H, W, C)`` in the size of the reference, by modality."""
+        volumes = {name: restore_grid(load_volume(self.case.images[name]), self.grid) for name in self.modalities}
+        return {name: volume[..., 0].permute(1, 2, 0).numpy() for name, volume in volumes.items()}
+
+    @property
     def volume_ml(self) -> float:
         """Volume of the mask in ml."""
         return float(self.mask.sum()) * self.grid.voxel_volume_mm3 / 1000
@@ -61,7 +73,7 @@ Raises `CaseError` if it cannot; the mask and what other writers make of the cas
 
 def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Write ``mask.nii.gz``; of a picture ``mask.png`` and ``probability.png``, and its area in place of a volume."""
-    if is_image(result.case.images[result.reference]):
+    if result.is_picture:
         save_mask_png(result.mask[..., 0], folder / PICTURE_MASK)
         save_probability_png(result.probability[..., 0], folder / PROBABILITY)
         return {"volume_ml": "", "area_percent": f"{100 * result.mask.mean():.3f}"}
@@ -71,7 +83,9 @@ def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
 
 def write_view(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Keep what ``report.html`` shows of the case."""
+    if result.is_picture:
+        write_part(folder, {"picture": panels_of(result.pictures(), result.mask[..., 0])})
+        return {}
     image, affine = np.asarray(result.image), np.asarray(result.image.affine, dtype=np.float64)
-    shown = (image, affine, result.channels, result.mask, result.grid)
-    write_part(folder, picture_of(*shown), view_of(*shown))
+    write_part(folder, part_of(image, affine, result.channels, result.mask, result.grid))
     return {}

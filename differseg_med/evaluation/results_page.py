@@ -22,11 +22,13 @@ COLUMNS = {
     "status": "status",
     "modalities": "modalities",
     "volume_ml": "volume (ml)",
+    "area_percent": "area (%)",
     "boundary_entropy": "boundary entropy (bits)",
     "flags": "flags",
     "reason": "reason",
     "notes": "notes",
 }
+SIZES = {"volume_ml": "ml", "area_percent": "% of the picture"}
 TEXTS = ("flags", "reason", "notes")
 
 STYLE = """
@@ -66,26 +68,27 @@ def write_results_page(rows: Sequence[Mapping[str, object]], folder: str | Path,
     body = [f"<style>{STYLE}</style>", *_outcome(rows), _table(rows)]
     for row in rows:
         body.append(_section(row, folder, parts.get(str(row["case_id"]))))
-    body.append(html.paragraph(NOTE))
-    body += _viewer(parts) if parts else []
+    volumes = {case: part for case, part in parts.items() if part.get("volumes")}
+    if volumes or not parts:  # pictures have no slices
+        body.append(html.paragraph(NOTE))
+    body += _viewer(volumes) if volumes else []
     return html.write_page(folder / PAGE, title, body)
 
 
-def write_part(folder: Path, picture: str, view: Mapping[str, Any]) -> None:
+def write_part(folder: Path, part: Mapping[str, Any]) -> None:
     """Keep what the page will show of a case, so that an interrupted run loses nothing.
 
     Args:
         folder: of the case.
-        picture: WebP in base64.
-        view: what `differseg_med.evaluation.views.view_of` returned.
+        part: what `differseg_med.evaluation.views.part_of` returned; of photographs, which have no slices, ``picture``.
     """
-    write_text(folder / PART, json.dumps({"picture": picture, "view": view}))
+    write_text(folder / PART, json.dumps(part))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         part = json.loads(path.read_text(encoding="utf-8"))
-        return part if {"picture", "view"} <= part.keys() else None
+        return part if "picture" in part else None
     except (OSError, ValueError, AttributeError):  # a page without this picture is better than none
         return None
 
@@ -128,14 +131,13 @@ def _section(row: Mapping[str, object], folder: Path, part: Mapping[str, Any] | 
     case = str(row["case_id"])
     lines = [f'<section id="{escape(_anchor(case))}"><h2>{escape(case)}</h2>']
     facts = [str(row["status"]), str(row.get("modalities", ""))]
-    facts += [f"{row['volume_ml']} ml"] if row.get("volume_ml") else []
+    facts += [f"{row[name]} {unit}" for name, unit in SIZES.items() if row.get(name)]
     lines.append(html.paragraph(" · ".join(fact for fact in facts if fact)))
     lines += [html.paragraph(flag, "notice") for flag in str(row.get("flags") or "").split("; ") if flag]
     if part:
-        lines.append(f'<button data-open="{escape(case)}">Look through the slices</button>')
-        lines.append(
-            f'<img loading="lazy" alt="{escape(case)}: three planes" src="data:image/webp;base64,{part["picture"]}">'
-        )
+        if part.get("volumes"):
+            lines.append(f'<button data-open="{escape(case)}">Look through the slices</button>')
+        lines.append(f'<img loading="lazy" alt="{escape(case)}: mask" src="data:image/webp;base64,{part["picture"]}">')
     found = sorted(p for p in (folder / case).glob("*") if p.name != PART and not p.name.startswith("."))
     links = (f'<a href="{escape(quote(f"{case}/{p.name}"))}">{escape(p.name)}</a>' for p in found)
     return "\n".join([*lines, f"<p>{' · '.join(links)}</p></section>"])
@@ -150,13 +152,12 @@ def _viewer(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         f"<!--\n{licences.replace('--', '- -')}-->",
         DIALOG,
         f'<script type="text/plain" id="niivue">{library}</script>',
-        *(
-            f'<script type="application/json" data-case="{escape(c)}">{_json(p["view"])}</script>'
-            for c, p in parts.items()
-        ),
+        *(f'<script type="application/json" data-case="{escape(c)}">{_json(p)}</script>' for c, p in parts.items()),
         f"<script>{script}</script>",
     ]
 
 
-def _json(content: object) -> str:
-    return json.dumps(content).replace("<", "\\u003c")  # nothing in it may end the script element
+def _json(part: Mapping[str, Any]) -> str:
+    """What the viewer needs; the picture is in the page already."""
+    text = json.dumps({name: value for name, value in part.items() if name != "picture"})
+    return text.replace("<", "\\u003c")  # nothing in it may end the script element

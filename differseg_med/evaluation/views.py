@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from differseg_med.evaluation.quality import foreground_box
 from differseg_med.export.image import closest_ras, save_overlay
+from differseg_med.export.picture import save_panels
 from differseg_med.geometry import FloatArray, Grid
 from differseg_med.transforms.restoring import resample_mask
 
@@ -27,15 +28,18 @@ MARGIN_MM = 50.0
 LEVELS = 63
 """Grey levels, besides 0 for no data: fewer than a screen has, which halves the size."""
 
-BUDGET = 330_000
-"""Compressed bytes of a case's volumes: with the picture, 50 cases stay under 30 MB of page."""
+SIZE = 560_000
+"""Characters of a case in the page, picture and volumes: 50 cases stay under 30 MB."""
+
+SMALLEST = 60_000
+"""Characters that the volumes may have however large the picture is."""
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
 
-def view_of(image: Image, affine: FloatArray, channels: Sequence[str], mask: Mask, grid: Grid) -> dict[str, Any]:
-    """Volumes for the viewer, small enough for a page.
+def part_of(image: Image, affine: FloatArray, channels: Sequence[str], mask: Mask, grid: Grid) -> dict[str, Any]:
+    """Picture and volumes of a case, together no more than `SIZE`.
 
     Args:
         image: ``(C, h, w, d)``, normalised; 0 is no data. A modality without any data is left out.
@@ -45,39 +49,46 @@ def view_of(image: Image, affine: FloatArray, channels: Sequence[str], mask: Mas
         grid: the mask's grid, any orientation, same space.
 
     Returns:
-        ``volumes`` (name to NIfTI, gzip, base64), ``mask`` (likewise: its own voxels around the foreground),
-        ``levels``, ``center_mm`` (RAS) and a ``caption``.
+        ``picture`` (WebP, base64: three planes, a row per modality), ``volumes`` (name to NIfTI, gzip, base64),
+        ``mask`` (likewise: its own voxels around the foreground), ``levels``, ``center_mm`` (RAS) and a ``caption``.
     """
-    image_grid = Grid(image.shape[1:], affine)
+    whole = Grid(image.shape[1:], affine)
     part = foreground_box(mask, (1, 1, 1))
     window: tuple[slice, ...]
     if part is None:
-        center = image_grid.corners().mean(axis=0)
+        center = whole.corners().mean(axis=0)
         part, window, shown = tuple([slice(0, 1)] * 3), tuple([slice(None)] * 3), "the whole field of view"
     else:
         center = grid.world(np.argwhere(mask[part]).mean(axis=0) + [s.start for s in part])
-        window = _around(_part(grid, part, mask.shape), image_grid)
+        window = _around(_part(grid, part), whole)
         shown = f"the mask and {MARGIN_MM:.0f} mm around it"
-    near = _part(image_grid, window, image.shape[1:])
-    volumes, spacing_mm = _within_budget(image[(slice(None), *window)], near, channels)
+    near, own = image[(slice(None), *window)], _part(whole, window)
+    picture = _picture(near, own, channels, resample_mask(mask, grid, own))
+    volumes, spacing_mm = _volumes(near, own, channels, max(SIZE - len(picture), SMALLEST))
     return {
-        "volumes": {name: _base64(data) for name, data in volumes.items()},
-        "mask": _base64(_nifti(mask[part], _part(grid, part, mask.shape).affine)),
+        "picture": picture,
+        "volumes": volumes,
+        "mask": _base64(_nifti(mask[part], _part(grid, part).affine)),
         "levels": LEVELS,
         "center_mm": [round(float(x), 2) for x in center],
         "caption": f"Shown: {shown}, as the network sees it, voxels of {_times(spacing_mm)} mm; the mask in its own.",
     }
 
 
-def picture_of(image: Image, affine: FloatArray, channels: Sequence[str], mask: Mask, grid: Grid) -> str:
-    """The three planes through the mask, one row per modality, as WebP in base64; arguments as for `view_of`."""
-    image_grid = Grid(image.shape[1:], affine)
-    moved, spacing_mm = closest_ras(resample_mask(mask, grid, image_grid), affine)
-    rows = {n: closest_ras(_levels(v), affine)[0] for n, v in _by_modality(image, channels).items()}
+def panels_of(pictures: Mapping[str, Image], mask: Mask) -> str:
+    """Photographs ``(H, W, C)`` by name side by side, with the outline of the mask ``(H, W)``: WebP, base64."""
+    with TemporaryDirectory() as folder:
+        return _base64(save_panels(pictures, mask, Path(folder) / "picture.webp").read_bytes())
+
+
+def _picture(image: Image, grid: Grid, channels: Sequence[str], mask: Mask) -> str:
+    """Three planes through the mask, one row per modality; image and mask on ``grid``."""
+    turned, spacing_mm = closest_ras(mask, grid.affine)
+    rows = {name: closest_ras(_levels(v), grid.affine)[0] for name, v in _by_modality(image, channels).items()}
     windows = dict.fromkeys(rows, (0.0, float(LEVELS)))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "picture.webp"
-        save_overlay(rows or np.zeros_like(moved), moved, path, spacing_mm=spacing_mm, windows=windows)
+        save_overlay(rows or np.zeros_like(turned), turned, path, spacing_mm=spacing_mm, windows=windows)
         return _base64(path.read_bytes())
 
 
@@ -88,9 +99,9 @@ def _by_modality(image: Image, channels: Sequence[str]) -> dict[str, Image]:
     return {name: volume for name, volume in volumes.items() if volume.any()}
 
 
-def _part(grid: Grid, window: Sequence[slice], shape: Sequence[int]) -> Grid:
+def _part(grid: Grid, window: Sequence[slice]) -> Grid:
     """The grid of a window of an array."""
-    starts, stops = zip(*(s.indices(n)[:2] for s, n in zip(window, shape)))
+    starts, stops = zip(*(s.indices(n)[:2] for s, n in zip(window, grid.shape)))
     return Grid(tuple(np.subtract(stops, starts)), grid.affine @ from_matvec(np.eye(3), starts))
 
 
@@ -103,21 +114,21 @@ def _around(target: Grid, image: Grid) -> tuple[slice, ...]:
     return tuple(slice(int(a), int(max(b, a + 1))) for a, b in zip(starts, high))
 
 
-def _within_budget(
-    image: Image, grid: Grid, channels: Sequence[str]
-) -> tuple[dict[str, bytes], tuple[float, float, float]]:
-    """The modalities as compressed NIfTI files that together fit into `BUDGET`, and their voxel spacing in mm."""
+def _volumes(
+    image: Image, grid: Grid, channels: Sequence[str], limit: int
+) -> tuple[dict[str, str], tuple[float, float, float]]:
+    """The modalities as files in base64 of at most ``limit`` characters together, and their voxel spacing in mm."""
     spacing = float(min(grid.spacing_mm))
     while True:
         shape = tuple(max(1, min(n, round(extent / spacing))) for n, extent in zip(grid.shape, grid.extent_mm))
         coarser = F.interpolate(torch.from_numpy(image)[None], shape, mode="area")[0].numpy()
         scale = np.divide(grid.shape, shape)
         affine = grid.affine @ from_matvec(np.diag(scale), (scale - 1) / 2)  # the outer borders stay
-        files = {name: _nifti(_levels(v), affine) for name, v in _by_modality(coarser, channels).items()}
+        files = {name: _base64(_nifti(_levels(v), affine)) for name, v in _by_modality(coarser, channels).items()}
         size = sum(map(len, files.values()))
-        if size <= BUDGET or max(shape) == 1:
+        if size <= limit or max(shape) == 1:
             return files, Grid(shape, affine).spacing_mm
-        spacing *= max(1.05, (size / BUDGET) ** (1 / 3))
+        spacing *= max(1.05, (size / limit) ** (1 / 3))
 
 
 def _levels(volume: Image) -> Mask:
