@@ -141,7 +141,7 @@ def _object_entry(header: Header, population: Counter[Path]) -> SeriesEntry:
     tags = {name: header.tags[name] for name in RULES if name in header.tags}
     for found, name in (("regions", "ROINames"), ("segments", "SegmentLabels")):
         if found in header.tags:
-            tags[name] = tuple(label for _, label in header.tags[found])
+            tags[name] = tuple(label for number, label in header.tags[found] if number != 0)
     if "referenced_series" in header.tags:
         tags["ReferencedSeries"] = header.tags["referenced_series"]
     selector = (

@@ -143,7 +143,14 @@ def fits(region: Region, grid: Grid) -> str | None:
         _slice_axis(region, grid)
     except CaseError as error:
         return f"{error.problem} ({error.found})" if error.found else error.problem
+    boxes = [(points.min(axis=0), points.max(axis=0)) for points in _all_indices(region, grid)]
+    if all((high < -0.5).any() or (low > np.array(grid.shape) - 0.5).any() for low, high in boxes):
+        return f"region {region.name} lies outside"
     return None
+
+
+def _all_indices(region: Region, grid: Grid) -> list[FloatArray]:
+    return [grid.indices(contour) for contours in region.contours for contour in contours]
 
 
 def _slice_axis(region: Region, grid: Grid) -> int:
@@ -152,7 +159,7 @@ def _slice_axis(region: Region, grid: Grid) -> int:
     Raises:
         CaseError: if there is none.
     """
-    indices = [grid.indices(contour) for contours in region.contours for contour in contours]
+    indices = _all_indices(region, grid)
     spread = np.array([np.ptp(points, axis=0) for points in indices]).max(axis=0)
     axis = int(spread.argmin())
     if spread[axis] > 2 * PLANE_TOLERANCE:

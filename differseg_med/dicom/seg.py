@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from highdicom.seg import Segmentation
+from nibabel.affines import from_matvec
 from numpy.typing import NDArray
 
 from differseg_med.dicom.files import Header, opened, quiet, read_dataset
@@ -35,7 +36,8 @@ def read_segments(header: Header, selector: str) -> tuple[NDArray[np.bool_], Gri
         CaseError: if there is no such segment (the labels are listed), or the frames are no regular volume.
     """
     file = header.source.path
-    chosen = choose(selector, header.tags.get("segments", ()), "segment", file)
+    # Number 0 is the background of a LABELMAP.
+    chosen = choose(selector, [item for item in header.tags.get("segments", ()) if item[0] != 0], "segment", file)
     if not all(0 < header.tags.get(name, 0) <= MAX_SIDE for name in ("Rows", "Columns")):
         raise CaseError("Rows and Columns cannot be right", file=file)
     try:
@@ -64,6 +66,9 @@ def read_segments(header: Header, selector: str) -> tuple[NDArray[np.bool_], Gri
     mask: NDArray[np.bool_] = np.any(array >= FRACTION if notes else array > 0, axis=-1)
     affine = np.array(volume.affine)[:, [2, 1, 0, 3]]  # highdicom counts slice, row, column
     columns_first = np.ascontiguousarray(mask.transpose(2, 1, 0))
+    if np.linalg.det(affine[:3, :3]) < 0:  # from first to last slice along the normal, as volumes are read
+        affine = affine @ from_matvec(np.diag([1, 1, -1]), [0, 0, columns_first.shape[2] - 1])
+        columns_first = columns_first[:, :, ::-1]
     return *_filled(columns_first, lps_to_ras(affine), seg), notes
 
 

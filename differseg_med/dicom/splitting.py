@@ -145,11 +145,24 @@ def _named(parts: Parts, names: Sequence[str], group: Group) -> list[Group]:
     def rank(key: tuple[Any, ...]) -> list[tuple[int, Any]]:
         return [(0, 0) if v is None else (1, v) if isinstance(v, int | float) else (2, str(v)) for v in key]
 
+    telling = [*_telling(parts), *names]
+    telling = list(dict.fromkeys(name for name in SPLIT_BY if name in telling))
+    named = {tuple(part[0][0][0].tags.get(name) for name in telling): part for part in parts.values()}
     found = []
-    for key in sorted(parts, key=rank):
-        words = ", ".join(f"{name} {_words(value)}" for name, value in zip(names, key))
-        found.append(Group(tuple(item for item, _ in parts[key]), _and(group.what, words)))
+    for key in sorted(named, key=rank):
+        words = ", ".join(f"{name} {_words(value)}" for name, value in zip(telling, key))
+        found.append(Group(tuple(item for item, _ in named[key]), _and(group.what, words)))
     return found
+
+
+def _telling(parts: Parts) -> list[str]:
+    """Up to three attributes beside those that separate parts that say what the parts are."""
+    found = []
+    for name in SPLIT_BY:
+        values = [{frame.tags.get(name) for (frame, _), _ in part} for part in parts.values()]
+        if name not in IN_TURN and all(len(own) == 1 for own in values) and len(set.union(*values)) > 1:
+            found.append(name)
+    return found[:3]
 
 
 def _positions(frames: Sequence[Placed]) -> list[int]:

@@ -10,10 +10,11 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, ResampleToMatch, Spacing, SpatialResample
+from nibabel.affines import from_matvec
 
 from differseg_med.cohort.audit import audit_grids, raise_on_errors
 from differseg_med.errors import CaseError
-from differseg_med.geometry import Grid, almost_same_grid, describe, grid_distance_mm
+from differseg_med.geometry import Grid, almost_same_grid, describe, grid_distance_mm, lattice_map
 
 #: What transforms add to a case: the modality whose grid the mask will have, and remarks for the report.
 REFERENCE, NOTES = "reference", "notes"
@@ -143,20 +144,41 @@ class ToNetworkGridd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resample."""
         d = dict(data)
+        grid = grid_of(d[d[REFERENCE]])
         reference = self._orient(d[d[REFERENCE]])
         d[d[REFERENCE]] = reference = reference if self._space is None else self._space(reference)
         target = grid_of(reference)
         for key in self.key_iterator(d):
             if key == d[REFERENCE]:
                 continue
-            inside = _inside(grid_of(d[key]), target)
-            moved = self._match(d[key], img_dst=reference)
+            volume = crop_to_lattice(d[key], grid)
+            inside = _inside(grid_of(volume), target)
+            moved = self._match(volume, img_dst=reference)
             moved[:, ~inside] = float("nan")
             d[key] = moved
         if self.label_key in d:
             label = self._match((d[self.label_key] > 0).float(), img_dst=reference, padding_mode="zeros")
             d[self.label_key] = (label > 0.5).float()
         return d
+
+
+def crop_to_lattice(volume: MetaTensor, reference: Grid) -> MetaTensor:
+    """The part of a volume ``(C, H, W, D)`` within the reference's field of view, if both have their voxels in common.
+
+    A CT that was resampled to the T1 gives the same result whether it was also cut to the T1's box or not. Volumes on
+    other lattices, or turned against the reference, are returned as they are.
+    """
+    to_reference = lattice_map(grid_of(volume), reference)
+    if to_reference is None or not np.array_equal(to_reference[:3, :3], np.eye(3)):
+        return volume
+    offset = to_reference[:3, 3]
+    start, stop = np.maximum(-offset, 0), np.minimum(volume.shape[1:], np.array(reference.shape) - offset)
+    if (start >= stop).any():
+        return volume
+    box = tuple(slice(a, b) for a, b in zip(start.tolist(), stop.tolist()))
+    affine = reference.affine @ from_matvec(np.eye(3), start + offset)
+    meta = {key: value for key, value in volume.meta.items() if key != "affine"}
+    return MetaTensor(volume.as_tensor()[(slice(None), *box)], affine=torch.tensor(affine), meta=meta)
 
 
 def restore_grid(probability: MetaTensor, target: Grid) -> MetaTensor:

@@ -1,0 +1,105 @@
+"""The index of a tree: one entry per volume and label, with a cell that reads, and no patient in it."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom.making import enhanced, rtstruct, save, slices, stored, uid
+
+from differseg_med.dicom.index import index_folder, index_with_skipped
+from differseg_med.dicom.reader import read_volume
+from differseg_med.errors import CaseError
+from differseg_med.transforms.labels import load_label
+
+SQUARE = np.array([[-35.0, 30, -305.25], [-25, 30, -305.25], [-25, 40, -305.25], [-35, 40, -305.25]])
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """CT and T1 in one folder, two echoes, an RTSTRUCT, rubbish, and a zip with a PET-less copy of the T1."""
+    root = tmp_path / "export"
+    save(root / "A", [*slices(), *slices(stored(seed=1), modality="MR", series="t1")])
+    echoes = []
+    for echo in ("5", "80"):
+        for dataset in slices(modality="MR", series="echoes"):
+            dataset.EchoTime, dataset.SOPInstanceUID = echo, uid(echo, dataset.SOPInstanceUID)
+            echoes.append(dataset)
+    save(root / "B" / "C", echoes)
+    save(root / "RT", [rtstruct({"GTV 1": [SQUARE], "Lung": [SQUARE]}, referenced=uid("series", "series"))])
+    made = slices(series="with a hole")
+    del made[2]
+    save(root / "hole", made)
+    (root / "A" / "report.txt").write_text("not DICOM")
+    (root / "A" / "cut.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\x08\0")
+    with zipfile.ZipFile(root / "more.zip", "w") as archive:
+        for path in sorted(save(tmp_path / "zipped", [*slices(series="z1"), *slices(series="z2")]).iterdir()):
+            archive.write(path, f"x/{path.name}")
+    return root
+
+
+def test_entries_of_a_study(study):
+    entries, skipped = index_with_skipped(study)
+    found = {(e.kind, e.series_uid, e.tags.get("Part", "")): e for e in entries}
+    assert [item.source.name for item in skipped] == ["report.txt"]
+    ct = found["image", uid("series", "series"), ""]
+    assert ct.cell == f"{study / 'A'}::{uid('series', 'series')}"
+    assert (ct.files, ct.tags["Modality"], ct.tags["SeriesDescription"], ct.problem) == (6, "CT", "series", None)
+    assert ct.tags["ImageOrientationPatient"] == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    first, second = (found["image", uid("series", "echoes"), f"EchoTime {echo}"] for echo in (5, 80))
+    assert first.cell == f"{study / 'B' / 'C'}::{uid('series', 'echoes')}#1"
+    assert (second.tags["EchoTime"], second.files) == (80.0, 6)
+    structures = next(e for e in entries if e.kind == "rtstruct")
+    assert structures.tags["ROINames"] == ("GTV 1", "Lung")
+    assert structures.tags["ReferencedSeries"] == (ct.series_uid,)
+    hole = found["image", uid("series", "with a hole"), ""]
+    assert hole.cell == str(study / "hole")  # alone in its folder: no UID needed
+    assert "slices are missing" in str(hole.problem)
+    damaged = next(e for e in entries if e.kind == "other")
+    assert damaged.cell.endswith("cut.dcm")
+    assert "damaged DICOM file" in str(damaged.problem)
+    assert {e.patient_key for e in entries if e.kind != "other"} == {ct.patient_key}
+    assert len({e.frame_uid for e in entries if e.kind == "image"}) == 1
+
+
+def test_every_cell_without_a_problem_reads(study):
+    for entry in index_folder(study):
+        if entry.kind == "image" and entry.problem is None:
+            assert read_volume(entry.cell).data.shape[2] == 6
+        elif entry.kind == "image":
+            with pytest.raises(CaseError):
+                read_volume(entry.cell)
+        elif entry.kind == "rtstruct":
+            assert load_label(f"{entry.cell}::GTV 1", [study / f"A::{uid('series', 'series')}"]).sum() > 0
+
+
+def test_nothing_says_who_the_patient_is(study):
+    text = " ".join(str(asdict(entry)) for entry in index_folder(study))
+    assert "Doe" not in text
+    assert "4711" not in text
+
+
+def test_enhanced_images_and_progress(tmp_path):
+    save(tmp_path, [enhanced(echo=[1, 2, 3, 4, 5, 6])])
+    seen = []
+    entries = index_folder(tmp_path, progress=lambda files: (seen.append(f) or f for f in files))
+    assert len(seen) == 1
+    assert [(e.kind, e.files, e.problem) for e in entries] == [("image", 1, None)]
+
+
+def test_a_thousand_files_in_less_than_twenty_seconds(tmp_path):
+    many = np.zeros((1000, 8, 8), np.int16)
+    save(tmp_path, slices(many, np.array([[0, 0, 2.0 * k] for k in range(1000)])))
+    start = time.process_time()  # other programs on the machine must not decide
+    (entry,) = index_folder(tmp_path)
+    assert time.process_time() - start < 20
+    assert (entry.files, entry.problem) == (1000, None)
+
+
+def test_nowhere(tmp_path):
+    with pytest.raises(CaseError, match="no such file or folder"):
+        index_folder(tmp_path / "none")

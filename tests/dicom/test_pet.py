@@ -1,0 +1,144 @@
+"""PET in SUV by body weight: factors computed by hand, and a refusal wherever an attribute is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom.making import save, slices, stored
+from numpy.testing import assert_allclose
+from pydicom.dataset import Dataset
+
+from differseg_med.dicom.index import index_folder
+from differseg_med.dicom.reader import read_volume
+from differseg_med.errors import CaseError
+
+VALUES = stored().transpose(2, 1, 0)
+WEIGHT, DOSE, HALF_LIFE = 80.0, 370e6, 6586.2
+ADMIN = WEIGHT * 1000 / DOSE  # SUV per Bq/ml without decay
+
+
+def pet(folder, drug: dict[str, Any] | None = None, remove: str = "", **tags: Any):
+    """A PET series in Bq/ml, one hour after injection; ``drug`` and ``tags`` change it."""
+    injected = {"RadionuclideTotalDose": f"{DOSE:.9g}", "RadionuclideHalfLife": f"{HALF_LIFE}"}
+    injected |= {"RadiopharmaceuticalStartTime": "110000.00"} | (drug or {})
+    values = {"Units": "BQML", "DecayCorrection": "START", "PatientWeight": f"{WEIGHT}"}
+    values |= {"CorrectedImage": ["ATTN", "DECY"], "SeriesDate": "20260301", "SeriesTime": "120000"}
+    values |= {"AcquisitionDate": "20260301", "AcquisitionTime": "120000", "RescaleSlope": "2", "RescaleIntercept": "0"}
+    values |= tags
+
+    def change(dataset: Dataset, number: int) -> None:
+        item = Dataset()
+        for name, value in injected.items():
+            if value is not None and name != remove:
+                setattr(item, name, value)
+        dataset.RadiopharmaceuticalInformationSequence = [item]
+        for name, value in values.items():
+            if name != remove:
+                setattr(dataset, name, value)
+
+    return save(folder, slices(modality="PT", change=change))
+
+
+def decayed(seconds: float) -> float:
+    return ADMIN / 0.5 ** (seconds / HALF_LIFE)
+
+
+@pytest.mark.parametrize(
+    ("drug", "tags", "factor"),
+    [
+        ({}, {}, decayed(3600)),
+        ({}, {"DecayCorrection": "ADMIN"}, ADMIN),
+        ({}, {"Units": "GML"}, 1.0),
+        # Injected before midnight, scanned after it; only clock times are given.
+        (
+            {"RadiopharmaceuticalStartTime": "233000"},
+            {"SeriesTime": "003000", "AcquisitionTime": "003000"},
+            decayed(3600),
+        ),
+        # The date and time of the injection beat the clock.
+        ({"RadiopharmaceuticalStartDateTime": "20260301103000"}, {}, decayed(5400)),
+        # Dates shifted apart by de-identification: the clock must do.
+        ({"RadiopharmaceuticalStartDateTime": "19990101110000"}, {}, decayed(3600)),
+        # The series was reconstructed later: the acquisition counts, moved back by FrameReferenceTime.
+        ({}, {"SeriesTime": "170000"}, decayed(3600)),
+        ({}, {"SeriesDate": "20260305"}, decayed(3600)),
+        ({"RadiopharmaceuticalStartTime": "110000.5"}, {}, decayed(3599.5)),
+        ({}, {"CorrectedImage": None}, decayed(3600)),
+    ],
+)
+def test_suv_by_hand(tmp_path, drug, tags, factor):
+    volume = read_volume(pet(tmp_path, drug, **tags))
+    assert_allclose(volume.data, VALUES * 2 * factor, rtol=1e-6)
+    assert bool(volume.notes) == (tags.get("Units") != "GML")
+
+
+def test_a_frame_later_than_the_scan(tmp_path):
+    """A bed position of 180 s that began 600 s into the scan: decay is corrected to the scan's start all the same."""
+    rate = np.log(2) / HALF_LIFE
+    average = np.log(rate * 180 / (1 - np.exp(-rate * 180))) / rate  # when the mean count rate within the frame was
+    volume = read_volume(
+        pet(
+            tmp_path,
+            SeriesTime="170000",
+            AcquisitionTime="121000",
+            FrameReferenceTime=f"{(600 + average) * 1000:.6f}",
+            ActualFrameDuration="180000",
+        )
+    )
+    assert_allclose(volume.data, VALUES * 2 * decayed(3600), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("remove", "words"),
+    [
+        ("PatientWeight", "PatientWeight missing"),
+        ("RadionuclideTotalDose", "RadionuclideTotalDose missing"),
+        ("RadionuclideHalfLife", "RadionuclideHalfLife missing"),
+        ("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartTime missing"),
+        ("DecayCorrection", "DecayCorrection START or ADMIN missing"),
+        ("Units", "expected Units GML, BQML or CNTS, found none"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, remove, words):
+    folder = pet(tmp_path, remove=remove)
+    with pytest.raises(CaseError, match="SUV") as caught:
+        read_volume(folder)
+    assert words in str(caught.value)
+    assert words in str(index_folder(folder)[0].problem)  # the scan says so before anybody trains
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"Units": "GML", "SUVType": "LBM"}, "not by body weight"),
+        ({"Units": "PROPCNTS"}, "units from which SUV cannot be computed"),
+        ({"CorrectedImage": ["ATTN"]}, "not corrected for decay"),
+        ({"PatientWeight": "0"}, "PatientWeight missing"),
+        ({"DecayCorrection": "NONE"}, "DecayCorrection START or ADMIN missing"),
+    ],
+)
+def test_other_units_and_corrections_are_refused(tmp_path, tags, words):
+    with pytest.raises(CaseError, match=words):
+        read_volume(pet(tmp_path, **tags))
+
+
+@pytest.mark.parametrize(("element", "value", "factor"), [(0x00, "0.004", 0.004), (0x09, "3.5", 3.5 * decayed(3600))])
+def test_philips_counts(tmp_path, element, value, factor):
+    def change(dataset: Dataset, number: int) -> None:
+        dataset.private_block(0x7053, "Philips PET Private Group", create=True).add_new(element, "DS", value)
+
+    folder = pet(tmp_path, Units="CNTS")
+    import pydicom
+
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        change(dataset, 0)
+        dataset.save_as(path)
+    assert_allclose(read_volume(folder).data, VALUES * 2 * factor, rtol=1e-6)
+
+
+def test_philips_counts_without_factors(tmp_path):
+    with pytest.raises(CaseError, match=r"\(7053,1000\) or \(7053,1009\)"):
+        read_volume(pet(tmp_path, Units="CNTS"))
