@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.command()
 def export(
-    mask: Annotated[Path, typer.Argument(help="Mask of 0 and 1 (NIfTI, NRRD, MHA, ...).")],
+    mask: Annotated[str, typer.Argument(help="Mask: a file, or SEG::segment, RTSTRUCT::ROI as in a cohort table.")],
     reference: Annotated[str, typer.Option(help="Image that it belongs to: a file, or a folder with a DICOM series.")],
     output_dir: Annotated[Path, typer.Option("--out", "--output-dir", "-o", help="Folder for the files.")],
     formats: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(FORMATS)}.")] = "nifti,seg.nrrd",

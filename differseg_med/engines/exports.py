@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from differseg_med.dicom.cells import split_cell
 from differseg_med.engines.results import CaseResult, CaseWriter
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.metrics import binary
 from differseg_med.export.formats import FORMATS, Segmented, onto_reference, write_format
 from differseg_med.export.segment import SegmentInfo, read_segment
 from differseg_med.transforms.grids import grid_of
-from differseg_med.transforms.loading import load_volume
+from differseg_med.transforms.labels import load_label
+from differseg_med.transforms.loading import file_grid
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +71,7 @@ def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWrite
 
 
 def export_mask(
-    mask: Path,
+    mask: str,
     reference: str,
     formats: Sequence[str],
     folder: Path,
@@ -79,7 +83,7 @@ def export_mask(
     """Write a mask that is already there in other formats. One that fails does not keep the others from being written.
 
     Args:
-        mask: a file or another cell of a cohort table.
+        mask: a mask as the column ``label`` of a cohort table takes it: a file, ``SEG::segment``, ``RTSTRUCT::ROI``.
         reference: cell of the image that the mask belongs to.
         formats: names in `FORMATS`.
         folder: where to.
@@ -94,22 +98,23 @@ def export_mask(
         CaseError: if mask or reference cannot be read, or they do not fit together.
     """
     _check(formats)
-    volume, image = load_volume(mask), load_volume(reference)
-    voxels = binary(volume[0].numpy(), "exported", mask).view("uint8")
-    placed, notes = onto_reference(voxels, grid_of(volume), grid_of(image), resample=resample, file=mask)
+    label, grid = load_label(mask, [reference]), file_grid(reference)
+    file = split_cell(mask)[0]
+    voxels = binary(label[0].numpy(), "exported", file).view(np.uint8)
+    placed, notes = onto_reference(voxels, grid_of(label), grid, resample=resample, file=file)
     modality = "image"
-    segmented = Segmented(placed, grid_of(image), segment, {modality: reference}, modality, case_id)
+    segmented = Segmented(placed, grid, segment, {modality: reference}, modality, case_id)
     for note in notes:
         logger.warning("%s", note)
     problems = []
     for name in formats:
         try:
-            file, notes = write_format(name, segmented, folder)
+            written, notes = write_format(name, segmented, folder)
         except CaseError as error:
             logger.error("%s: %s", name, error)
             problems.append(error)
         else:
-            logger.info("%s", "; ".join([f"{name}: {file}", *notes]))
+            logger.info("%s", "; ".join([f"{name}: {written}", *notes]))
     return problems
 
 

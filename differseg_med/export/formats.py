@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from differseg_med.dicom.cells import split_cell
@@ -20,9 +21,9 @@ from differseg_med.export.scene import save_scene
 from differseg_med.export.seg_nrrd import save_seg_nrrd, save_volume
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.source import read_source
-from differseg_med.geometry import Grid, almost_same_grid, describe, overlap_fraction, reordered
+from differseg_med.geometry import Grid, describe, lattice_map, overlap_fraction
 from differseg_med.transforms.grids import grid_of, restore_grid
-from differseg_med.transforms.loading import load_volume
+from differseg_med.transforms.loading import file_grid, load_volume
 from differseg_med.transforms.restoring import resample_mask
 
 Notes = list[str]
@@ -77,7 +78,7 @@ def save_mask(
     name = next((name for ending, name in known.items() if path.name.endswith(ending)), None)
     if name is None:
         raise CaseError("unknown ending of a mask", file=path, expected=f"one of {', '.join(known)}", found=path.name)
-    grid = reference if isinstance(reference, Grid) else grid_of(load_volume(reference))
+    grid = reference if isinstance(reference, Grid) else file_grid(reference)
     if np.shape(mask) != grid.shape:
         raise CaseError("the mask is not on its reference", file=path, expected=grid.shape, found=np.shape(mask))
     images = {} if isinstance(reference, Grid) else {"reference": reference}
@@ -109,15 +110,20 @@ def onto_reference(
 ) -> tuple[NDArray[np.uint8], Notes]:
     """Bring a mask onto the grid of its reference image.
 
-    A mask that is stored along other axes is turned, which changes nothing. Another grid needs the user's consent: the
-    mask is then resampled to the nearest neighbour, and a note tells its volume before and after.
+    A mask that is stored along other axes, or is a part of the reference's grid, is copied voxel by voxel, which
+    changes nothing. Other voxels need the user's consent: the mask is then resampled to the nearest neighbour, and a
+    note tells its volume before and after.
 
     Raises:
-        CaseError: if the mask is elsewhere, or on another grid without ``resample``.
+        CaseError: if the mask is elsewhere, or on other voxels without ``resample``.
     """
-    turned, place = reordered(mask, grid, reference)
-    if almost_same_grid(place, reference):
-        return turned, []
+    whole = lattice_map(grid, reference)
+    if whole is not None:
+        found = apply_affine(whole, np.argwhere(mask))
+        if ((found >= 0) & (found < reference.shape)).all():
+            placed = np.zeros(reference.shape, dtype=np.uint8)
+            placed[tuple(found.T)] = 1
+            return placed, []
     if not overlap_fraction(grid, reference):
         raise CaseError(
             "the mask is not where the reference image is", file=file, remedy="Check that they belong together."
@@ -127,7 +133,7 @@ def onto_reference(
             "the mask is on other voxels than the reference image",
             file=file,
             expected=describe(reference),
-            found=describe(place),
+            found=describe(grid),
             remedy="Name the image that it was drawn on, or allow resampling (--resample).",
         )
     moved = resample_mask(mask, grid, reference)

@@ -38,6 +38,7 @@ from differseg_med.cli import app
 from differseg_med.dicom.reader import read_grid
 
 MASK = (np.random.default_rng(0).random((COLUMNS, ROWS, SLICES)) > 0.6).astype(np.uint8)
+STS = Path(__file__).parents[3] / "shared" / "data" / "sts_dicom" / "STS_041"
 CODES = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["segment"]
 
 
@@ -145,6 +146,19 @@ def test_the_command_takes_codes_from_a_file(dicom, tmp_path):
         mask, "--reference", folder, "--segment", tmp_path / "s.json", "--formats", "dicom-seg", "-o", out
     )
     assert code == 0, text
+    np.testing.assert_allclose(positions_in_seg(out / "mask.dcm"), expected, atol=2e-3)
+
+
+@pytest.mark.skipif(not STS.is_dir(), reason="needs ../shared/data/sts_dicom, beside the project")
+def test_the_command_turns_an_rtstruct_into_a_dicom_seg(tmp_path):
+    """Contours of an expert, against the mask that was published with them."""
+    contours, out = f"{STS / 'MR_T1' / 'mask' / 'RS.dcm'}", tmp_path / "out"
+    code, text = export(
+        contours, "--reference", STS / "MR_T1" / "image", "--bundle", BUNDLE, "--formats", "dicom-seg", "--out", out
+    )
+    assert code == 0, text
+    published = nib.load(STS.parents[1] / "sts" / "STS_041" / "mask.nii.gz")
+    expected = positions(np.asarray(published.dataobj), published.affine)
     np.testing.assert_allclose(positions_in_seg(out / "mask.dcm"), expected, atol=2e-3)
 
 

@@ -95,6 +95,19 @@ def test_a_mask_stored_along_other_axes_is_turned(codes):
     assert notes == []
 
 
+def test_a_mask_of_a_part_of_the_reference_is_put_back():
+    reference = Grid((9, 8, 7), affine_of((0.7, 1.1, 3.3), angles=(20, -10, 5)))
+    part = Grid((4, 3, 2), reference.affine @ np.array([[1, 0, 0, 2], [0, 1, 0, 3], [0, 0, 1, 4], [0, 0, 0, 1]]))
+    expected = np.zeros(reference.shape, np.uint8)
+    expected[2:6, 3:6, 4:6] = (drawn := np.arange(24).reshape(4, 3, 2) % 2)
+    placed, notes = onto_reference(drawn.astype(np.uint8), part, reference)
+    np.testing.assert_array_equal(placed, expected)
+    assert notes == []
+    beyond = Grid((4, 3, 2), reference.affine @ np.array([[1, 0, 0, 7], [0, 1, 0, 3], [0, 0, 1, 4], [0, 0, 0, 1]]))
+    with pytest.raises(CaseError, match="other voxels"):  # the last columns of the mask would be lost
+        onto_reference(np.ones((4, 3, 2), np.uint8), beyond, reference)
+
+
 def test_another_grid_needs_consent_and_is_told():
     reference = Grid((20, 20, 10), affine_of((1, 1, 2), (0, 0, 0)))
     ball = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0) <= 12

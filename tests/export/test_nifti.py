@@ -74,6 +74,13 @@ def test_oblique_grids(angles, tmp_path):
         np.testing.assert_allclose(apply_affine(image.get_qform(), corners), apply_affine(affine, corners), atol=0.04)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice(axis, tmp_path):
+    mask, affine = MASK.take([2], axis=axis), rotated((5, -8, 20))
+    path = save_mask(mask, affine, tmp_path / "mask.nii.gz")
+    np.testing.assert_allclose(by_row(read_by_itk(path)), by_row(positions(mask, affine)), atol=1e-3)
+
+
 def test_a_qform_that_contradicts_is_left_out(tmp_path):
     wide = np.zeros((400, 400, 2), np.uint8)
     affine = rotated((0.05, 0.02, 0.04))

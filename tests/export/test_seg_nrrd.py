@@ -166,6 +166,17 @@ def test_volumes_keep_places_and_values(tmp_path):
             np.testing.assert_allclose(point, (affine @ (*index, 1))[:3], atol=1e-6)
 
 
+def test_a_volume_that_differs_never_gets_the_name(tmp_path, monkeypatch):
+    path = save_volume(MASK, affine_of(), tmp_path / "v.nrrd")
+    before = path.read_bytes()
+    write_image = sitk.WriteImage
+    monkeypatch.setattr(seg_nrrd.sitk, "WriteImage", lambda image, *a, **k: write_image(image + 1, *a, **k))
+    with pytest.raises(CaseError, match="voxels differ"):
+        save_volume(MASK, affine_of(), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["v.nrrd"]
+
+
 write = slicerio.write_segmentation
 
 
