@@ -86,7 +86,10 @@ class CohortEvaluator(SupervisedEvaluator):
             decollate=False,
         )
         self.case_postprocessing = postprocessing
-        judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
+        try:
+            judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
+        except CaseError as error:  # MONAI would bury it under the component's whole configuration
+            raise SystemExit(str(error)) from error
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
         self.evaluate, self.settings = evaluate, Settings(stretch=stretch)
