@@ -100,21 +100,28 @@ def training_samples(
             RandSlabd(IMAGE, LABEL, num_slices, slice_step, planes, foreground_prob),
             RandScaleCropd(keys, roi_scale=0.6, max_roi_scale=1.0, random_size=True, random_center=True),
             RandZoomd(keys, prob=0.8, min_zoom=zoom[0], max_zoom=zoom[1], mode=modes, keep_size=False),
-            RandAffined(
-                keys,
-                prob=1.0,
-                rotate_range=[np.deg2rad(rotate_degrees)],
-                scale_range=[0.1, 0.1],
-                shear_range=[0.1, 0.1],
-                translate_range=[size * shift for size in roi_size],
-                spatial_size=tuple(roi_size),
-                mode=modes,
-                padding_mode="zeros",
-            ),
+            _rand_place(keys, modes, roi_size, rotate_degrees, shift),
             RandFlipd(keys, prob=0.5, spatial_axis=flip_axis),
             RandFlipSlabd(IMAGE, num_slices),
             RandModalityIntensityd(IMAGE, in_channels, intensity),
             RandModalityDropoutd(IMAGE, in_channels, modality_dropout, dropout_weights),
             EnsureTyped(keys, track_meta=False),  # the network is quicker on plain tensors
         ]
+    )
+
+
+def _rand_place(
+    keys: Sequence[str], modes: Sequence[str], roi_size: Sequence[int], rotate_degrees: float, shift: float
+) -> RandAffined:
+    """Put the image at a random place of the window, turned, sheared and scaled a little; zero around it."""
+    return RandAffined(
+        keys,
+        prob=1.0,
+        rotate_range=[np.deg2rad(rotate_degrees)],
+        scale_range=[0.1, 0.1],
+        shear_range=[0.1, 0.1],
+        translate_range=[size * shift for size in roi_size],
+        spatial_size=tuple(roi_size),
+        mode=modes,
+        padding_mode="zeros",
     )
