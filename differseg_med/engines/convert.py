@@ -25,7 +25,7 @@ from differseg_med.engines.volumes import save_volume
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import load_label
 from differseg_med.export.atomic import write_text
-from differseg_med.export.nifti import save_mask
+from differseg_med.export.nifti import save_nifti
 from differseg_med.geometry import Grid, almost_same_grid
 from differseg_med.transforms.grids import grid_of
 from differseg_med.transforms.loading import load_volume
@@ -239,7 +239,7 @@ def _save_label(case: Case, grid: Grid, folder: Path) -> Path:
             file=case.label,
             remedy="Put the modality that it was drawn on into the first column.",
         )
-    return save_mask(np.asarray(label[0], dtype=np.uint8), grid.affine, folder / f"{case.case_id}.nii.gz")
+    return save_nifti(np.asarray(label[0], dtype=np.uint8), grid.affine, folder / f"{case.case_id}.nii.gz")
 
 
 def _relative(path: Path, folder: Path) -> str:

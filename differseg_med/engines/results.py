@@ -15,7 +15,7 @@ from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
 from differseg_med.evaluation.pictures import PROBABILITY
 from differseg_med.evaluation.results_page import write_part
 from differseg_med.evaluation.views import panels_of, part_of
-from differseg_med.export.nifti import save_mask
+from differseg_med.export.nifti import save_nifti
 from differseg_med.export.picture import save_mask_png, save_probability_png
 from differseg_med.geometry import Grid
 from differseg_med.transforms.grids import restore_grid
@@ -77,7 +77,7 @@ def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
         save_mask_png(result.mask[..., 0], folder / PICTURE_MASK)
         save_probability_png(result.probability[..., 0], folder / PROBABILITY)
         return {"volume_ml": "", "area_percent": f"{100 * result.mask.mean():.3f}"}
-    save_mask(result.mask, result.grid.affine, folder / MASK)
+    save_nifti(result.mask, result.grid.affine, folder / MASK)
     return {}
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.metrics import Settings, binary, case_metrics
-from differseg_med.export.nifti import save_mask
+from differseg_med.export.nifti import save_nifti
 from differseg_med.geometry import Grid
 from differseg_med.transforms.grids import grid_of, restore_grid
 from differseg_med.transforms.loading import load_volume
@@ -102,5 +102,5 @@ def write_floors(cases: Sequence[Case], out_dir: str | Path, *, modality: str = 
         masks, _, grid = floor_masks(case, modality=modality)
         for name, mask in masks.items():
             folders[name] = Path(out_dir) / name
-            save_mask(mask, grid.affine, folders[name] / case.case_id / "mask.nii.gz")
+            save_nifti(mask, grid.affine, folders[name] / case.case_id / "mask.nii.gz")
     return folders

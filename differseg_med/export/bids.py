@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from differseg_med.export.atomic import write_text
-from differseg_med.export.nifti import save_mask
+from differseg_med.export.nifti import save_nifti
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.geometry import FloatArray
 
@@ -59,7 +59,7 @@ def save_bids(
     places = [entity for entity in entities[:2] if entity.startswith(("sub-", "ses-"))]
     kind = reference.parent.name if match and reference.parent.name in DATATYPES else "anat"
     path = Path(root, *places, kind, f"{name}.nii.gz")
-    save_mask(mask, affine, path)
+    save_nifti(mask, affine, path)
     sidecar = {
         "Type": "Lesion" if segment.property_category and segment.property_category.value == ABNORMAL else "ROI",
         "SpatialReference": "orig",

@@ -143,7 +143,7 @@ def onto_reference(
 
 
 def _nifti(segmented: Segmented, path: Path) -> Notes:
-    nifti.save_mask(segmented.mask, segmented.grid.affine, path)
+    nifti.save_nifti(segmented.mask, segmented.grid.affine, path)
     return []
 
 

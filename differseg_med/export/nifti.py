@@ -17,7 +17,7 @@ SCANNER_CODE = 1
 """NIfTI code of a space that the scanner defined."""
 
 
-def save_mask(
+def save_nifti(
     mask: NDArray[np.uint8] | NDArray[np.bool_],
     affine: FloatArray,
     path: str | Path,

@@ -321,13 +321,13 @@ def test_a_label_that_is_not_binary_is_refused_before_its_case_is_computed(tmp_p
 def test_a_mask_that_cannot_be_measured_is_a_failure_too(tmp_path, monkeypatch):
     table = cohort(tmp_path, "a", "b")
     evaluator = evaluator_of(table)
-    save = results.save_mask
+    save = results.save_nifti
 
     def save_and_lose(mask, affine, path):
         save(mask, affine, path)
         (tmp_path / "b" / "label.nii.gz").unlink(missing_ok=True)
 
-    monkeypatch.setattr(results, "save_mask", save_and_lose)
+    monkeypatch.setattr(results, "save_nifti", save_and_lose)
     evaluator.run()
     with pytest.raises(SystemExit, match=r"1 of 2 cases failed, .*\n  case b, file b/label.nii.gz: there is no such"):
         evaluator.finish()

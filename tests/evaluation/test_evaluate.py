@@ -15,7 +15,7 @@ from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation import figures
 from differseg_med.evaluation.evaluate import evaluate_case, evaluate_cohort
-from differseg_med.export.nifti import save_mask
+from differseg_med.export.nifti import save_nifti
 
 AFFINE = np.array([[-1.0, 0, 0, 40], [0, -1.0, 0, 30], [0, 0, 3.0, -100], [0, 0, 0, 1]])
 TUMOUR = blob((24, 20, 12), (12, 10, 6), (6, 5, 3))
@@ -34,7 +34,7 @@ class Folder:
         nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=TUMOUR.shape).astype(np.float32), AFFINE), image)
         path = self.root / "labels" / f"{case_id}.nii.gz"
         if label is not None:
-            save_mask(label, AFFINE, path)
+            save_nifti(label, AFFINE, path)
         if prediction is not None:
             file = self.root / "predictions" / case_id / "mask.nii.gz"
             file.parent.mkdir()

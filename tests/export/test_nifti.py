@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from differseg_med.errors import CaseError
 from differseg_med.export import nifti
-from differseg_med.export.nifti import save_mask
+from differseg_med.export.nifti import save_nifti
 
 ORIENTATIONS = [
     "".join(signs) for order in itertools.permutations(("RL", "AP", "SI")) for signs in itertools.product(*order)
@@ -55,7 +55,7 @@ def by_row(points):
 def test_all_orientations_in_nibabel_and_itk(codes, tmp_path):
     affine = affine_of(codes)
     assert nib.aff2axcodes(affine) == tuple(codes)
-    path = save_mask(MASK, affine, tmp_path / "mask.nii.gz")
+    path = save_nifti(MASK, affine, tmp_path / "mask.nii.gz")
     image = nib.load(path)
     np.testing.assert_array_equal(np.asarray(image.dataobj), MASK)
     for found in (image.affine, image.get_sform(), image.get_qform()):
@@ -67,7 +67,7 @@ def test_all_orientations_in_nibabel_and_itk(codes, tmp_path):
 def test_oblique_grids(angles, tmp_path):
     """Near half a turn (here 0.02 degrees from LPS) a qform is too coarse: it must agree or not be there."""
     affine = rotated(angles)
-    image = nib.load(save_mask(MASK, affine, tmp_path / "mask.nii"))
+    image = nib.load(save_nifti(MASK, affine, tmp_path / "mask.nii"))
     corners = np.array(list(itertools.product(*((0, n - 1) for n in MASK.shape))))
     np.testing.assert_allclose(apply_affine(image.affine, corners), apply_affine(affine, corners), atol=1e-3)
     if image.header["qform_code"]:
@@ -77,14 +77,14 @@ def test_oblique_grids(angles, tmp_path):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_single_slice(axis, tmp_path):
     mask, affine = MASK.take([2], axis=axis), rotated((5, -8, 20))
-    path = save_mask(mask, affine, tmp_path / "mask.nii.gz")
+    path = save_nifti(mask, affine, tmp_path / "mask.nii.gz")
     np.testing.assert_allclose(by_row(read_by_itk(path)), by_row(positions(mask, affine)), atol=1e-3)
 
 
 def test_a_qform_that_contradicts_is_left_out(tmp_path):
     wide = np.zeros((400, 400, 2), np.uint8)
     affine = rotated((0.05, 0.02, 0.04))
-    image = nib.load(save_mask(wide, affine, tmp_path / "mask.nii.gz"))
+    image = nib.load(save_nifti(wide, affine, tmp_path / "mask.nii.gz"))
     coarse = nib.Nifti1Image(wide, affine)
     coarse.set_qform(affine, 1)
     error = np.abs(apply_affine(coarse.get_qform(), [399, 399, 1]) - apply_affine(affine, [399, 399, 1])).max()
@@ -101,7 +101,7 @@ def test_the_header(tmp_path):
     reference.header["db_name"] = b"hospital"
     reference.header["intent_name"] = b"jane"
     reference.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Doe"))
-    path = save_mask(MASK, affine_of("LPS"), tmp_path / "mask.nii", reference_header=reference.header)
+    path = save_nifti(MASK, affine_of("LPS"), tmp_path / "mask.nii", reference_header=reference.header)
     header = nib.load(path).header
     assert (header["sform_code"], header["qform_code"]) == (4, 4)
     assert header.get_data_dtype() == np.uint8
@@ -114,12 +114,12 @@ def test_the_header(tmp_path):
 
 
 def test_the_same_mask_gives_the_same_bytes(tmp_path):
-    paths = [save_mask(MASK, affine_of("RAS"), tmp_path / name / "mask.nii.gz") for name in "ab"]
+    paths = [save_nifti(MASK, affine_of("RAS"), tmp_path / name / "mask.nii.gz") for name in "ab"]
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_empty_and_bool_masks(tmp_path):
-    path = save_mask(np.zeros(MASK.shape, bool), affine_of("RAS"), tmp_path / "mask.nii.gz")
+    path = save_nifti(np.zeros(MASK.shape, bool), affine_of("RAS"), tmp_path / "mask.nii.gz")
     assert nib.load(path).get_data_dtype() == np.uint8
     assert not np.asarray(nib.load(path).dataobj).any()
 
@@ -143,7 +143,7 @@ def test_empty_and_bool_masks(tmp_path):
 )
 def test_what_cannot_be_stored_is_refused(mask, affine, name, words, tmp_path):
     with pytest.raises(CaseError, match=words):
-        save_mask(mask, affine, tmp_path / name)
+        save_nifti(mask, affine, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -184,11 +184,11 @@ write = nib.save
     ],
 )
 def test_a_file_that_differs_from_the_mask_never_gets_the_name(spoil, words, tmp_path, monkeypatch):
-    path = save_mask(MASK, affine_of("RAS"), tmp_path / "mask.nii.gz")
+    path = save_nifti(MASK, affine_of("RAS"), tmp_path / "mask.nii.gz")
     before = path.read_bytes()
     monkeypatch.setattr(nifti.nib, "save", spoil)
     with pytest.raises(CaseError, match=words):
-        save_mask(1 - MASK, affine_of("RAS"), path)
+        save_nifti(1 - MASK, affine_of("RAS"), path)
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["mask.nii.gz"]
@@ -201,7 +201,7 @@ def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
 
     monkeypatch.setattr(nifti.nib, "save", full)
     with pytest.raises(CaseError, match="could not be written: No space left on device") as error:
-        save_mask(MASK, affine_of("RAS"), tmp_path / "case" / "mask.nii.gz")
+        save_nifti(MASK, affine_of("RAS"), tmp_path / "case" / "mask.nii.gz")
     assert "case/mask.nii.gz" in str(error.value)
     assert str(tmp_path) not in str(error.value)
     assert not list((tmp_path / "case").iterdir())
