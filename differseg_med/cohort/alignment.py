@@ -38,8 +38,12 @@ MAX_POINTS = 20_000
 NEAR_MM = 4.5
 """Shifts up to here count as lined up: a step of the search along two axes, which PET and CT differ by in breathing."""
 
+FAR_MM = 6.5
+"""Shortest shift that is reported: PET and CT of one patient differ by up to 6 mm where nothing went wrong."""
+
 MIN_GAIN = 1.035
-"""How much higher the information must be far off than near. With `NEAR_MM` it was chosen on the sarcoma patients."""
+"""How much higher the information must be far off than near. These three were chosen on the sarcoma patients, see
+scripts/measure_alignment.py."""
 
 BINS = 16
 KINDS = {"ct": r"^ct(_|$)", "pet": r"^(pet|pt|suv)(_|$)"}
@@ -78,7 +82,7 @@ class Alignment:
     @property
     def off(self) -> bool:
         """Whether the images do not line up."""
-        return self.gain > MIN_GAIN
+        return self.gain > MIN_GAIN and self.distance_mm >= FAR_MM
 
     def describe(self) -> str:
         """The figures in words."""

@@ -120,6 +120,7 @@ def test_gain_and_threshold():
     assert Alignment((9, 0, 0), 0.1, 0.1, 0.104, 5000).off
     assert not Alignment((9, 0, 0), 0.1, 0.1, 0.103, 5000).off
     assert not Alignment((0, 0, 0), 0.0, 0.0, 0.0, 5000).off
+    assert not Alignment((6, 0, 0), 0.1, 0.1, 0.2, 5000).off
 
 
 @needs_sts
