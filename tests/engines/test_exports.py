@@ -36,6 +36,8 @@ from differseg_med.bundle import (
 )
 from differseg_med.cli import app
 from differseg_med.dicom.reader import read_grid
+from differseg_med.errors import CaseError
+from differseg_med.workflows import open_bundle
 
 MASK = (np.random.default_rng(0).random((COLUMNS, ROWS, SLICES)) > 0.6).astype(np.uint8)
 STS = Path(__file__).parents[3] / "shared" / "data" / "sts_dicom" / "STS_041"
@@ -99,6 +101,13 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
 def test_unknown_formats_stop_before_the_work(formats, words):
     with pytest.raises(SystemExit, match=words):
         format_writers(formats, BUNDLE)
+
+
+def test_a_bundle_that_knows_no_formats_is_not_silently_run_without(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "inference.yaml").write_text("cohort: x\noutput_dir: y\n")
+    with pytest.raises(CaseError, match="no entry 'formats'"):
+        open_bundle(tmp_path, ["inference"], "c.csv", tmp_path, {"formats": ["seg.nrrd"]})
 
 
 def export(*arguments) -> tuple[int, str]:

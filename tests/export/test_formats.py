@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -136,6 +137,11 @@ def test_every_format_by_name(tmp_path):
         assert (tmp_path / "out" / file).exists(), name
         assert notes == []
     assert {p.name for p in (tmp_path / "out").iterdir()} == set(FORMATS.values())
+    for file in (tmp_path / "out").rglob("*"):
+        if file.is_file() and file.suffix != ".dcm":  # a DICOM SEG belongs to the patient, the others name nobody
+            content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            for private in (b"Doe", b"19700101", str(tmp_path).encode()):
+                assert private not in content, file.name
     with pytest.raises(CaseError, match="no format 'stl'"):
         write_format("stl", segmented, tmp_path / "out")
     with pytest.raises(CaseError, match="no probability"):
