@@ -98,8 +98,14 @@ def sources(root: Path) -> Iterator[Source | Skipped]:
         return
     if not root.is_dir():
         raise CaseError("there is no such file or folder", file=root, remedy="Check the path in the cohort table.")
+    seen = set()
     for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        if real in seen:  # links may go round in circles
+            folders.clear()
+            continue
+        seen.add(real)
         for name in sorted(names):
             path = Path(folder, name)
             if name.startswith("."):
@@ -219,6 +225,8 @@ def read_header(source: Source, file: BinaryIO) -> Header:
     with quiet():
         dataset = read_dataset(file, pixels=False)
         tags = header_values(dataset)
+        if syntax := dataset.file_meta.get("TransferSyntaxUID"):
+            tags["TransferSyntaxUID"] = str(syntax)
         return Header(source, tags, frame_values(dataset))
 
 

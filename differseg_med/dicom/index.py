@@ -14,7 +14,7 @@ from typing import Any
 from differseg_med.dicom.cells import join_cell
 from differseg_med.dicom.files import Header, Skipped, read_headers
 from differseg_med.dicom.pet import pet_problem
-from differseg_med.dicom.pixels import check_pixels
+from differseg_med.dicom.pixels import check_codec, check_pixels
 from differseg_med.dicom.series import Part, common_parent, series_parts
 from differseg_med.dicom.tags import RULES
 from differseg_med.errors import CaseError
@@ -129,7 +129,10 @@ def _problem(part: Part) -> CaseError | None:
     try:
         if part.problem is not None:
             raise part.problem
-        check_pixels(part.frames[0].header)
+        header = part.frames[0].header
+        check_pixels(header)
+        if "TransferSyntaxUID" in header.tags:
+            check_codec(header.tags["TransferSyntaxUID"], header)
         pet_problem(part.frames)
     except CaseError as error:
         return copy.copy(error)

@@ -19,6 +19,9 @@ from differseg_med.errors import CaseError
 LONGEST_UPTAKE = timedelta(hours=24)
 """Longest credible time from injection to scan: more means that the clocks or dates are wrong."""
 
+MEASUREMENT_UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML"}
+"""Units of enhanced PET (UCUM) in the terms of classic PET."""
+
 _REMEDY = "Ask for the series with these attributes, or convert it to SUV with the scanner's software and use NIfTI."
 
 
@@ -34,7 +37,7 @@ def suv_factor(frame: Frame) -> tuple[float, str]:
         CaseError: naming what is missing.
     """
     tags, file = frame.tags, frame.header.source.path
-    units = tags.get("Units")
+    units = tags.get("Units") or MEASUREMENT_UNITS.get(str(tags.get("MeasurementUnits")))
     if units == "GML":
         kind = tags.get("SUVType", "BW")
         if kind != "BW":
@@ -80,6 +83,8 @@ def _per_activity(tags: Mapping[str, Any], file: Path) -> float:
     if corrected and "DECY" not in corrected:
         raise CaseError("the PET is not corrected for decay", file=file, found=f"CorrectedImage {corrected}")
     correction = tags.get("DecayCorrection")
+    if tags.get("DecayCorrected") == "YES" and "DecayCorrectionDateTime" in tags:  # enhanced PET
+        correction = "START"
     if correction not in ("START", "ADMIN"):
         missing.append("DecayCorrection START or ADMIN")
     if missing:
@@ -114,7 +119,9 @@ def uptake_seconds(tags: Mapping[str, Any], file: Path) -> float:
 
 
 def _scan_time(tags: Mapping[str, Any]) -> datetime | None:
-    """The time that DecayCorrection START refers to."""
+    """The time that the voxels' decay is corrected to, with DecayCorrection START."""
+    if told := _moment(tags.get("DecayCorrectionDateTime")):
+        return told
     series = _moment(f"{tags.get('SeriesDate', '')}{tags.get('SeriesTime', '')}")
     acquired = _moment(f"{tags.get('AcquisitionDate', '')}{tags.get('AcquisitionTime', '')}") or _moment(
         tags.get("AcquisitionDateTime")

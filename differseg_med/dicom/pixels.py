@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from differseg_med.dicom.files import Header, UnreadableError, opened, quiet, read_dataset
 from differseg_med.dicom.planes import MAX_SIDE, Frame
 from differseg_med.errors import CaseError
+
+DECODERS = {RLELossless: "pydicom"}
+"""Decoders that are preferred: that of pylibjpeg-rle panics at damaged data, which no ``except Exception`` sees."""
 
 CODECS = 'pip install "differseg-med[codecs]"'
 
@@ -63,6 +66,8 @@ def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[np.float
                     dataset = read_dataset(file, pixels=True)
                 except UnreadableError as error:
                     raise CaseError(str(error), file=source.path, found=source.name) from error
+                if "ModalityLUTSequence" in dataset:
+                    raise CaseError("the image has a table of values instead of RescaleSlope", file=source.path)
                 numbers = [frames[index].number for index in indices]
                 for index, pixels in zip(indices, _decode(dataset, header, numbers)):
                     frame = frames[index]
@@ -86,7 +91,7 @@ def _decode(dataset: FileDataset, header: Header, numbers: Sequence[int]) -> Ite
         dataset.file_meta.TransferSyntaxUID = syntax
     check_codec(syntax, header)
     try:
-        for pixels in iter_pixels(dataset, indices=list(numbers), raw=True):
+        for pixels in iter_pixels(dataset, indices=list(numbers), raw=True, decoding_plugin=DECODERS.get(syntax, "")):
             yield np.asarray(pixels)
     except Exception as error:  # every decoder has errors of its own
         raise damaged(header, error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from monai.utils import MetaKeys, ensure_tuple
 from numpy.typing import NDArray
 
 from differseg_med.dicom.cells import split_cell
-from differseg_med.dicom.files import Header, Skipped, read_headers
+from differseg_med.dicom.files import Header, Skipped, Source, read_headers, sources
 from differseg_med.dicom.index import kind_of
 from differseg_med.dicom.mosaic import read_mosaic
 from differseg_med.dicom.pet import is_pet, suv_factor
@@ -156,7 +155,10 @@ def _chosen_part(path: Path, number: str, parts: Sequence[Part], header: Header)
     if number or len(parts) == 1:
         return parts[int(number or 1) - 1]
     uid = header.tags.get("SeriesInstanceUID", "")
-    listed = "; ".join(f"#{index} {part.what}" for index, part in enumerate(parts[:NAMED], 1))
+    listed = "; ".join(
+        f"#{index} {part.what}{' (cannot be used)' if part.problem else ''}"
+        for index, part in enumerate(parts[:NAMED], 1)
+    )
     more = f" and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
     raise CaseError(
         f"the series holds {len(parts)} volumes",
@@ -201,12 +203,9 @@ def stamp(cell: str | Path) -> tuple[int, ...]:
     if path.is_file():
         return 1, path.stat().st_mtime_ns, path.stat().st_size
     count = newest = total = 0
-    for folder, _, names in os.walk(path, followlinks=True):
-        for name in names:
-            try:
-                stat = Path(folder, name).stat()
-            except OSError:
-                continue
+    for source in sources(path):
+        if isinstance(source, Source):
+            stat = source.path.stat()
             count, newest, total = count + 1, max(newest, stat.st_mtime_ns), total + stat.st_size
     return count, newest, total
 

@@ -65,13 +65,14 @@ def read_region(header: Header, selector: str) -> Region:
     names = ", ".join(name for _, name in chosen)
     if not all(contours for contours, _ in found):
         raise CaseError(f"region {names} has no closed contour", file=file, remedy="Choose another region.")
-    notes = (f"{left_out} points, lines or specks of region {names} left out",) if left_out else ()
+    notes = (f"{left_out} points, lines, specks or copies of region {names} left out",) if left_out else ()
     return Region(names, tuple(contours for contours, _ in found), _frame_uid(header, dataset, chosen), notes)
 
 
 def _contours(dataset: Dataset, number: int | None) -> tuple[tuple[FloatArray, ...], int]:
     """Closed contours of one region, and how many other things it has."""
-    contours, others = [], 0
+    contours: dict[bytes, FloatArray] = {}
+    others = 0
     for roi in dataset.get("ROIContourSequence") or ():
         if roi.get("ReferencedROINumber") != number:
             continue
@@ -82,8 +83,11 @@ def _contours(dataset: Dataset, number: int | None) -> tuple[tuple[FloatArray, .
                 continue
             if len(points) % 3 or not np.isfinite(points).all():
                 raise ValueError("a contour with incomplete points")
-            contours.append(lps_points_to_ras(points.reshape(-1, 3)))
-    return tuple(contours), others
+            if points.tobytes() in contours:  # a copy would cut out what it copies
+                others += 1
+                continue
+            contours[points.tobytes()] = lps_points_to_ras(points.reshape(-1, 3))
+    return tuple(contours.values()), others
 
 
 def _frame_uid(header: Header, dataset: Dataset, chosen: Sequence[tuple[int | None, str]]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels.utils import pack_bits
+from pydicom.pixels.utils import pack_bits, pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, RLELossless
 
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
@@ -57,4 +57,4 @@ def _unpacked(dataset: FileDataset, syntax: str, count: int, length: int) -> Ite
         row.BitsAllocated = row.BitsStored = 8
         row.HighBit, row.PixelRepresentation = 7, 0
         row.PixelData = encapsulate([frame])
-        yield np.asarray(row.pixel_array, np.uint8).reshape(-1)
+        yield np.asarray(pixel_array(row, decoding_plugin="pydicom"), np.uint8).reshape(-1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydicom.uid import UID
 
 from differseg_med.dicom.duplicates import drop_copies
 from differseg_med.dicom.files import Header
@@ -46,6 +48,18 @@ class Part:
 
 def series_parts(headers: Sequence[Header]) -> list[Part]:
     """The parts of one series in a fixed order, which gives them their numbers in cells (``UID#1`` is the first)."""
+    kinds: dict[str, list[Header]] = {}
+    for header in headers:
+        kinds.setdefault(str(header.tags.get("SOPClassUID")), []).append(header)
+    # Pictures of reports, which some scanners add to a series, are no slices of it.
+    return [
+        replace(part, what=f"{UID(kind).name}, {part.what}".removesuffix(", ")) if len(kinds) > 1 else part
+        for kind, own in sorted(kinds.items())
+        for part in _parts_of_kind(own)
+    ]
+
+
+def _parts_of_kind(headers: Sequence[Header]) -> list[Part]:
     folder = _common_folder(headers)
     try:
         if any(is_mosaic(header) for header in headers):
@@ -140,7 +154,7 @@ def _turn(header: Header) -> tuple[int, str]:
 
 
 def _noted(part: Part, notes: Iterable[str]) -> Part:
-    return Part(part.frames, part.grid, part.what, part.problem, (*part.notes, *notes), part.stack, part.mosaic)
+    return replace(part, notes=(*part.notes, *notes))
 
 
 def _common_folder(headers: Sequence[Header]) -> Path:

@@ -18,12 +18,13 @@ SPLIT_BY = (
     "TemporalPositionIdentifier", "TemporalPositionIndex", "InversionTime", "ImageType", "ComplexImageComponent",
     "AcquisitionNumber", "FrameAcquisitionNumber", "DiffusionDirectionality", "DiffusionGradientOrientation",
     "NominalCardiacTriggerDelayTime", "TriggerTime", "FlipAngle", "RepetitionTime", "KVP", "ConvolutionKernel",
-    "ContrastBolusAgent", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime", "SeriesDescription",
+    "ContrastBolusAgent", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
+    "SeriesDescription",
 )
 # fmt: on
 """What can tell volumes of one series apart, the more telling first."""
 
-IN_TURN = ("TriggerTime", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime")
+IN_TURN = ("TriggerTime", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")
 """Times that differ from slice to slice, too: the first, second ... at each position belong together."""
 
 SAME_POSITION_MM = 1e-2
@@ -91,11 +92,13 @@ Parts = dict[tuple[Any, ...], list[tuple[Placed, int]]]
 def _regular_parts(
     group: Group, positions: list[int], regular: Callable[[Sequence[Placed]], bool]
 ) -> list[Group] | None:
-    """Stacks side by side: together uneven, each for itself even. As a whole they stay what they are."""
-    for name in ("StackID", "AcquisitionNumber", "ImageType", "EchoTime"):
+    """Volumes a little apart, or stacks: together uneven, each for itself even. Else they stay what they are."""
+    for name in SPLIT_BY:
         parts = _parted(group, positions, [name])
-        if 1 < len(parts) <= len(group.frames) / 2 and all(
-            len(part) > 1 and regular([item for item, _ in part]) for part in parts.values()
+        if (
+            1 < len(parts) <= len(group.frames) / 2
+            and (name == "StackID" or _interleaved(parts))
+            and all(len(part) > 1 and regular([item for item, _ in part]) for part in parts.values())
         ):
             return _named(parts, [name], group)
     return [group]
@@ -107,6 +110,12 @@ def _parted(group: Group, positions: list[int], names: Sequence[str]) -> Parts:
         key = tuple(item[0].tags.get(name) for name in names)
         parts.setdefault(key, []).append((item, position))
     return parts
+
+
+def _interleaved(parts: Parts) -> bool:
+    """Whether parts reach into each other; one behind the other they may as well be one volume with a gap."""
+    ends = sorted((min(p for _, p in part), max(p for _, p in part)) for part in parts.values())
+    return all(after[0] < before[1] for before, after in pairwise(ends))
 
 
 def _collisions(parts: Parts) -> int:

@@ -25,7 +25,7 @@ RULES = (
     "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex",
     "NumberOfTemporalPositions", "TriggerTime", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "NumberOfFrames", "PatientPosition", "GantryDetectorTilt", "Units", "SUVType", "DecayCorrection",
-    "CorrectedImage", "SegmentationType",
+    "DecayCorrected", "DecayCorrectionDateTime", "CorrectedImage", "SegmentationType",
 )
 """What rules may look at: nothing that says who the patient is."""
 GEOMETRY = (
@@ -36,8 +36,8 @@ PIXELS = (
     "RescaleSlope", "RescaleIntercept", "RescaleType",
 )
 TIMES = (
-    "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "FrameReferenceTime",
-    "ActualFrameDuration", "PatientWeight",
+    "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "ContentTime", "AcquisitionDateTime",
+    "FrameReferenceTime", "ActualFrameDuration", "PatientWeight",
 )
 # fmt: on
 FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -114,6 +114,8 @@ def _flattened(item: Dataset) -> dict[str, Any]:
             for nested in ("MRDiffusionGradientDirectionSequence", "DiffusionGradientDirectionSequence"):
                 for direction in _items(macro, nested)[:1]:
                     values |= _values(direction, ("DiffusionGradientOrientation",))
+            for units in _items(macro, "MeasurementUnitsCodeSequence")[:1]:
+                values["MeasurementUnits"] = str(units.get("CodeValue", ""))
     if "EffectiveEchoTime" in values:
         values["EchoTime"] = values["EffectiveEchoTime"]
     if "FrameType" in values:

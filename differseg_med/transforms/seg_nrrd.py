@@ -17,8 +17,12 @@ ENDINGS = (".seg.nrrd", ".seg.nhdr")
 
 
 def is_segmentation(path: Path) -> bool:
-    """Whether a file is a segmentation of 3D Slicer, by its ending."""
-    return path.name.lower().endswith(ENDINGS)
+    """Whether a file is a segmentation of 3D Slicer, by its ending or the names in its header."""
+    name = path.name.lower()
+    if name.endswith(ENDINGS) or not name.endswith(".nrrd") or not path.is_file():
+        return name.endswith(ENDINGS)
+    with path.open("rb") as file:
+        return b"\nSegment0_" in file.read(4096)
 
 
 def read_slicer(path: Path, selector: str) -> tuple[NDArray[np.bool_], Grid]:

@@ -330,3 +330,10 @@ def test_the_start_of_the_series(tmp_path, image):
     assert_allclose(
         load_label(f"{drawn(tmp_path, {'x': [contour(star(9), 0)]})}::x", [image]).affine[:3, 3], ras(ORIGIN)
     )
+
+
+def test_a_contour_twice_cuts_no_hole(tmp_path, image):
+    path = drawn(tmp_path, {"x": [contour(star(9), 1), contour(star(9), 1)]})
+    label = load_label(f"{path}::x", [image])
+    assert_array_equal(label[0, :, :, 1] > 0, filled(star(9)))
+    assert "1 points, lines, specks or copies" in label.meta["notes"][0]

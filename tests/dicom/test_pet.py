@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom.making import save, slices, stored
+from dicom.making import enhanced, save, slices, stored
 from numpy.testing import assert_allclose
 from pydicom.dataset import Dataset
 
@@ -142,3 +142,20 @@ def test_philips_counts(tmp_path, element, value, factor):
 def test_philips_counts_without_factors(tmp_path):
     with pytest.raises(CaseError, match=r"\(7053,1000\) or \(7053,1009\)"):
         read_volume(pet(tmp_path, Units="CNTS"))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("Bq/ml", decayed(1800)), ("g/ml{SUVbw}", 1.0)])
+def test_enhanced_pet(tmp_path, unit, factor):
+    dataset = enhanced(slope=[2.0] * 6)
+    dataset.Modality = "PT"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.130"
+    dataset.DecayCorrected, dataset.DecayCorrectionDateTime = "YES", "20260301113000"
+    dataset.PatientWeight = f"{WEIGHT}"
+    drug, mapping, code = Dataset(), Dataset(), Dataset()
+    drug.RadionuclideTotalDose, drug.RadionuclideHalfLife = f"{DOSE:.9g}", f"{HALF_LIFE}"
+    drug.RadiopharmaceuticalStartDateTime = "20260301110000"
+    dataset.RadiopharmaceuticalInformationSequence = [drug]
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = unit, "UCUM", unit
+    mapping.MeasurementUnitsCodeSequence = [code]
+    dataset.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence = [mapping]
+    assert_allclose(read_volume(save(tmp_path, [dataset])).data, VALUES * 2 * factor, rtol=1e-6)

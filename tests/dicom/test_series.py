@@ -437,3 +437,47 @@ def test_a_file_that_appears_is_noticed(tmp_path):
     assert read_grid(folder).shape[2] == 4
     save(tmp_path, slices()[4:5])
     assert read_grid(folder).shape[2] == 5
+
+
+def test_a_picture_in_the_series_is_no_slice_of_it(tmp_path):
+    picture = slices()[0]
+    picture.SOPClassUID = picture.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    picture.SOPInstanceUID = uid("picture")
+    del picture.ImagePositionPatient
+    folder = save(tmp_path, [*slices(), picture])
+    refused(folder, "holds 2 volumes", "#1 CT Image Storage", "#2 Secondary Capture Image Storage (cannot be used)")
+    assert_array_equal(read_volume(f"{folder}::#1").data, VALUES - 1024)
+
+
+def test_phases_a_little_apart_are_split(tmp_path):
+    made = phases("ContentTime", ["100000", "110000"])
+    for dataset in made[SLICES:]:
+        place = np.array(dataset.ImagePositionPatient, float)
+        dataset.ImagePositionPatient = ds(place + np.array([0, 0, 0.7]))
+    refused(save(tmp_path, made), "holds 2 volumes", "#1 ContentTime 100000")
+
+
+def test_two_stacks_with_a_gap_are_one_series_with_missing_slices(tmp_path):
+    made = slices()
+    del made[2:4]
+    for number, dataset in enumerate(made):
+        dataset.AcquisitionNumber = 1 if number < 2 else 2
+    refused(save(tmp_path, made), "slices are missing", "2 between -307.75 and -300.25 mm")
+
+
+def test_bits_above_those_stored_are_no_value(tmp_path):
+    """Old scanners kept overlays in the upper bits; SimpleITK masks them, too."""
+
+    def mark(dataset, number):
+        values = np.frombuffer(dataset.PixelData, "<i2").astype(np.uint16) | 0x8000
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
+        dataset.PixelData = values.tobytes()
+
+    folder = save(tmp_path, slices(change=mark))
+    assert_array_equal(read_volume(folder).data, VALUES - 1024)
+
+
+def test_links_that_go_in_circles(tmp_path):
+    folder = save(tmp_path / "a", slices())
+    (folder / "loop").symlink_to(tmp_path)
+    assert_array_equal(read_volume(folder).data, VALUES - 1024)
