@@ -32,7 +32,7 @@ SIZES = {"volume_ml": "ml", "area_percent": "% of the picture"}
 TEXTS = ("flags", "reason", "notes")
 
 STYLE = """
-tr.failed td { background: #fdebed; } tr.flagged td { background: #fff6dd; }
+th.text { text-align: left; } tr.failed td { background: #fdebed; } tr.flagged td { background: #fff6dd; }
 section { border-top: 1px solid #ccd2dd; padding: 1em 0; } section h2 { border: 0; margin: 0 0 .3em; }
 section img { max-width: 600px; width: 100%; display: block; margin: .6em 0; }
 button, select { font: inherit; padding: .25em .9em; }
@@ -100,12 +100,16 @@ def _outcome(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
     yield html.paragraph(f"{len(rows)} cases: {counts}; {len(flagged)} with flags.")
     for row in rows:
         if row.get("reason"):
-            yield html.paragraph(f"{row['case_id']}: {row['reason']}", "failed")
+            yield html.paragraph(str(row["reason"]), "failed")
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
     names = [name for name in COLUMNS if any(row.get(name) for row in rows)]
-    lines = ["<tr>" + "".join(f"<th>{escape(COLUMNS[name])}</th>" for name in names) + "</tr>"]
+    lines = [
+        "<tr>"
+        + "".join(f'<th class="{"text" * (name in TEXTS)}">{escape(COLUMNS[name])}</th>' for name in names)
+        + "</tr>"
+    ]
     for row in rows:
         cells = [
             f'<td class="text">{escape(str(row.get(name, "")))}</td>'

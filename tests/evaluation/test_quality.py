@@ -78,7 +78,7 @@ def test_a_mask_inside_one_piece_gives_no_flag_an_empty_one_does():
 def test_a_mask_at_the_border_says_on_which_side_of_the_patient(codes_flip, mask, words):
     grid = Grid(SHAPE, np.diag([*np.multiply(SPACING, codes_flip), 1.0]))
     (flag,) = said(mask, grid)
-    assert flag == f"the mask touches the border of the field of view: {words}; the target may go on outside"
+    assert flag == f"the mask touches the border of the field of view (the target may go on): {words}"
 
 
 def test_a_single_slice_is_no_border():
@@ -88,9 +88,9 @@ def test_a_single_slice_is_no_border():
 
 def test_pieces_are_compared_with_training():
     mask = INSIDE | box((15, 17), (4, 8), (3, 6))  # 60 and 24 voxels
-    assert said(mask) == ["the mask has 2 pieces; the largest is 71% of its volume"]
+    assert said(mask) == ["the mask has 2 pieces, the largest with 71% of its volume"]
     assert said(mask, fingerprint=Fingerprint(3, {"pieces": (1, 1)})) == [
-        "the mask has 2 pieces, in training at most 1; the largest is 71% of its volume"
+        "the mask has 2 pieces (in training at most 1), the largest with 71% of its volume"
     ]
     assert said(mask, fingerprint=Fingerprint(3, {"pieces": (1, 4)})) == []
 
@@ -111,6 +111,21 @@ def test_pieces_are_compared_with_training():
 def test_what_is_outside_training_is_said_with_figures(name, limits, words):
     found = said(INSIDE, fingerprint=Fingerprint(9, {"pieces": (1, 1), name: limits}))
     assert [flag.startswith(words) for flag in found] == [True] * bool(words)
+
+
+def test_no_flag_holds_the_separator_of_the_summary():
+    """``flags`` in summary.csv joins them with a semicolon, and the report takes them apart again."""
+    mask = box((0, 20), (0, 3), (0, 10)) | box((5, 6), (10, 11), (4, 5))
+    low = {
+        "pieces": (1, 1),
+        "volume_ml": (9, 9),
+        "ct_p75": (7, 8),
+        "boundary_entropy": (0, 0.1),
+        "extent_longest_mm": (1, 2),
+    }
+    found = said(mask, fingerprint=Fingerprint(2, low), boundary_entropy=0.9)
+    assert len(found) == 6
+    assert not any(";" in flag for flag in found)
 
 
 def test_an_unsure_boundary_is_flagged_beyond_what_is_usual():

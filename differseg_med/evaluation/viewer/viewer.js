@@ -5,7 +5,10 @@
   const find = (id) => document.getElementById(id);
   const dialog = find("viewer"), modality = find("modality"), opacity = find("opacity"), place = find("place");
   const cases = [...document.querySelectorAll("script[data-case]")].map((script) => script.dataset.case);
-  let viewer = null, shown = null;
+  let viewer = null, shown = null, queue = Promise.resolve();
+
+  // One after the other: a second case must not be unpacked into the first one's canvas.
+  const inTurn = (job) => (queue = queue.then(job));
 
   const unpack = (base64) => {
     const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -24,7 +27,7 @@
       multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
       multiplanarLayout: niivue.MULTIPLANAR_TYPE.ROW,
       crosshairColor: [0.18, 0.77, 1, 0.7],
-      crosshairWidth: 0.5,
+      crosshairWidth: 0.3,
       fontColor: [1, 1, 1, 1],
       dragAndDropEnabled: false,
     });
@@ -54,11 +57,15 @@
     viewer.createOnLocationChange();
   };
 
-  const open = async (id) => {
+  const open = (id) => {
     dialog.dataset.shown = "";
     find("case").textContent = id;
     place.textContent = "unpacking";
     if (!dialog.open) dialog.showModal();
+    return inTurn(() => show(id));
+  };
+
+  const show = async (id) => {
     try {
       viewer ??= await start();
       shown = JSON.parse(document.querySelector(`script[data-case="${CSS.escape(id)}"]`).textContent);
@@ -76,8 +83,8 @@
   document.querySelectorAll("button[data-open]").forEach((button) => {
     button.onclick = () => open(button.dataset.open);
   });
-  modality.onchange = async () => look(await draw());
-  opacity.oninput = () => viewer.setOpacity(1, Number(opacity.value));
+  modality.onchange = () => inTurn(async () => look(await draw()));
+  opacity.oninput = () => inTurn(() => viewer.setOpacity(1, Number(opacity.value)));
   find("previous").onclick = () => step(-1);
   find("next").onclick = () => step(1);
   find("close").onclick = () => dialog.close();
