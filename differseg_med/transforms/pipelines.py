@@ -66,6 +66,7 @@ def training_samples(
     modality_dropout: float = 0.5,
     dropout_weights: Sequence[float] | None = None,
     intensity: float = 1.0,
+    max_shift: float = 2.0,
     rotate_degrees: float = 180.0,
     zoom: Sequence[float] = (0.6, 1.25),
     shift: float = 0.25,
@@ -86,6 +87,7 @@ def training_samples(
         modality_dropout: chance that a sample lacks some of its modalities.
         dropout_weights: how much more often one modality is left out than another; see `RandModalityDropoutd`.
         intensity: strength of `RandModalityIntensityd`.
+        max_shift: its misalignment of modalities in pixels; 0 where they lie on each other exactly.
         rotate_degrees: largest rotation in the plane.
         zoom: smallest and largest magnification.
         shift: farthest move of the image's centre in the window, as a share of the window.
@@ -103,7 +105,7 @@ def training_samples(
             _rand_place(keys, modes, roi_size, rotate_degrees, shift),
             RandFlipd(keys, prob=0.5, spatial_axis=flip_axis),
             RandFlipSlabd(IMAGE, num_slices),
-            RandModalityIntensityd(IMAGE, in_channels, intensity),
+            RandModalityIntensityd(IMAGE, in_channels, intensity, max_shift=max_shift),
             RandModalityDropoutd(IMAGE, in_channels, modality_dropout, dropout_weights),
             EnsureTyped(keys, track_meta=False),  # the network is quicker on plain tensors
         ]
