@@ -24,7 +24,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pydicom.config import IGNORE
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 
 from differseg_med.errors import CaseError
 
@@ -93,11 +95,14 @@ class SegmentInfo:
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise ValueError("a segment needs a name (SegmentLabel)")
-        for text in (self.name, self.algorithm_name, self.algorithm_version, *chain.from_iterable(self.codes)):
+        texts = (self.name, self.algorithm_name, self.algorithm_version, self.tracking_id)
+        for text in (*texts, *chain.from_iterable(self.codes)):
             if text and not TEXT.fullmatch(text):
                 raise ValueError(f"{text!r} is no text of at most {LONGEST} ASCII characters without \\ ^ ~ |")
         if len(self.color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in self.color):
             raise ValueError(f"{COLOR} is three whole numbers from 0 to 255, got {list(self.color)}")
+        if self.tracking_uid and not UID(self.tracking_uid, IGNORE).is_valid:
+            raise ValueError(f"TrackingUniqueIdentifier is no DICOM UID: {self.tracking_uid!r}")
         if self.algorithm_type not in ("", *ALGORITHM_TYPES):
             raise ValueError(f"SegmentAlgorithmType is one of {ALGORITHM_TYPES}, got {self.algorithm_type!r}")
 

@@ -92,6 +92,8 @@ def test_a_bundle_without_the_block_has_a_name_but_no_codes(tmp_path):
         ({**BLOCK, "SegmentedPropertyTypeCodeSequence": {**TYPE, "CodeMeaning": "a~b"}}, "ASCII"),
         ({**BLOCK, "recommendedDisplayRGBValue": [0.5, 0.1, 1]}, "0 to 255"),
         ({**BLOCK, "recommendedDisplayRGBValue": [1, 2]}, "0 to 255"),
+        ({**BLOCK, "TrackingUniqueIdentifier": "lesion 7"}, "no DICOM UID"),
+        ({**BLOCK, "TrackingIdentifier": "a|b"}, "ASCII"),
         ({"segmentAttributes": [[BLOCK, BLOCK]]}, "2 segments"),
         ([], "not right"),
     ],
