@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 from numpy.typing import NDArray
+from skimage.filters import threshold_multiotsu
 
 from differseg_med.cohort.itk import as_image, as_voxels
 from differseg_med.cohort.registration import Method, Registration, correct_bias, register
@@ -24,6 +25,8 @@ from differseg_med.transforms.grids import grid_of
 from differseg_med.transforms.loading import load_volume
 
 TABLE = "cohort.csv"
+OUTLINE_MM = 2.0
+"""How much the moving image is smoothed before it is outlined in pictures."""
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -139,23 +142,31 @@ def _draw(fixed: sitk.Image, moving: sitk.Image, found: Registration, path: Path
     background = as_voxels(fixed)[0]
     spacing = fixed.GetSpacing()
     rows = {"before": sitk.Transform(), "after": found.transform}
+    levels = _tissues(as_voxels(moving)[0])
+    smooth = sitk.SmoothingRecursiveGaussian(sitk.Cast(moving, sitk.sitkFloat32), OUTLINE_MM)  # noise has outlines too
     figure, axes = plt.subplots(2, 3, figsize=(10, 7), constrained_layout=True)
     for row, (name, transform) in enumerate(rows.items()):
-        moved = as_voxels(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0))[0]
-        inside = moved[moved > moved.min()]
-        levels = np.unique(np.quantile(inside if inside.size else moved, [0.4, 0.9]))
+        moved = as_voxels(sitk.Resample(smooth, fixed, transform, sitk.sitkLinear, 0.0))[0]
         for axis in range(3):
             plot = axes[row, axis]
             height, width = (spacing[i] for i in range(3) if i != axis)
             still, outline = (np.take(v, v.shape[axis] // 2, axis) for v in (background, moved))
             plot.imshow(still.T, cmap="gray", aspect=width / height, vmin=still.min(), vmax=_bright(still))
             if np.ptp(outline):
-                plot.contour(outline.T, levels=levels, colors=["#00a0d0", "#ff7f0e"][: len(levels)], linewidths=0.9)
+                plot.contour(outline.T, levels=levels, colors=["#00a0d0", "#ff7f0e"], linewidths=1.2)
             plot.set_axis_off()
         axes[row, 0].set_title(name, loc="left")
     figure.suptitle(f"{title}, outlined on the reference: {found.describe()}", fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _tissues(voxels: NDArray[Any]) -> list[float]:
+    """Two grey values that part an image into three tissues (Otsu): air, soft tissue and bone in CT, for example."""
+    values = voxels.ravel()[:: max(1, voxels.size // 200_000)]
+    if np.unique(values).size < 3:
+        return [float(values.mean())]
+    return [float(level) for level in threshold_multiotsu(values, classes=3)]
 
 
 def _bright(image: NDArray[Any]) -> float:
