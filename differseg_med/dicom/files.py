@@ -249,9 +249,10 @@ def read_dataset(file: BinaryIO, *, pixels: bool, every_tag: bool = False) -> Fi
             stop_before_pixels=not pixels,
             specific_tags=None if every_tag or pixels else HEADER_TAGS,
         )
+        unknown = dataset.get("SOPClassUID") is None
     except Exception as error:  # pydicom raises whatever the damaged bytes lead to
         raise UnreadableError(f"a damaged DICOM file ({type(error).__name__})", damaged=True) from error
-    if dataset.get("SOPClassUID") is None:
+    if unknown:
         raise UnreadableError(
             "a damaged DICOM file (no SOPClassUID)" if has_magic else "not a DICOM file", damaged=has_magic
         )

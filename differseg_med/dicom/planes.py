@@ -108,6 +108,7 @@ def plane_of(frame: Frame) -> Plane:
     lengths = np.linalg.norm(orientation, axis=1)
     if np.abs(lengths - 1).max() > UNIT_TOLERANCE:
         raise _impossible(frame, "ImageOrientationPatient", f"directions of length {lengths.round(4).tolist()}, not 1")
+    orientation /= lengths[:, None]  # rounded numbers must not change the spacing
     if abs(orientation[0] @ orientation[1]) > np.sin(np.radians(SHEAR_DEGREES)):
         raise _impossible(frame, "ImageOrientationPatient", "rows and columns that are not at right angles")
     if min(between_rows, between_columns) < MIN_SPACING_MM or np.abs(position).max() > FARTHEST_MM:

@@ -7,18 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.orientations import aff2axcodes
 from scipy.ndimage import map_coordinates
 from synthetic import MODALITIES, OBLIQUE, Volume, affine_of, label_volume, stored_as, tumour_images, write_nifti
 
 from differseg_med.errors import CaseError
+from differseg_med.geometry import Grid
 from differseg_med.transforms.grids import (
     NOTES,
     REFERENCE,
     AuditGridsd,
     ChooseReferenced,
     ToNetworkGridd,
+    crop_to_lattice,
+    grid_of,
     original_grid,
 )
 from differseg_med.transforms.loading import LoadVolumesd
@@ -193,3 +197,19 @@ def test_every_value_above_zero_is_target(tmp_path):
     done = resample(tmp_path, {"t1": tumour_images()["t1"], "label": Volume(label.data * 255, label.affine)}, None)
     assert torch.equal(done["label"].unique(), torch.tensor([0.0, 1.0]))
     np.testing.assert_array_equal(done["label"][0].numpy(), label.data)
+
+
+def test_what_shares_the_references_voxels_is_cut_to_its_box_and_nothing_else():
+    """A CT on the T1's voxels gives the same whether its file is larger or not; other grids are left alone."""
+    data = torch.arange(8 * 7 * 6.0).reshape(1, 8, 7, 6)
+    affine = torch.tensor(affine_of((1.5, 1.7, 3.1), angles=OBLIQUE))
+    large = MetaTensor(data, affine=affine)
+    start = torch.eye(4, dtype=torch.float64)
+    start[:3, 3] = torch.tensor([2.0, 1.0, -1.0])
+    reference = Grid((4, 9, 5), (affine @ start).numpy())
+    cut = crop_to_lattice(large, reference)
+    np.testing.assert_array_equal(cut, data[:, 2:6, 1:, :4])
+    np.testing.assert_allclose(grid_of(cut).world([0, 0, 0]), grid_of(large).world([2, 1, 0]), atol=1e-9)
+    start[0, 3] = 2.4
+    other = Grid((4, 9, 5), (affine @ start).numpy())
+    assert crop_to_lattice(large, other) is large
