@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 
 from differseg_med.dicom.files import quiet
 from differseg_med.errors import CaseError
@@ -97,8 +98,10 @@ def list_series(client: Client, study_uid: str) -> list[RemoteSeries]:
     """The series of a study, by number.
 
     Raises:
-        CaseError: if the server does not answer, refuses, or has no such study.
+        CaseError: if this is no UID, or the server does not answer, refuses, or has no such study.
     """
+    if not UID(study_uid).is_valid:
+        raise CaseError("this is not a StudyInstanceUID", expected="numbers and dots, for example 1.2.840.113619.2.55")
     fields = ["SeriesNumber", "Modality", "NumberOfSeriesRelatedInstances"]
     with _in_words(client):
         found = client.search_for_series(study_instance_uid=study_uid, fields=fields)

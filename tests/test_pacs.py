@@ -169,6 +169,8 @@ def test_what_the_server_does_not_have_is_said(server: Orthanc, tmp_path: Path):
     client = pacs.connect(server.url)
     with pytest.raises(CaseError, match="no series of this study"):
         pacs.pull(client, "1.2.3", tmp_path)
+    with pytest.raises(CaseError, match="not a StudyInstanceUID"):
+        pacs.pull(client, "Muster^Anna", tmp_path)
     with pytest.raises(CaseError, match=r"no such series.*1\.2\.3"):
         pacs.pull(client, server.study, tmp_path, series=["1.2.3"])
     with pytest.raises(CaseError, match=r"no series of this modality.*expected US, found MR"):
