@@ -113,7 +113,7 @@ def list_series(client: Client, study_uid: str) -> list[RemoteSeries]:
             RemoteSeries(
                 uid=str(tags.SeriesInstanceUID),
                 number=int(tags.get("SeriesNumber") or 0),
-                modality=str(tags.get("Modality") or "OT"),
+                modality=str(tags.get("Modality") or "unknown"),
                 instances=None if count is None else int(count),
             )
         )
