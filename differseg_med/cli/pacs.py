@@ -54,7 +54,7 @@ def pull(
     client_certificate: Certificate = None,
     timeout: Timeout = 60.0,
 ) -> None:
-    """Fetch the series of a study as DICOM files, ready for `cohort import dicom`."""
+    """Fetch the series of a study as DICOM files, ready for `cohort scan`."""
 
     def job() -> None:
         client = pacs.connect(url, ca_file=ca_file, client_certificate=client_certificate, timeout=timeout)
