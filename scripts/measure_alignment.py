@@ -2,8 +2,8 @@
 
     python scripts/measure_alignment.py ../shared/data/sts --out /tmp/alignment.csv
 
-Every CT is shifted by 10 mm along each axis, both ways (R, L, A, P, S, I), and compared with the patient's PET and T1; the
-untouched images tell the false alarms.
+Every CT is shifted by 10 mm along each axis, both ways (R, L, A, P, S, I), and compared with the patient's PET and T1;
+the untouched images tell the false alarms.
 """
 
 from __future__ import annotations

@@ -144,9 +144,10 @@ def _draw(fixed: sitk.Image, moving: sitk.Image, found: Registration, path: Path
     rows = {"before": sitk.Transform(), "after": found.transform}
     levels = _tissues(as_voxels(moving)[0])
     smooth = sitk.SmoothingRecursiveGaussian(sitk.Cast(moving, sitk.sitkFloat32), OUTLINE_MM)  # noise has outlines too
+    lowest = float(sitk.GetArrayViewFromImage(smooth).min())
     figure, axes = plt.subplots(2, 3, figsize=(10, 7), constrained_layout=True)
     for row, (name, transform) in enumerate(rows.items()):
-        moved = as_voxels(sitk.Resample(smooth, fixed, transform, sitk.sitkLinear, 0.0))[0]
+        moved = as_voxels(sitk.Resample(smooth, fixed, transform, sitk.sitkLinear, lowest))[0]
         for axis in range(3):
             plot = axes[row, axis]
             height, width = (spacing[i] for i in range(3) if i != axis)

@@ -146,7 +146,7 @@ def test_orientation_is_the_nearest_plane(cosines, expected):
     [
         ("modalities: []", "needs a list 'modalities'"),
         ("- a", "needs a list 'modalities'"),
-        ("modalities: [{name: t1, descripton: t1}]", "unknown word 'descripton'"),
+        ("modalities: [{name: t1, describes: t1}]", "unknown word 'describes'"),
         ("modality: []\nmodalities: [{name: a}]", "unknown word 'modality'"),
         ("modalities: [{name: t1, description: 't1('}]", "not a regular expression"),
         ("modalities: [{name: t1, where: {EchoTime: '> long'}}]", "compares with something that is no number"),
@@ -168,3 +168,9 @@ def test_mistakes_in_a_rule_file_are_told(tmp_path, content, words):
 def test_a_missing_rule_file_is_told(tmp_path):
     with pytest.raises(CaseError, match="no such rule file"):
         load_rules(tmp_path / "rules.yaml")
+
+
+def test_the_rules_of_the_how_to_page_are_rules():
+    page = (Path(__file__).parents[2] / "docs" / "dicom_to_model.md").read_text()
+    content = page.split("```yaml\n")[1].split("```")[0]
+    assert parse_rules(yaml.safe_load(content)).names == ("t2", "ct")
