@@ -40,6 +40,8 @@ def read_segments(header: Header, selector: str) -> tuple[NDArray[np.bool_], Gri
     chosen = choose(selector, [item for item in header.tags.get("segments", ()) if item[0] != 0], "segment", file)
     if not all(0 < header.tags.get(name, 0) <= MAX_SIDE for name in ("Rows", "Columns")):
         raise CaseError("Rows and Columns cannot be right", file=file)
+    if header.tags.get("NumberOfFrames", 1) != len(header.frames) or header.tags.get("SamplesPerPixel", 1) != 1:
+        raise CaseError("the DICOM SEG does not describe each of its frames", file=file)
     try:
         with quiet():
             for _, stream in opened([header.source]):

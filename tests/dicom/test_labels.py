@@ -210,6 +210,14 @@ def test_seg_by_name_and_number_with_empty_slices_left_out(tmp_path, image, kind
     refused(path, [image], "there are 2 segments here", "GTV (1), node (2)")
 
 
+def test_a_seg_that_declares_more_than_it_holds(tmp_path, image):
+    path = seg(tmp_path, "BINARY", blob().astype(np.uint8))
+    dataset = pydicom.dcmread(path)
+    dataset.NumberOfFrames = 99999999
+    dataset.save_as(path)
+    refused(path, [image], "does not describe each of its frames")
+
+
 def test_fractional_seg_is_cut_at_one_half(tmp_path, image):
     share = np.random.default_rng(0).random((SLICES, ROWS, COLUMNS)).astype(np.float32)
     path = seg(tmp_path, "FRACTIONAL", share, fractional_type="PROBABILITY")
