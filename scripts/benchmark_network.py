@@ -20,7 +20,7 @@ from literal_network import LiteralDifferSeg, our_state_dict, randomise
 from torch import Tensor, nn
 
 from differseg_med.networks import DifferSeg, build_encoder
-from differseg_med.networks.inference import fuse_for_inference
+from differseg_med.networks.inference import fuse_for_inference, pack_for_cpu
 
 
 @dataclass
@@ -62,6 +62,7 @@ def variants(case: Case, compiled: bool) -> dict[str, Callable[[Tensor], Tensor]
         "literal, fp32": lambda x: literal(x)[0],
         "ours, fp32": ours,
         "fused, fp32": fused,
+        "packed, fp32": pack_for_cpu(ours),
         "literal, bf16": in_bf16(lambda x: literal(x)[0]),
         "ours, bf16": in_bf16(ours),
         "fused, bf16": in_bf16(fused),
@@ -212,9 +213,10 @@ Made by
 with torch {torch}: {clock} time, threads: {threads}, batch 1, evaluation, random weights, best of {rounds} alternating
 rounds in one run. `literal` is the method word for word (`scripts/literal_network.py`): one pass per modality,
 reshaped difference convolutions, auxiliary heads. `ours` is `DifferSeg` as it is, which works in channels-last layout;
-`fused` is the copy that `differseg_med.networks.inference.fuse_for_inference` makes, with batch norm folded. The
-difference is the largest from the literal fp32 output, relative to the largest output; the script stops above 1e-4
-(fp32) or 5e-2 (bf16). Peak memory is what one forward pass adds to a process of its own.
+`fused` is the copy that `differseg_med.networks.inference.fuse_for_inference` makes, with batch norm folded;
+`packed` is `pack_for_cpu`: also the linear layers of a transformer in oneDNN's layout with their GELU, eager fp32 only.
+The difference is the largest from the literal fp32 output, relative to the largest output; the script stops above
+1e-4 (fp32) or 5e-2 (bf16). Peak memory is what one forward pass adds to a process of its own.
 """
 
 

@@ -307,11 +307,13 @@ def test_without_the_reference_the_mask_is_on_the_next_grid_and_measured_on_the_
 def test_a_label_that_is_not_binary_is_refused_before_its_case_is_computed(tmp_path):
     table = cohort(tmp_path, "a", "b")
     label = read_nifti(tmp_path / "a" / "label.nii.gz")
-    write_nifti(tmp_path / "a" / "label.nii.gz", Volume(label.data * 255, label.affine), np.uint8)
+    several = label.data * 2
+    several[0, 0, 0] = 1
+    write_nifti(tmp_path / "a" / "label.nii.gz", Volume(several, label.affine), np.uint8)
     network = ThresholdCenter()
     evaluator = evaluator_of(table, network)
     evaluator.run()
-    assert summary(table)["a"]["reason"].startswith("case a, file a/label.nii.gz: the reference mask is not binary")
+    assert summary(table)["a"]["reason"].startswith("case a, file a/label.nii.gz: the label has several values")
     assert len(network.calls) == 1
     assert set(masks(table)) == {"b"}
     with pytest.raises(SystemExit, match="1 of 2 cases failed"):

@@ -24,7 +24,6 @@ from synthetic import (
 
 from differseg_med.bundle import AveragedNetwork, TrainingRecorder, optimizer, sample_loader, training_dataset
 from differseg_med.cohort.table import read_cohort
-from differseg_med.engines import dataset as dataset_module
 from differseg_med.engines.dataset import cached_items
 from differseg_med.engines.train import draw_curves
 from differseg_med.networks.checkpoints import load_weights
@@ -153,9 +152,15 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(table, done, tmp_pa
 
 
 def test_a_finished_training_has_nothing_more_to_do(table, done):
-    before = {p.name: p.stat().st_mtime_ns for p in done.iterdir() if p.is_file()}
+    def times() -> dict[str, int]:
+        """The fingerprint is measured again: the cohort may have changed."""
+        return {p.name: p.stat().st_mtime_ns for p in done.iterdir() if p.suffix in (".pt", ".csv", ".png")}
+
+    before, fingerprint = times(), (done / "fingerprint.json").read_bytes()
     training(table, done)[0].run()
-    assert {p.name: p.stat().st_mtime_ns for p in done.iterdir() if p.is_file()} == before
+    assert len(before) == 4
+    assert times() == before
+    assert (done / "fingerprint.json").read_bytes() == fingerprint
 
 
 @pytest.mark.parametrize(
@@ -279,7 +284,3 @@ def test_frozen_parameters_are_left_alone():
 def test_curves_before_the_first_validation(tmp_path):
     draw_curves([{"epoch": 1, "loss": 0.5, "learning_rate": 0.1, "val_dice": ""}], tmp_path / "c.png")
     assert (tmp_path / "c.png").stat().st_size > 1000
-
-
-def test_files_are_found_by_size_and_time(tmp_path):
-    assert dataset_module._stamp(tmp_path / "none") == "missing"

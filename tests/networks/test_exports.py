@@ -13,7 +13,7 @@ from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 from torch import Tensor, nn
 
 from differseg_med.networks import DifferSeg
-from differseg_med.networks.inference import fuse_for_inference
+from differseg_med.networks.inference import PackedLinear, fuse_for_inference, pack_for_cpu
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # every exporter announces its successor
 
@@ -76,6 +76,20 @@ def test_fused_network(encoder: str, literal: ModuleType) -> None:
     assert isinstance(network.reduce[0].entry[1], nn.BatchNorm2d)  # the original is as it was
     if encoder != "sam2_hiera_tiny":
         assert_equal_outputs(torch.jit.script(fused), network)
+
+
+@pytest.mark.parametrize("options", [{}, {"adapter_dim": 4}])
+def test_packed_network(options: dict[str, int], literal: ModuleType) -> None:
+    """Linear layers in oneDNN's layout, and every GELU inside the layer before it."""
+    network = DifferSeg((1, 1, 1), "sam2_hiera_tiny", (8, 8, 16, 16), **options).eval()
+    literal.randomise(network)
+    packed = pack_for_cpu(network)
+    assert_equal_outputs(packed, network)
+    kinds = [type(module) for module in packed.encoder.modules()]
+    assert kinds.count(PackedLinear) == sum(isinstance(m, nn.Linear) for m in network.encoder.modules()) > 40
+    assert nn.Linear not in kinds
+    assert not [kind for kind in kinds if kind.__name__ == "GELU"]
+    assert {m.activation for m in packed.modules() if isinstance(m, PackedLinear)} == {"none", "gelu"}
 
 
 def test_transformer_encoder_traces() -> None:

@@ -24,7 +24,8 @@ def test_declared_order_and_absent_as_zero():
     assert done[IMAGE].shape == (3, 2, 3, 4)
     assert done[IMAGE].flatten(1).mean(1).tolist() == [1, 0, 3]
     assert done[PRESENT] == ["t1", "pet"]
-    assert set(done) == {IMAGE, PRESENT, REFERENCE, "case_id"}
+    assert done["channels"] == ["t1", "ct", "pet"]
+    assert set(done) == {IMAGE, PRESENT, REFERENCE, "case_id", "channels"}
 
 
 def test_the_image_remembers_the_references_grid():
