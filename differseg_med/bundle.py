@@ -28,7 +28,7 @@ from differseg_med.engines.quality import fingerprint_of
 from differseg_med.engines.results import CaseWriter
 from differseg_med.engines.summary import read_finished
 from differseg_med.engines.train import AveragedNetwork, TrainingRecorder, sample_loader
-from differseg_med.errors import CaseError
+from differseg_med.errors import exiting
 from differseg_med.evaluation.handlers import CaseMetric
 from differseg_med.inferers import SliceWindowInferer
 from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
@@ -135,10 +135,8 @@ def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWrite
     Raises:
         SystemExit: with one line if there is no such format, or the metadata are not right.
     """
-    try:
+    with exiting():
         return exports.format_writers(formats, bundle)
-    except CaseError as error:
-        raise SystemExit(str(error)) from error
 
 
 def training_dataset(
@@ -163,10 +161,8 @@ def training_dataset(
     Raises:
         SystemExit: with one line if the table cannot be read or no case can be used.
     """
-    try:
+    with exiting():
         items = cached_items(_cases(cohort, modalities, split, ()), transform, cache_dir)
-    except CaseError as error:
-        raise SystemExit(str(error)) from error
     return MonaiDataset(items, samples)
 
 
@@ -190,10 +186,8 @@ def training_fingerprint(
     Raises:
         SystemExit: with one line if the table cannot be read or no case can be measured.
     """
-    try:
+    with exiting():
         fingerprint_of(_cases(cohort, modalities, split, ()), transform).write(path)
-    except CaseError as error:
-        raise SystemExit(str(error)) from error
     return Path(path)
 
 
@@ -239,7 +233,5 @@ def _cases(
     split: str | Sequence[str] | None,
     withhold: Sequence[str],
 ) -> tuple[Case, ...]:
-    try:
+    with exiting():
         return read_cohort(cohort, tuple(modalities)).withhold(withhold).select(split or None)
-    except CaseError as error:
-        raise SystemExit(str(error)) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -50,3 +52,18 @@ class CaseError(Exception):
         if self.case is None:
             self.case = case
         return self
+
+
+@contextmanager
+def exiting() -> Iterator[None]:
+    """End the process with the one line of a `CaseError`, while MONAI builds what a configuration names.
+
+    MONAI would bury any other exception under the component's whole configuration.
+
+    Raises:
+        SystemExit: with the message.
+    """
+    try:
+        yield
+    except CaseError as error:
+        raise SystemExit(str(error)) from error

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from differseg_med.cli.options import names
 from differseg_med.engines.exports import export_mask
 from differseg_med.export.formats import FORMATS
 from differseg_med.export.segment import SegmentInfo, read_segment
@@ -34,8 +35,7 @@ def export(
 
     def job() -> None:
         info = read_segment(described) if described else SegmentInfo("segmentation")
-        names = [name.strip() for name in formats.split(",") if name.strip()]
-        problems = export_mask(mask, reference, names, output_dir, info, case_id=case_id, resample=resample)
+        problems = export_mask(mask, reference, names(formats), output_dir, info, case_id=case_id, resample=resample)
         if problems:
             raise SystemExit(1)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from differseg_med.cli.options import names
 from differseg_med.workflows import compare_models, measure, run_bundle, run_subsets
 
 app = typer.Typer()
@@ -44,7 +45,13 @@ def predict(
     settings: Settings = None,
 ) -> None:
     """Segment every case of a cohort: OUTPUT_DIR/<case_id>/mask.nii.gz and summary.csv."""
-    options = {"split": split, "withhold": withhold, "resume": resume, "device": device, "formats": _names(formats)}
+    options = {
+        "split": split,
+        "withhold": withhold,
+        "resume": resume,
+        "device": device,
+        "formats": None if formats is None else names(formats),
+    }
     sys.exit(run_bundle(bundle, _with(["inference"], presets), cohort, output_dir, options, settings or []))
 
 
@@ -108,10 +115,6 @@ def train(
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUTPUT_DIR has a start."""
     options = {"resume": resume, "device": device}
     sys.exit(run_bundle(bundle, _with(["inference", "train"], presets), cohort, output_dir, options, settings or []))
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _with(configs: list[str], presets: list[Path] | None) -> list[str]:

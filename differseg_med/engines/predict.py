@@ -22,7 +22,7 @@ from differseg_med.engines.dataset import Item, run_for_case
 from differseg_med.engines.quality import QualityFlags
 from differseg_med.engines.results import CaseResult, CaseWriter, write_mask, write_view
 from differseg_med.engines.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, exiting
 from differseg_med.evaluation.evaluate import evaluate_cohort, load_label, mask_file
 from differseg_med.evaluation.metrics import Settings, binary
 from differseg_med.evaluation.quality import Fingerprint
@@ -86,10 +86,8 @@ class CohortEvaluator(SupervisedEvaluator):
             decollate=False,
         )
         self.case_postprocessing = postprocessing
-        try:
+        with exiting():
             judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
-        except CaseError as error:  # MONAI would bury it under the component's whole configuration
-            raise SystemExit(str(error)) from error
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
         self.evaluate, self.settings = evaluate, Settings(stretch=stretch)

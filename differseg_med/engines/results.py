@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ class CaseResult:
         """Whether the reference is a PNG, JPEG or TIFF."""
         return is_image(self.case.images[self.reference])
 
+    @cached_property
     def pictures(self) -> dict[str, NDArray[np.float32]]:
         """The pictures of the case, ``(H, W, C)`` in the size of the reference, by modality."""
         volumes = {name: restore_grid(load_volume(self.case.images[name]), self.grid) for name in self.modalities}
@@ -84,7 +86,7 @@ def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
 def write_view(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Keep what ``report.html`` shows of the case."""
     if result.is_picture:
-        write_part(folder, {"picture": panels_of(result.pictures(), result.mask[..., 0])})
+        write_part(folder, {"picture": panels_of(result.pictures, result.mask[..., 0])})
         return {}
     image, affine = np.asarray(result.image), np.asarray(result.image.affine, dtype=np.float64)
     write_part(folder, part_of(image, affine, result.channels, result.mask, result.grid))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from differseg_med.errors import CaseError
 from differseg_med.export.atomic import replacing
+from differseg_med.export.nifti import nifti_image
 from differseg_med.geometry import FloatArray, Grid, almost_same_grid
 
-SCANNER_CODE = 1
 WHOLE = (np.uint8, np.int16, np.int32)
 
 
@@ -28,15 +28,9 @@ def save_volume(voxels: NDArray[Any], affine: FloatArray, path: str | Path) -> P
     if not (stored % 1).any():
         fitting = (t for t in WHOLE if np.iinfo(t).min <= stored.min() and stored.max() <= np.iinfo(t).max)
         stored = stored.astype(next(fitting, np.float32))
-    image = nib.Nifti1Image(stored, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, SCANNER_CODE)
-    image.set_qform(affine, SCANNER_CODE)
     grid = Grid(stored.shape[:3], affine)
-    if not almost_same_grid(grid, Grid(grid.shape, image.get_qform())):
-        image.set_qform(None, 0)  # a quaternion of three float32 cannot state every rotation
     with replacing(path, ".nii.gz") as temporary:
-        nib.save(image, temporary)
+        nib.save(nifti_image(stored, affine), temporary)
         back: Any = nib.load(temporary)
         if not np.array_equal(np.asarray(back.dataobj), stored) or not almost_same_grid(
             Grid(grid.shape, back.affine), grid

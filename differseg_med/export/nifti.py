@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -46,25 +47,33 @@ def save_nifti(
     if suffix is None:
         raise CaseError("a NIfTI mask needs another file name", file=path, expected=".nii.gz or .nii", found=path.name)
     voxels, grid = checked(mask, affine, path)
-    image = _image(voxels, grid, reference_header)
+    code = SCANNER_CODE
+    if reference_header is not None:
+        code = int(reference_header["sform_code"]) or int(reference_header["qform_code"]) or SCANNER_CODE
+    image = nifti_image(voxels, grid.affine, code)
+    image.header["descrip"] = b"differseg_med"
     with exporting(path, suffix) as temporary:
         nib.save(image, temporary)
         _verify(temporary, voxels, grid, path)
     return path
 
 
-def _image(mask: NDArray[np.uint8], grid: Grid, reference: nib.Nifti1Header | None) -> nib.Nifti1Image:
-    code = SCANNER_CODE
-    if reference is not None:
-        code = int(reference["sform_code"]) or int(reference["qform_code"]) or SCANNER_CODE
-    image = nib.Nifti1Image(mask, grid.affine)
-    image.header["descrip"] = b"differseg_med"
+def nifti_image(voxels: NDArray[Any], affine: FloatArray, code: int = SCANNER_CODE) -> nib.Nifti1Image:
+    """Voxels ``(H, W, D)`` or ``(H, W, D, C)`` as NIfTI whose qform and sform say the same, as far as a qform can.
+
+    Args:
+        voxels: stored in their own type.
+        affine: 4 x 4, from voxel indices to mm, RAS.
+        code: NIfTI code of the space.
+    """
+    image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(grid.affine, code)
-    image.set_qform(grid.affine, code)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
     # A quaternion of three float32 loses precision near half a turn, where oblique LPS images are. Then only the sform
     # is right, and a qform that contradicts it would shift the mask in programs that prefer the qform.
-    if not almost_same_grid(grid, Grid(mask.shape, image.get_qform())):
+    shape = voxels.shape[:3]
+    if not almost_same_grid(Grid(shape, affine), Grid(shape, image.get_qform())):
         image.set_qform(None, 0)
     return image
 
