@@ -21,9 +21,9 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
+from differseg_med.atomic import replacing
 from differseg_med.dicom.files import quiet
 from differseg_med.errors import CaseError
-from differseg_med.export.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

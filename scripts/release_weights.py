@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from differseg_med.export.atomic import replacing
+from differseg_med.atomic import replacing
 from differseg_med.networks.checkpoints import read_state_dict
 
 

@@ -13,7 +13,7 @@ PACKAGE = "differseg_med"
 ROOT = Path(__file__).parents[1] / PACKAGE
 
 LAYERS = (  # from the bottom
-    {"errors"},
+    {"atomic", "errors"},
     {"networks", "losses", "geometry"},
     {"dicom"},
     {"cohort", "transforms", "inferers", "export", "evaluation"},

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from differseg_med.atomic import replacing
 from differseg_med.dicom.cells import join_cell, split_cell
 from differseg_med.errors import CaseError
 
@@ -134,7 +135,7 @@ def table_modalities(path: str | Path) -> tuple[str, ...]:
 
 
 def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Case]) -> None:
-    """Write a cohort table; paths become relative to the table's folder."""
+    """Write a cohort table in one step; paths become relative to the table's folder."""
     path = Path(path)
     rows = []
     for case in cases:
@@ -143,8 +144,7 @@ def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Ca
         row |= {"label": _relative(case.label, path.parent), "split": case.split, "fold": case.fold, **case.extra}
         rows.append(row)
     columns = list(dict.fromkeys(["case_id", "subject_id", *modalities, *OWN_COLUMNS, *(k for r in rows for k in r)]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

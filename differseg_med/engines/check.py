@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 
+from differseg_med.atomic import write_text
 from differseg_med.cohort.alignment import check_alignment
 from differseg_med.cohort.audit import Finding, Level, audit_grids
 from differseg_med.cohort.headers import NIFTI, transform_conflict
@@ -25,7 +26,6 @@ from differseg_med.engines.scan import text_table
 from differseg_med.errors import CaseError
 from differseg_med.evaluation import html
 from differseg_med.evaluation.evaluate import load_label
-from differseg_med.export.atomic import write_text
 from differseg_med.transforms.grids import check_label, grid_of
 from differseg_med.transforms.loading import load_volume
 

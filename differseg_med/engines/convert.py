@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
+from differseg_med.atomic import write_text
 from differseg_med.cohort.alignment import kind_of
 from differseg_med.cohort.itk import as_image, as_voxels, empty_image
 from differseg_med.cohort.layouts import Imported
@@ -24,7 +25,6 @@ from differseg_med.engines.dataset import run_for_case
 from differseg_med.engines.volumes import save_volume
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import load_label
-from differseg_med.export.atomic import write_text
 from differseg_med.export.nifti import save_nifti
 from differseg_med.geometry import Grid, almost_same_grid
 from differseg_med.transforms.grids import grid_of

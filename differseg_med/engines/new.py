@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
-from differseg_med.export.atomic import write_text
 from differseg_med.transforms.intensity import NormalizeByKindd
 
 TEMPLATES = Path(__file__).parents[2] / "configs" / "templates"

@@ -14,13 +14,13 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from skimage.filters import threshold_multiotsu
 
+from differseg_med.atomic import replacing
 from differseg_med.cohort.itk import as_image, as_voxels
 from differseg_med.cohort.registration import Method, Registration, correct_bias, register
 from differseg_med.cohort.table import Case, Cohort, write_cohort
 from differseg_med.engines.dataset import run_for_case
 from differseg_med.engines.volumes import save_volume
 from differseg_med.errors import CaseError
-from differseg_med.export.atomic import replacing
 from differseg_med.transforms.grids import grid_of
 from differseg_med.transforms.loading import load_volume
 

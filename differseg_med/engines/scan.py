@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from differseg_med.atomic import write_text
 from differseg_med.cohort.presence import presence
 from differseg_med.cohort.rules import Rules
 from differseg_med.cohort.scan import Naming, Scan, Unit, make_cohort
@@ -21,7 +22,6 @@ from differseg_med.cohort.table import write_cohort
 from differseg_med.dicom.index import index_folder
 from differseg_med.errors import CaseError
 from differseg_med.evaluation import html
-from differseg_med.export.atomic import write_text
 
 AUDIT_COLUMNS = ("path", "series", "case_id", "column", "level", "reason")
 

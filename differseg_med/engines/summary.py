@@ -7,8 +7,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from differseg_med.atomic import write_text
 from differseg_med.evaluation.evaluate import mask_file
-from differseg_med.export.atomic import write_text
 
 FILE = "summary.csv"
 COLUMNS = (

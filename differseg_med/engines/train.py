@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import RandomSampler
 
-from differseg_med.export.atomic import replacing
+from differseg_med.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

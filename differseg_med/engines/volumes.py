@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from differseg_med.atomic import replacing
 from differseg_med.errors import CaseError
-from differseg_med.export.atomic import replacing
 from differseg_med.export.nifti import nifti_image
 from differseg_med.geometry import FloatArray, Grid, almost_same_grid
 

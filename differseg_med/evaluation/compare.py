@@ -14,12 +14,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
 from differseg_med.evaluation import figures, html
 from differseg_med.evaluation.policy import KNOWN, POLICY, badness
 from differseg_med.evaluation.report import check_rows, is_failed, subject_of
 from differseg_med.evaluation.statistics import per_subject, summarize
-from differseg_med.export.atomic import write_text
 
 COMPARED = ("dice", "hd95_mm", "surface_dice", "volume_difference_ml")
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from differseg_med.atomic import write_text
 from differseg_med.evaluation.policy import KNOWN
 from differseg_med.evaluation.statistics import Summary
-from differseg_med.export.atomic import write_text
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2433; max-width: 1180px; margin: 2em auto; padding: 0 1em; }

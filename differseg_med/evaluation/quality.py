@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
-from differseg_med.export.atomic import write_text
 from differseg_med.geometry import Grid
 
 PERCENTILES = (5, 25, 75, 95)

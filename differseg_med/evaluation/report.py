@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from differseg_med.atomic import write_text
 from differseg_med.evaluation.metrics import Settings
 from differseg_med.evaluation.policy import KNOWN, POLICY
 from differseg_med.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED, summarize
-from differseg_med.export.atomic import write_text
 
 FIRST_COLUMNS = ("case_id", "subject_id", "status", "reason", *KNOWN, "volume_ml", "reference_ml", "empty")
 

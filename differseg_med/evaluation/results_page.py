@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from differseg_med.atomic import write_text
 from differseg_med.evaluation import html
-from differseg_med.export.atomic import write_text
 
 PAGE, PART = "report.html", "report.json"
 """The page, and in each case's folder what it shows of the case."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from differseg_med.atomic import replacing, write_text
 from differseg_med.evaluation import figures, html
 from differseg_med.evaluation.policy import MEASURES, POLICY
 from differseg_med.evaluation.report import Row, is_failed, subject_of
 from differseg_med.evaluation.statistics import Summary, summarize
-from differseg_med.export.atomic import replacing, write_text
 
 SUBSET_MEASURES = ("dice", "hd95_mm", "surface_dice")
 

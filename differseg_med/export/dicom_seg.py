@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import validate_value
 
+from differseg_med.atomic import exporting
 from differseg_med.dicom.files import quiet
 from differseg_med.errors import CaseError
-from differseg_med.export.atomic import exporting
 from differseg_med.export.checks import checked, differs
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.source import SourceSeries

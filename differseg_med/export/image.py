@@ -21,7 +21,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 
-from differseg_med.export.atomic import replacing
+from differseg_med.atomic import replacing
 from differseg_med.geometry import FloatArray
 
 Array = NDArray[Any]

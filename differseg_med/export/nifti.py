@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
-from differseg_med.export.atomic import exporting
 from differseg_med.export.checks import check_read_back, checked, differs
 from differseg_med.geometry import FloatArray, Grid, almost_same_grid
 

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
 
+from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
-from differseg_med.export.atomic import exporting
 from differseg_med.export.image import MASK_COLOR, REFERENCE_COLOR
 
 PANEL_INCHES = 3.4

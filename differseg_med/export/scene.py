@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from differseg_med.export.atomic import write_text
+from differseg_med.atomic import write_text
 from differseg_med.export.seg_nrrd import save_seg_nrrd, save_volume
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.geometry import FloatArray

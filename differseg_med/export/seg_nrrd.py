@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import slicerio  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from differseg_med.export.atomic import exporting
+from differseg_med.atomic import exporting
 from differseg_med.export.checks import check_read_back, checked, differs
 from differseg_med.export.segment import CODES, SegmentInfo
 from differseg_med.geometry import FloatArray, Grid, affine_from_itk, affine_to_itk, lps_to_ras, ras_to_lps

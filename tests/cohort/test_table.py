@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,13 @@ def test_a_linked_file_keeps_its_own_name(tmp_path):
 def test_an_empty_cohort_still_has_its_columns(tmp_path):
     write_cohort(tmp_path / "empty.csv", ("t1", "ct"), [])
     assert (tmp_path / "empty.csv").read_text().strip() == "case_id,subject_id,t1,ct,label,split,fold"
+
+
+def test_a_table_that_cannot_be_written_whole_stays_as_it_was(tmp_path):
+    path = table(tmp_path, HEADER, ROW)
+    case = read_cohort(path, ("t1", "ct")).cases[0]
+    unwritable = replace(case, case_id="b", extra={"site": "\ud800"})  # half of a character: no UTF-8
+    with pytest.raises(UnicodeEncodeError):
+        write_cohort(path, ("t1", "ct"), [case] * 2000 + [unwritable])
+    assert path.read_text() == f"{HEADER}\n{ROW}\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["cohort.csv"]

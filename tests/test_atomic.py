@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from differseg_med.export.atomic import replacing, write_text
+from differseg_med.atomic import replacing, write_text
 
 
 def test_old_content_until_the_block_ends(tmp_path):
@@ -47,7 +47,7 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path):
 
 KILLED = """
 import sys, time
-from differseg_med.export.atomic import replacing
+from differseg_med.atomic import replacing
 with replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")
     print("written", flush=True)
