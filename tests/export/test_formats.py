@@ -154,7 +154,7 @@ INTERRUPTED = """
 import json, os, resource, signal, sys, time
 import numpy as np
 from differseg_med.errors import CaseError
-from differseg_med.export import atomic
+from differseg_med import atomic
 from differseg_med.export.formats import save_mask
 from differseg_med.export.seg_nrrd import save_volume
 from differseg_med.export.segment import read_segment
