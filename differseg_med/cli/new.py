@@ -17,7 +17,7 @@ app = typer.Typer()
 @app.command()
 def new(
     name: Annotated[str, typer.Option(help="Name of the task and of the bundle's folder.")],
-    template: Annotated[str, typer.Option(help="rgb, rgbd, rgbt, rgbflow or rgbdt: configs/templates/TEMPLATE.yaml.")],
+    template: Annotated[str, typer.Option(help="rgb, rgbd, rgbt, rgbflow or rgbdt.")],
     folder: Annotated[Path, typer.Option(help="Where to put the bundle.")] = Path("bundles"),
 ) -> None:
     """Make a bundle for a new task on pictures: FOLDER/NAME with configurations and a card to fill in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 
 import yaml
@@ -13,8 +14,8 @@ from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
 from differseg_med.transforms.intensity import NormalizeByKindd
 
-TEMPLATES = Path(__file__).parents[2] / "configs" / "templates"
-"""Where a checkout of the project keeps them."""
+TEMPLATES = Path(str(files("differseg_med.engines") / "templates"))
+"""The templates of the package."""
 
 FILES = {
     "inference.yaml": "configs/inference.yaml",
