@@ -21,7 +21,7 @@ from torch import nn
 
 from differseg_med.cohort.table import Case, read_cohort
 from differseg_med.engines import exports
-from differseg_med.engines.dataset import CohortDataset, cached_items, single_item
+from differseg_med.engines.dataset import CohortDataset, cached_items, single_item, tell_presence
 from differseg_med.engines.pictures import picture_writers
 from differseg_med.engines.predict import CohortEvaluator
 from differseg_med.engines.quality import fingerprint_of
@@ -161,8 +161,11 @@ def training_dataset(
     Raises:
         SystemExit: with one line if the table cannot be read or no case can be used.
     """
+    cases = _cases(cohort, modalities, split, ())
     with exiting():
-        items = cached_items(_cases(cohort, modalities, split, ()), transform, cache_dir)
+        items = cached_items(cases, transform, cache_dir)
+    usable = {item["case_id"] for item in items}
+    tell_presence([case for case in cases if case.case_id in usable], tuple(modalities))
     return MonaiDataset(items, samples)
 
 

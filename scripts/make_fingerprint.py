@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from monai.bundle import ConfigParser
@@ -39,7 +40,8 @@ def main() -> None:
         with (arguments.predictions / "summary.csv").open(newline="", encoding="utf-8") as file:
             entropy = [float(row["boundary_entropy"]) for row in csv.DictReader(file) if row["boundary_entropy"]]
         found = Fingerprint.read(out)
-        Fingerprint(found.cases, found.ranges | {"boundary_entropy": (min(entropy), max(entropy))}).write(out)
+        ranges = found.ranges | {"boundary_entropy": (min(entropy), max(entropy))}
+        replace(found, ranges=ranges).write(out)
     print(out.read_text(encoding="utf-8"))
 
 

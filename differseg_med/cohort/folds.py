@@ -78,7 +78,7 @@ def levels_of(cases: Sequence[Case], names: Iterable[str], values: Mapping[str, 
     criteria: list[dict[str, str]] = [{} for _ in cases]
     for name in names:
         if name == MODALITIES:
-            column = ["+".join(case.images) or "none" for case in cases]
+            column = [case.modalities for case in cases]
         elif name in values:
             column = [str(values[name].get(case.case_id, "")) for case in cases]
         elif any(name in case.extra for case in cases):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from differseg_med.cohort.table import Case
@@ -23,3 +24,9 @@ def presence(cases: Sequence[Case], modalities: Sequence[str]) -> list[dict[str,
         row |= {"cases": len(own), "with label": sum(case.label is not None for case in own)}
         rows.append(row | {split: sum(case.split == split for case in own) for split in splits})
     return rows
+
+
+def presence_in_words(cases: Sequence[Case]) -> str:
+    """The same in a line, the most frequent pattern first: ``7 cases: t1+ct 5, ct 2``."""
+    counts = Counter(case.modalities for case in cases).most_common()
+    return f"{len(cases)} cases: {', '.join(f'{name} {count}' for name, count in counts)}"

@@ -49,6 +49,11 @@ class Case:
     problem: CaseError | None = None
     drawn_on: tuple[Path, ...] = ()
 
+    @property
+    def modalities(self) -> str:
+        """The present modalities as tables and reports name them: ``t1+ct``, or ``none``."""
+        return "+".join(self.images) or "none"
+
     def as_item(self) -> dict[str, object]:
         """The dictionary that transforms start from: ``case_id``, one key per present modality, ``label`` if any."""
         item: dict[str, object] = {"case_id": self.case_id, **{m: str(p) for m, p in self.images.items()}}

@@ -162,7 +162,7 @@ def case_rows(check: Check) -> list[dict[str, object]]:
                 "subject": case.subject_id,
                 "split": case.split,
                 "fold": case.fold,
-                "modalities": "+".join(case.images) or "none",
+                "modalities": case.modalities,
                 "label (ml)": "" if volume is None else f"{volume:.1f}",
                 "errors": found["error"],
                 "warnings": found["warning"],

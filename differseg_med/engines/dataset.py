@@ -15,6 +15,7 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from differseg_med.cohort.presence import presence_in_words
 from differseg_med.cohort.table import Case
 from differseg_med.dicom.reader import stamp
 from differseg_med.errors import CaseError
@@ -132,3 +133,12 @@ def cached_items(
     if not usable:
         raise CaseError("no case can be used", expected="at least one with images and a label")
     return usable
+
+
+def tell_presence(cases: Sequence[Case], modalities: Sequence[str]) -> None:
+    """Log which modalities the cases of a training or its validation have, and warn of those that none has."""
+    split = "+".join(dict.fromkeys(case.split for case in cases))
+    logger.info("%s: %s", split, presence_in_words(cases))
+    for name in modalities:
+        if not any(name in case.images for case in cases):
+            logger.warning("%s: no case has %s: nothing can be learnt or told about it", split, name)

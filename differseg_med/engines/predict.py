@@ -94,11 +94,13 @@ class CohortEvaluator(SupervisedEvaluator):
         self.summary = Summary(self.output_dir)
         self.metrics: list[dict[str, Any]] = []
         self._cases: list[Case] = []
+        self._problems: dict[str, CaseError] = {}
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Work through the cohort."""
         finished = getattr(getattr(self.data_loader, "dataset", None), "finished", {})
-        self.summary, self.metrics, self._cases = Summary(self.output_dir, finished), [], []
+        self.summary, self.metrics = Summary(self.output_dir, finished), []
+        self._cases, self._problems = [], {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
         try:
             super().run()
@@ -109,40 +111,42 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def _write_evaluation(self) -> None:
         """Measure the written masks and write the reports; cases that failed are listed as such."""
-        problems = {str(row["case_id"]): str(row["reason"]) for row in self.summary.with_status(FAILED)}
         if not self.summary.with_status(DONE, INCOMPLETE):
-            write_metrics([], self.output_dir, failed=problems)
-            self.metrics = [{"case_id": c, "status": FAILED, "reason": reason} for c, reason in problems.items()]
+            reasons = {case_id: str(problem) for case_id, problem in self._problems.items()}
+            write_metrics([], self.output_dir, failed=reasons)
+            self.metrics = [{"case_id": c, "status": FAILED, "reason": reason} for c, reason in reasons.items()]
             return
         cases = [
-            replace(case, problem=CaseError(problems[case.case_id]) if case.case_id in problems else None)
+            replace(case, problem=self._problems.get(case.case_id))
             for case in {case.case_id: case for case in self._cases}.values()  # an id may stand in several bad rows
         ]
         self.metrics = evaluate_cohort(cases, self.output_dir, self.output_dir, settings=self.settings).rows
 
     @property
     def failures(self) -> list[str]:
-        """Messages of the cases that failed or are incomplete, also of those whose mask could not be measured."""
-        failed = self.summary.with_status(FAILED, INCOMPLETE)
-        known = {row["case_id"] for row in failed}
-        failed += [row for row in self.metrics if row["status"] == FAILED and row["case_id"] not in known]
-        return [str(row["reason"]) for row in failed]
+        """Ids of the cases that failed or are incomplete, also of those whose mask could not be measured."""
+        failed = [str(row["case_id"]) for row in self.summary.with_status(FAILED, INCOMPLETE)]
+        return failed + [
+            row["case_id"] for row in self.metrics if row["status"] == FAILED and row["case_id"] not in failed
+        ]
 
     def finish(self) -> None:
         """End the process with an error if a case failed; for the ``finalize`` of a bundle.
 
         Raises:
-            SystemExit: with a line per failed case.
+            SystemExit: with the ids of the failed cases; why, was logged when it happened.
         """
-        if self.failures:
-            lines = "\n".join(f"  {message}" for message in self.failures)
+        if failed := self.failures:
+            ids = ", ".join(dict.fromkeys(failed))
+            files = "summary.csv and metrics.csv say" if self.evaluate else "summary.csv says"
             total = len(self.summary.rows)
-            raise SystemExit(f"{len(self.failures)} of {total} cases failed, the others are done:\n{lines}")
+            others = ", the others are done" if len(failed) < total else ""
+            raise SystemExit(f"{len(failed)} of {total} cases failed{others}; {files} why: {ids}")
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]
         start = time.perf_counter()
-        row: Row = {**dict.fromkeys(COLUMNS, ""), "case_id": case.case_id}
+        row: Row = {**dict.fromkeys(COLUMNS, ""), "case_id": case.case_id, "modalities": case.modalities}
         try:
             if "error" in batchdata:
                 raise batchdata["error"]
@@ -154,6 +158,7 @@ class CohortEvaluator(SupervisedEvaluator):
                 row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
                 row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.2f}"
         except CaseError as error:
+            self._problems[case.case_id] = error
             row |= {"status": FAILED, "reason": str(error)}
             if mask_file(self.output_dir, case.case_id).is_file():
                 row[NOTES] = "the mask in the folder is of an earlier run"

@@ -59,6 +59,7 @@ def fingerprint_of(cases: Sequence[Case], transform: Callable[[Item], Item]) -> 
         CaseError: if no case can be used.
     """
     measured: list[Measures] = []
+    channels: Sequence[str] = ()
 
     def one(case: Case) -> Measures:
         if case.problem is not None:
@@ -66,7 +67,9 @@ def fingerprint_of(cases: Sequence[Case], transform: Callable[[Item], Item]) -> 
         label = load_label(case)
         item = {key: value for key, value in case.as_item().items() if key != LABEL}
         sample = transform(item)
-        return measure(label[0].numpy() > 0, grid_of(label), np.asarray(sample[IMAGE]), sample[CHANNELS])
+        nonlocal channels
+        channels = sample[CHANNELS]
+        return measure(label[0].numpy() > 0, grid_of(label), np.asarray(sample[IMAGE]), channels)
 
     for case in tqdm(cases, desc="measuring", unit="case", disable=None):
         try:
@@ -75,4 +78,4 @@ def fingerprint_of(cases: Sequence[Case], transform: Callable[[Item], Item]) -> 
             logger.error("left out: %s", error)
     if not measured:
         raise CaseError("no case can be measured", expected="at least one with images and a label")
-    return Fingerprint.of(measured)
+    return Fingerprint.of(measured, channels)

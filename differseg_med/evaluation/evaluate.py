@@ -202,7 +202,7 @@ def _row(
 ) -> dict[str, Any]:
     """The case's row of ``metrics.csv``: scores, or the reason why there are none."""
     row: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "status": "ok", "reason": ""}
-    row |= {"modalities": "+".join(case.images)} | {name: case.extra.get(name, "") for name in group_by}
+    row |= {"modalities": case.modalities} | {name: case.extra.get(name, "") for name in group_by}
     try:
         measures, notice = evaluate_case(case, prediction, settings, saliency)
     except CaseError as error:

@@ -63,8 +63,8 @@ def _empty(counts: Mapping[str, int]) -> int:
 def _outcome(summary: Mapping[str, Any]) -> Iterator[str]:
     yield html.paragraph(counts_in_words(summary["counts"]))
     for failed in summary["failed_cases"]:
-        reason = failed["reason"] or "no reason was given"
-        yield html.paragraph(f"Failed, in no figure below: {failed['case_id']}. {reason}", "failed")
+        reason = failed["reason"] or f"case {failed['case_id']}: no reason was given"
+        yield html.paragraph(f"Failed, in no figure below: {reason}", "failed")
     for kind, cases in summary["empty_cases"].items():
         if cases:
             which = "Both masks" if kind == "both" else f"Only the {kind}"

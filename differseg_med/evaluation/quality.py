@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from differseg_med.geometry import Grid
 
 PERCENTILES = (5, 25, 75, 95)
 """Of the normalised intensities. Not the median: where fat and muscle are two peaks it jumps from one to the other."""
+
+LOWEST = f"_p{PERCENTILES[0]}"
 
 BAND_MM = 4.0
 """Half the width of the band around the mask's boundary over which entropy is averaged."""
@@ -57,17 +59,25 @@ class Fingerprint:
     Args:
         cases: number of training cases.
         ranges: (lowest, highest) by the name of the measure.
+        modalities: number of training cases that had each; empty if that is not known.
     """
 
     cases: int
     ranges: dict[str, tuple[float, float]]
+    modalities: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, measured: Sequence[Measures]) -> Fingerprint:
-        """The ranges of several cases; a measure that a case lacks (an absent modality) is left to the others."""
+    def of(cls, measured: Sequence[Measures], modalities: Sequence[str] = ()) -> Fingerprint:
+        """The ranges of several cases; a measure that a case lacks (an absent modality) is left to the others.
+
+        Args:
+            measured: what `measure` returned for each.
+            modalities: those to count, also where no case has them.
+        """
         names = sorted({name for measures in measured for name in measures})
         values = {name: [m[name] for m in measured if name in m] for name in names}
-        return cls(len(measured), {name: (min(v), max(v)) for name, v in values.items()})
+        counts = {name: sum(name in modalities_of(m) for m in measured) for name in dict.fromkeys(modalities)}
+        return cls(len(measured), {name: (min(v), max(v)) for name, v in values.items()}, counts)
 
     @classmethod
     def read(cls, path: str | Path) -> Fingerprint:
@@ -78,7 +88,9 @@ class Fingerprint:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(int(content["cases"]), {k: (float(a), float(b)) for k, (a, b) in content["ranges"].items()})
+            ranges = {k: (float(a), float(b)) for k, (a, b) in content["ranges"].items()}
+            counts = {k: int(count) for k, count in content.get("modalities", {}).items()}
+            return cls(int(content["cases"]), ranges, counts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CaseError(
                 "this is not a fingerprint of training cases",
@@ -91,7 +103,10 @@ class Fingerprint:
         """Write as JSON, four digits each, in one step."""
         ranges = {name: [float(f"{value:.4g}") for value in limits] for name, limits in self.ranges.items()}
         lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(limits)}" for name, limits in ranges.items())
-        write_text(path, f'{{\n  "cases": {self.cases},\n  "ranges": {{\n{lines}\n  }}\n}}\n')
+        counts = json.dumps(self.modalities)
+        write_text(
+            path, f'{{\n  "cases": {self.cases},\n  "modalities": {counts},\n  "ranges": {{\n{lines}\n  }}\n}}\n'
+        )
 
 
 def measure(
@@ -132,6 +147,11 @@ def measure(
         entropy = boundary_entropy(mask, probability, grid.spacing_mm)
         found |= {} if entropy is None else {"boundary_entropy": entropy}
     return found
+
+
+def modalities_of(measures: Mapping[str, float]) -> list[str]:
+    """The modalities that have intensities among the measures, that is those that are present."""
+    return [name.removesuffix(LOWEST) for name in measures if name.endswith(LOWEST)]
 
 
 def boundary_entropy(
@@ -226,8 +246,14 @@ def _unlike_training(
     _, high = fingerprint.ranges.get("boundary_entropy", (0.0, math.inf))
     if measures.get("boundary_entropy", 0.0) > high * ENTROPY_SLACK:
         yield f"unsure boundary: mean entropy {measures['boundary_entropy']:.2f} bits, usually up to {high:.2f}"
-    for modality in dict.fromkeys(name.rpartition("_p")[0] for name in measures if name.rpartition("_p")[2].isdigit()):
+    present = modalities_of(measures)
+    for modality in present:
         yield from _unlike_intensities(modality, measures, fingerprint)
+    for modality, count in fingerprint.modalities.items():
+        if count == fingerprint.cases and modality not in present:
+            yield f"{modality} is absent, and all {count} training cases had it"
+        if count == 0 and modality in present:
+            yield f"{modality} was in no training case: the network does not know it"
 
 
 def _unlike_intensities(modality: str, measures: Mapping[str, float], fingerprint: Fingerprint) -> Iterable[str]:

@@ -15,6 +15,7 @@ from synthetic import (
     MODALITIES,
     bundle_workflow,
     read_nifti,
+    read_rows,
     row_of,
     tiny_network,
     write_case,
@@ -26,6 +27,7 @@ from differseg_med.bundle import AveragedNetwork, TrainingRecorder, optimizer, s
 from differseg_med.cohort.table import read_cohort
 from differseg_med.engines.dataset import cached_items
 from differseg_med.engines.train import draw_curves
+from differseg_med.evaluation.quality import Fingerprint
 from differseg_med.networks.checkpoints import load_weights
 from differseg_med.transforms.pipelines import preprocessing
 
@@ -192,6 +194,27 @@ def test_what_is_validated_is_the_average(table, tmp_path):
     evaluator.run()
     assert set(calls) == {"average"}
     assert not average.average.training
+
+
+def test_it_is_told_and_kept_which_modalities_the_cases_had(table, done, tmp_path, caplog):
+    caplog.set_level("INFO")
+    said = write_table(tmp_path / "cohort.csv", changed(table, pet="", ct=""))
+    training(said, tmp_path / "out")
+    assert "train: 2 cases: t1 2" in caplog.text
+    assert "validation: no case has pet" in caplog.text
+    assert "no case has t1" not in caplog.text
+    caplog.clear()
+    training(table, tmp_path / "other")
+    assert "train: 2 cases: t1+ct+pet 1, t1+ct 1" in caplog.text
+    assert "no case has" not in caplog.text
+    assert Fingerprint.read(done / "fingerprint.json").modalities == {"t1": 2, "ct": 2, "pet": 1}
+
+
+def changed(table: Path, **changes: str) -> list[dict[str, str]]:
+    """The rows of a table with absolute paths; ``changes`` replace cells."""
+    cells = ("t1", "ct", "pet", "label")
+    rows = read_rows(table).values()
+    return [{**row, **{c: str(table.parent / row[c]) if row[c] else "" for c in cells}, **changes} for row in rows]
 
 
 def test_a_case_without_a_label_is_left_out_with_a_message(table, tmp_path, caplog):

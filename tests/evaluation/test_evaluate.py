@@ -192,7 +192,7 @@ def test_cases_that_cannot_be_measured_are_listed_and_stop_nobody(folder):
         assert re.search(words, found.failures[name])
         assert f"case {name}" in found.failures[name]
         assert str(folder.root) not in found.failures[name]
-        assert f"Failed, in no figure below: {name}" in page
+        assert f"Failed, in no figure below: case {name}" in page
     assert [row["status"] for row in found.rows] == ["ok", *["failed"] * len(BAD), "ok"]
     assert found.summary["metrics"]["dice"]["n"] == 2
 

@@ -128,6 +128,19 @@ def test_no_flag_holds_the_separator_of_the_summary():
     assert not any(";" in flag for flag in found)
 
 
+@pytest.mark.parametrize(
+    ("trained", "words"),
+    [
+        ({"t1": 9, "ct": 9, "pet": 9}, ["pet is absent, and all 9 training cases had it"]),
+        ({"t1": 9, "ct": 1, "pet": 8}, []),  # one training case had no PET either
+        ({"t1": 9, "ct": 0, "pet": 0}, ["ct was in no training case: the network does not know it"]),
+        ({}, []),  # a fingerprint that does not say
+    ],
+)
+def test_modalities_are_compared_with_training(trained, words):
+    assert said(INSIDE, fingerprint=Fingerprint(9, {}, trained)) == words
+
+
 def test_an_unsure_boundary_is_flagged_beyond_what_is_usual():
     usual = Fingerprint(9, {"boundary_entropy": (0.4, 0.6)})
     assert said(INSIDE, fingerprint=usual, boundary_entropy=0.62) == []
@@ -137,8 +150,8 @@ def test_an_unsure_boundary_is_flagged_beyond_what_is_usual():
 
 
 def test_a_fingerprint_survives_its_file_and_other_files_are_refused(tmp_path):
-    found = Fingerprint.of([{"volume_ml": 3.0, "t1_p5": -1.5}, {"volume_ml": 1.0}])
-    assert found == Fingerprint(2, {"t1_p5": (-1.5, -1.5), "volume_ml": (1.0, 3.0)})
+    found = Fingerprint.of([{"volume_ml": 3.0, "t1_p5": -1.5}, {"volume_ml": 1.0}], ("t1", "ct", "ct"))
+    assert found == Fingerprint(2, {"t1_p5": (-1.5, -1.5), "volume_ml": (1.0, 3.0)}, {"t1": 1, "ct": 0})
     found.write(tmp_path / "fingerprint.json")
     assert Fingerprint.read(tmp_path / "fingerprint.json") == found
     for text in ("{}", "[]", '{"cases": 1, "ranges": {"a": 3}}', "x"):
