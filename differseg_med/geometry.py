@@ -241,8 +241,13 @@ def reordered(voxels: NDArray[Any], grid: Grid, like: Grid) -> tuple[NDArray[Any
     return turned, Grid(turned.shape, grid.affine @ inv_ornt_aff(turn, grid.shape))
 
 
-def lattice_map(source: Grid, target: Grid) -> NDArray[np.int64] | None:
+def lattice_map(source: Grid, target: Grid, *, left_out: bool = False) -> NDArray[np.int64] | None:
     """How voxels of ``source`` become voxels of ``target`` if both lie on one lattice, whole or in part.
+
+    Args:
+        source: a grid, for example that of a label.
+        target: the grid of an image.
+        left_out: whether ``source`` may lack slices: its step along k is then any whole number of the target's.
 
     Returns:
         A 4 x 4 matrix of whole numbers from indices of ``source`` to indices of ``target`` (which may lie outside it);
@@ -250,12 +255,34 @@ def lattice_map(source: Grid, target: Grid) -> NDArray[np.int64] | None:
     """
     exact = np.linalg.inv(target.affine) @ source.affine
     whole = exact.round()
-    if not (np.abs(whole[:3, :3]).sum(axis=0) == 1).all() or abs(np.linalg.det(whole[:3, :3])) != 1:
+    steps = np.abs(whole[:3, :3]).sum(axis=0)
+    if not _is_reordering(whole) or (steps[:2] != 1).any() or (steps[2] != 1 and not left_out):
         return None
     ends = np.array(list(product(*((0, n - 1) for n in source.shape))))
     if np.abs(apply_affine(exact, ends) - apply_affine(whole, ends)).max() > ALMOST_SAME_VOXELS:
         return None
     return whole.astype(np.int64)
+
+
+def lattice_offset_mm(source: Grid, target: Grid) -> tuple[float, float, float] | None:
+    """How far voxels of ``source`` lie from the nearest of ``target``, along the axes of ``target`` in mm.
+
+    Returns:
+        Three distances of half a voxel at most; None if the grids differ by more than a shift (spacing, rotation).
+    """
+    exact = np.linalg.inv(target.affine) @ source.affine
+    whole = exact.round()
+    drift = np.abs(exact - whole)[:3, :3] @ (np.array(source.shape) - 1)
+    if not _is_reordering(whole) or np.abs(whole[:3, :3]).max() != 1 or drift.max() > ALMOST_SAME_VOXELS:
+        return None
+    i, j, k = ((exact - whole)[:3, 3] * target.spacing_mm).tolist()
+    return i, j, k
+
+
+def _is_reordering(whole: FloatArray) -> bool:
+    """Whether an affine (4, 4) of whole numbers only exchanges, reverses and spreads axes."""
+    used = whole[:3, :3] != 0
+    return bool((used.sum(axis=0) == 1).all() and (used.sum(axis=1) == 1).all())
 
 
 def rotation_degrees(a: Grid, b: Grid) -> float:
@@ -287,6 +314,17 @@ def overlap_fraction(a: Grid, b: Grid) -> float:
 def describe(grid: Grid) -> str:
     """Shape, spacing and orientation of a grid in words, for messages."""
     return f"{_times(grid.shape, 'd')} voxels of {_times(grid.spacing_mm, '.2f')} mm, {''.join(grid.axcodes)}"
+
+
+def differences(grid: Grid, target: Grid) -> str:
+    """How the voxels of a grid differ from those of another, in words."""
+    words = describe(grid)
+    offset = lattice_offset_mm(grid, target)
+    if offset is not None:
+        return f"{words}, {_times([abs(mm) for mm in offset], '.2f')} mm from the nearest voxels"
+    if grid.shape == target.shape:
+        return f"{words}, up to {grid_distance_mm(grid, target):.2f} mm away"
+    return words
 
 
 def _volume_mm3(grid: Grid) -> float:

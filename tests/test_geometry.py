@@ -17,6 +17,8 @@ from differseg_med.geometry import (
     almost_same_grid,
     check_affine,
     grid_distance_mm,
+    lattice_map,
+    lattice_offset_mm,
     lps_to_ras,
     overlap_fraction,
     ras_to_lps,
@@ -243,3 +245,26 @@ def test_sound_affines_pass(codes):
     assert check_affine(grid.affine.astype(np.float32)) is None
     assert check_affine(sheared(0.05)) is None
     assert shear_degrees(sheared(7.0)) == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[::5], ids="".join)
+def test_a_shifted_lattice_in_mm_along_the_axes_of_the_target(codes):
+    target = box(angles=(20, -10, 5))
+    moved = target.world([2.4, -3.2, 1.0])  # voxel (0, 0, 0) there: 0.4 and -0.2 voxels off
+    part = Grid((4, 3, 2), np.column_stack([target.affine[:, :3], [*moved, 1]]))
+    offset = lattice_offset_mm(stored_as(part, codes)[0], target)
+    assert offset == pytest.approx((0.4 * 0.7, -0.2 * 1.3, 0), abs=1e-6)
+    assert lattice_map(part, target) is None
+
+
+@pytest.mark.parametrize("grid", [box(spacing=(0.7, 1.3, 3.8)), box(angles=(3, 0, 0)), box(spacing=(0.7, 1.3, 8.0))])
+def test_other_spacings_and_rotations_are_no_shift(grid):
+    assert lattice_offset_mm(grid, box()) is None
+    assert lattice_map(grid, box()) is None
+
+
+def test_slices_that_were_left_out():
+    sparse = box(shape=(11, 7, 3), spacing=(0.7, 1.3, 8.0), origin=(0, 0, 4))
+    to_target = lattice_map(sparse, box(), left_out=True)
+    assert (to_target @ [5, 6, 2, 1]).tolist() == [5, 6, 5, 1]
+    assert lattice_map(box(spacing=(0.7, 2.6, 4.0)), box(), left_out=True) is None

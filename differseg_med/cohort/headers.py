@@ -25,8 +25,8 @@ def is_volume_file(path: str | Path) -> bool:
 
 def stem(name: str) -> str:
     """A volume file's name without its ending, ``.seg`` included."""
-    ending = next((ending for ending in sorted(VOLUMES, key=len, reverse=True) if name.lower().endswith(ending)), "")
-    return name[: len(name) - len(ending)] if ending else name
+    endings = (*(f".seg{ending}" for ending in (".nrrd", ".nhdr")), *sorted(VOLUMES, key=len, reverse=True))
+    return name[: -len(next((ending for ending in endings if name.lower().endswith(ending)), "")) or None]
 
 
 def header_shape(path: Path) -> tuple[int, ...]:
@@ -39,11 +39,11 @@ def header_shape(path: Path) -> tuple[int, ...]:
         if path.name.lower().endswith(NIFTI):
             shape = tuple(int(n) for n in _nifti(path).shape)
         else:
-            reader = _itk_header(path)
+            reader = itk_header(path)
             components = reader.GetNumberOfComponents()
             shape = (*reader.GetSize(), *([components] if components > 1 else []))
     except Exception as error:  # each format has errors of its own
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
@@ -65,7 +65,7 @@ def header_grid(path: Path) -> Grid:
         )
     if path.name.lower().endswith(NIFTI):
         return Grid(shape, _nifti(path).affine)
-    reader = _itk_header(path)
+    reader = itk_header(path)
     return Grid(shape, affine_from_itk(reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()))
 
 
@@ -98,14 +98,16 @@ def _nifti(path: Path) -> Any:
     return nib.load(path)  # typed as any image that nibabel knows
 
 
-def _itk_header(path: Path) -> sitk.ImageFileReader:
+def itk_header(path: Path) -> sitk.ImageFileReader:
+    """The header of an NRRD or MetaImage file; SimpleITK raises RuntimeError if it cannot be read."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     return reader
 
 
-def _unreadable(path: Path, error: Exception) -> CaseError:
+def unreadable(path: Path, error: Exception) -> CaseError:
+    """The error for a header that a library cannot read."""
     return CaseError(
         "the header cannot be read; the file is damaged, cut short or not an image",
         file=path,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from differseg_med.errors import CaseError
 
 Named = tuple[int | None, str]
+
+LEAST = ">="
+"""Begins the end of a selector that says from which value on a voxel is foreground."""
 
 
 def choose(selector: str, named: Sequence[Named], what: str, file: Path) -> list[Named]:
@@ -45,7 +49,21 @@ def choose(selector: str, named: Sequence[Named], what: str, file: Path) -> list
     return list(dict.fromkeys(chosen))
 
 
+def split_least(selector: str) -> tuple[str, float | None]:
+    """What comes before ``>=NUMBER`` at the end of a selector, and the number; None if there is none."""
+    name, sign, number = selector.rpartition(LEAST)
+    try:
+        return (name.strip(), float(number)) if sign else (selector, None)
+    except ValueError:
+        return selector, None
+
+
 def _matching(piece: str, named: Sequence[Named]) -> list[Named]:
     exact = [item for item in named if item[1] == piece]
-    folded = [item for item in named if item[1].strip().casefold() == piece.strip().casefold()]
+    folded = [item for item in named if _folded(item[1]) == _folded(piece)]
     return exact or folded or [item for item in named if item[0] is not None and str(item[0]) == piece.strip()]
+
+
+def _folded(name: str) -> str:
+    """The name in any case, whether an umlaut in it is one character or two."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()

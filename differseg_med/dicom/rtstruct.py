@@ -63,8 +63,8 @@ def read_region(header: Header, selector: str) -> Region:
                 ) from error
     left_out = sum(count for _, count in found)
     names = ", ".join(name for _, name in chosen)
-    if not all(contours for contours, _ in found):
-        raise CaseError(f"region {names} has no closed contour", file=file, remedy="Choose another region.")
+    if empty := [name for (_, name), (contours, _) in zip(chosen, found) if not contours]:
+        raise CaseError(f"region {', '.join(empty)} has no closed contour", file=file, remedy="Choose another region.")
     notes = (f"{left_out} points, lines, specks or copies of region {names} left out",) if left_out else ()
     return Region(names, tuple(contours for contours, _ in found), _frame_uid(header, dataset, chosen), notes)
 
@@ -109,7 +109,7 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
         The mask ``(i, j, k)``, and notes.
 
     Raises:
-        CaseError: if contours do not lie in slices of the grid, or all outside it.
+        CaseError: if contours do not lie in slices of the grid, or hold the center of none of its voxels.
     """
     axis = _slice_axis(region, grid)
     in_plane = [other for other in range(3) if other != axis]
@@ -131,8 +131,12 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
             section[rows, columns] ^= True
         if own is not mask:
             mask |= own
-    if outside == total:
-        raise CaseError(f"region {region.name} lies outside the image", found=describe(grid))
+    if not mask.any():
+        raise CaseError(
+            f"region {region.name} holds no voxel's center",
+            expected=f"contours on {describe(grid)}",
+            found=f"{outside} of {total} contours outside" if outside else "contours smaller than a voxel",
+        )
     notes = (f"{outside} of {total} contours of region {region.name} reach out of the image",) if outside else ()
     return mask, (*region.notes, *notes)
 
@@ -181,11 +185,12 @@ def _slice_axis(region: Region, grid: Grid) -> int:
             found=f"up to {off.max() * mm:.2f} mm from the next slice, slices {mm:.2f} mm apart",
             remedy="Name the image that they were drawn on, see the RTSTRUCT's ReferencedSeries.",
         )
-    numbers = np.unique(places.round())
-    if len(numbers) > 2 and np.diff(numbers).min() > 1:
+    gaps = np.diff(np.unique(places.round().astype(int)))
+    # Small lesions far apart leave slices out too, but not evenly.
+    if len(gaps) > 1 and gaps.min() > 1 and not (gaps % gaps.min()).any():
         raise CaseError(
             f"the contours of region {region.name} skip slices of the image",
-            found=f"contours on every {np.diff(numbers).min():.0f}th slice",
+            found=f"contours on every {gaps.min()}th slice",
             remedy="They were drawn on an image with thicker slices: name that one.",
         )
     return axis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,32 +11,53 @@ from nibabel.affines import from_matvec
 from numpy.typing import NDArray
 
 from differseg_med.dicom.files import Header, opened, quiet, read_dataset
-from differseg_med.dicom.names import choose
+from differseg_med.dicom.names import choose, split_least
 from differseg_med.dicom.pixels import check_codec
 from differseg_med.dicom.planes import MAX_SIDE
 from differseg_med.dicom.seg_encodings import as_native
 from differseg_med.dicom.series import MAX_VOXELS
 from differseg_med.errors import CaseError
-from differseg_med.geometry import FloatArray, Grid, lps_to_ras
+from differseg_med.geometry import Grid, lps_to_ras
 
 FRACTION = 0.5
-"""Share of a voxel or probability from which on a FRACTIONAL segment covers it."""
+"""Share of a voxel or probability from which on a FRACTIONAL segment covers it, unless the selector says another."""
 
 
-def read_segments(header: Header, selector: str) -> tuple[NDArray[np.bool_], Grid, tuple[str, ...]]:
+STEP_TOLERANCE = 1e-3
+"""How far two statements on the distance of slices may differ, as a share of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Segments of a SEG as one mask.
+
+    Args:
+        mask: ``(i, j, k)``: column, row, slice.
+        grid: where it is, RAS.
+        gap_mm: thickness of the slices, if they do not touch and the SEG does not say their distance: it may have left
+            out empty ones between them. 0 otherwise.
+        notes: remarks for the report.
+    """
+
+    mask: NDArray[np.bool_]
+    grid: Grid
+    gap_mm: float
+    notes: tuple[str, ...] = ()
+
+
+def read_segments(header: Header, selector: str) -> Segments:
     """Read segments of a SEG (BINARY, FRACTIONAL or LABELMAP).
 
     Args:
         header: of the SEG.
-        selector: segment label or number, or several with commas; may be empty if there is one segment.
-
-    Returns:
-        The mask ``(i, j, k)``: column, row, slice; its grid, RAS; notes. Slices that the SEG leaves out are empty.
+        selector: segment label or number, or several with commas; may be empty if there is one segment. Of a
+            FRACTIONAL one ``>=0.3`` may follow: the share of a voxel, or the probability, that is enough.
 
     Raises:
         CaseError: if there is no such segment (the labels are listed), or the frames are no regular volume.
     """
     file = header.source.path
+    selector, fraction = _fraction(header, selector)
     # Number 0 is the background of a LABELMAP.
     chosen = choose(selector, [item for item in header.tags.get("segments", ()) if item[0] != 0], "segment", file)
     if not all(0 < header.tags.get(name, 0) <= MAX_SIDE for name in ("Rows", "Columns")):
@@ -64,29 +86,47 @@ def read_segments(header: Header, selector: str) -> tuple[NDArray[np.bool_], Gri
             remedy="Export it again, for example from 3D Slicer.",
         ) from error
     array = np.asarray(volume.array)
-    notes = (f"fractional segment, cut at {FRACTION:g}",) if seg.segmentation_type.value == "FRACTIONAL" else ()
-    mask: NDArray[np.bool_] = np.any(array >= FRACTION if notes else array > 0, axis=-1)
+    mask: NDArray[np.bool_] = np.any(array >= fraction if fraction else array > 0, axis=-1)
     affine = np.array(volume.affine)[:, [2, 1, 0, 3]]  # highdicom counts slice, row, column
     columns_first = np.ascontiguousarray(mask.transpose(2, 1, 0))
     if np.linalg.det(affine[:3, :3]) < 0:  # from first to last slice along the normal, as volumes are read
         affine = affine @ from_matvec(np.diag([1, 1, -1]), [0, 0, columns_first.shape[2] - 1])
         columns_first = columns_first[:, :, ::-1]
-    return *_filled(columns_first, lps_to_ras(affine), seg), notes
+    grid = Grid(columns_first.shape, lps_to_ras(affine))
+    notes = (f"fractional segment, cut at {fraction:g}",) if fraction else ()
+    return Segments(columns_first, grid, _gap_mm(seg, grid), notes)
 
 
-def _filled(mask: NDArray[np.bool_], affine: FloatArray, seg: Any) -> tuple[NDArray[np.bool_], Grid]:
-    """Put back empty slices that the SEG leaves out between others and does not say the distance of."""
+def _fraction(header: Header, selector: str) -> tuple[str, float]:
+    """The selector's name, and the share of a voxel that is enough; 0 if the segments have no shares."""
+    if header.tags.get("SegmentationType") != "FRACTIONAL":
+        return selector, 0.0
+    name, least = split_least(selector)
+    fraction = FRACTION if least is None else least
+    if not 0 < fraction <= 1:
+        expected = "more than 0, at most 1"
+        raise CaseError("no such share", file=header.source.path, expected=expected, found=f"{fraction:g}")
+    return name, fraction
+
+
+def _gap_mm(seg: Any, grid: Grid) -> float:
     measures = seg.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")
-    thickness = float(measures[0].get("SliceThickness") or 0) if measures else 0.0
-    step = float(np.linalg.norm(affine[:3, 2]))
-    times = round(step / thickness) if thickness > 0 else 1
-    if (measures and measures[0].get("SpacingBetweenSlices")) or times < 2 or abs(step / thickness - times) > 1e-3:
-        return mask, Grid(mask.shape, affine)
+    if not measures or measures[0].get("SpacingBetweenSlices"):
+        return 0.0
+    thickness = float(measures[0].get("SliceThickness") or 0)
+    return thickness if thickness < (1 - STEP_TOLERANCE) * grid.spacing_mm[2] else 0.0
+
+
+def with_gaps(segments: Segments) -> tuple[NDArray[np.bool_], Grid]:
+    """The mask with the slices that the SEG seems to have left out, if they are as far apart as they are thick."""
+    mask, grid = segments.mask, segments.grid
+    ratio = grid.spacing_mm[2] / segments.gap_mm if segments.gap_mm else 1.0
+    times = round(ratio)
+    if times < 2 or abs(ratio - times) > STEP_TOLERANCE:
+        return mask, grid
     full = np.zeros((*mask.shape[:2], (mask.shape[2] - 1) * times + 1), dtype=np.bool_)
     full[:, :, ::times] = mask
-    affine = affine.copy()
-    affine[:3, 2] /= times
-    return full, Grid(full.shape, affine)
+    return full, Grid(full.shape, grid.affine @ np.diag([1, 1, 1 / times, 1]))
 
 
 def _irregular(header: Header) -> CaseError:

@@ -14,7 +14,7 @@ from nibabel.affines import from_matvec
 
 from differseg_med.cohort.audit import audit_grids, raise_on_errors
 from differseg_med.errors import CaseError
-from differseg_med.geometry import Grid, almost_same_grid, describe, grid_distance_mm, lattice_map
+from differseg_med.geometry import Grid, almost_same_grid, describe, differences, lattice_map
 
 #: What transforms add to a case: the modality whose grid the mask will have, and remarks for the report.
 REFERENCE, NOTES = "reference", "notes"
@@ -46,13 +46,12 @@ def check_label(label: MetaTensor, grid: Grid, reference: str, declared: str) ->
     """
     own, file = grid_of(label), label.meta["filename_or_obj"]
     if reference == declared and not almost_same_grid(own, grid):
-        shift = f", up to {grid_distance_mm(own, grid):.2f} mm away" if own.shape == grid.shape else ""
         raise CaseError(
             f"the label is on another grid than {reference}",
             file=file,
             expected=describe(grid),
-            found=f"{describe(own)}{shift}",
-            remedy=f"Resample the label to the grid of {reference}, or draw it there.",
+            found=differences(own, grid),
+            remedy=f"Draw it on {reference}, or resample it: differseg-med export LABEL --reference IMAGE --resample.",
         )
     raise_on_errors(audit_grids({reference: grid, "label": own}, reference, files={"label": file}))
 

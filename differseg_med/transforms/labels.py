@@ -13,18 +13,21 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
+from differseg_med.cohort.segmentations import is_segmentation
 from differseg_med.cohort.table import DRAWN_ON
 from differseg_med.dicom.cells import join_cell, split_cell
 from differseg_med.dicom.files import Header
 from differseg_med.dicom.index import kind_of
-from differseg_med.dicom.reader import NOTES, find_part, is_dicom, scan
-from differseg_med.dicom.rtstruct import Region, fits, rasterize, read_region
-from differseg_med.dicom.seg import read_segments
+from differseg_med.dicom.names import split_least
+from differseg_med.dicom.reader import NOTES, is_dicom, scan
+from differseg_med.dicom.rtstruct import rasterize, read_region
+from differseg_med.dicom.seg import read_segments, with_gaps
 from differseg_med.errors import CaseError
-from differseg_med.geometry import Grid, lattice_map
+from differseg_med.geometry import Grid
 from differseg_med.transforms.images import IMAGES
-from differseg_med.transforms.loading import file_grid, load_mask, load_volume
-from differseg_med.transforms.seg_nrrd import is_segmentation, read_slicer
+from differseg_med.transforms.loading import load_mask, load_volume
+from differseg_med.transforms.placing import drawn_grid, images_of, place
+from differseg_med.transforms.seg_nrrd import read_slicer
 
 Mask = NDArray[np.bool_]
 
@@ -52,8 +55,9 @@ def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTen
     if is_dicom(cell):
         mask, grid, notes = _dicom_label(path, selector, drawn_on)
     elif is_segmentation(path):
-        mask, grid = read_slicer(path, selector)
-        mask, grid, notes = _onto_image(mask, grid, drawn_on)
+        mask, grid, notes = read_slicer(path, selector)
+        mask, grid, more = place(mask, grid, drawn_on, path)
+        notes += more
     elif path.name.lower().endswith(IMAGES):
         return load_mask(cell)
     else:
@@ -66,7 +70,10 @@ def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTen
 def _mask_file(path: Path, selector: str) -> MetaTensor:
     volume = load_volume(path)
     values = volume.unique().tolist()
-    if selector:
+    name, least = split_least(selector)
+    if least is not None and not name:
+        chosen = volume.as_tensor() >= least
+    elif selector:
         try:
             wanted = [float(piece) for piece in selector.split(",")]
         except ValueError:
@@ -93,13 +100,16 @@ def _mask_file(path: Path, selector: str) -> MetaTensor:
 def _dicom_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[Mask, Grid, tuple[str, ...]]:
     header, selector = _label_object(path, selector)
     if kind_of(header) == "seg":
-        mask, grid, notes = read_segments(header, selector)
-        placed, target, more = _onto_image(mask, grid, drawn_on)
-        return placed, target, (*notes, *more)
+        segments = read_segments(header, selector)
+        images = images_of(header, str(header.tags.get("FrameOfReferenceUID", "")), drawn_on)
+        mask, grid, notes = place(segments.mask, segments.grid, images, path, left_out=segments.gap_mm > 0)
+        if grid is segments.grid:
+            mask, grid = with_gaps(segments)
+        return mask, grid, (*segments.notes, *(note for own in images.values() for note in own), *notes)
     region = read_region(header, selector)
-    grid = _drawn_grid(region, header, drawn_on)
-    mask, notes = rasterize(region, grid)
-    return mask, grid, notes
+    grid, notes = drawn_grid(region, header, drawn_on)
+    mask, more = rasterize(region, grid)
+    return mask, grid, (*notes, *more)
 
 
 def _label_object(path: Path, selector: str) -> tuple[Header, str]:
@@ -120,65 +130,6 @@ def _label_object(path: Path, selector: str) -> tuple[Header, str]:
             remedy="Name the file itself." if objects else "Name a mask, an RTSTRUCT or a SEG in the column label.",
         )
     return objects[0], selector
-
-
-def _drawn_grid(region: Region, header: Header, drawn_on: Sequence[str | Path]) -> Grid:
-    """The grid of the image that the region was drawn on."""
-    if not drawn_on:
-        raise CaseError(
-            "an RTSTRUCT needs the image that it was drawn on", file=header.source.path, remedy="Add it to the row."
-        )
-    referenced = header.tags.get("referenced_series", ())
-    first = [cell for cell in drawn_on if _series_uid(cell) in referenced]
-    reasons = []
-    for cell in [*first, *(cell for cell in drawn_on if cell not in first)]:
-        name, frame = split_cell(cell)[0].name, _frame_uid(cell)
-        if region.frame_uid and frame and frame != region.frame_uid:
-            reasons.append(f"{name}: another frame of reference")
-            continue
-        grid = file_grid(cell)
-        reason = fits(region, grid)
-        if reason is None:
-            return grid
-        reasons.append(f"{name}: {reason}")
-    raise CaseError(
-        f"region {region.name} fits none of the case's images",
-        file=header.source.path,
-        found="; ".join(reasons),
-        remedy="Name the image that it was drawn on in this row.",
-    )
-
-
-def _series_uid(cell: str | Path) -> str:
-    return _tag(cell, "SeriesInstanceUID")
-
-
-def _frame_uid(cell: str | Path) -> str:
-    return _tag(cell, "FrameOfReferenceUID")
-
-
-def _tag(cell: str | Path, name: str) -> str:
-    """An attribute of a DICOM image; empty for other files."""
-    if not is_dicom(cell):
-        return ""
-    part, _, _ = find_part(cell)
-    return str(part.frames[0].tags.get(name, "")) if part.frames else ""
-
-
-def _onto_image(mask: Mask, grid: Grid, drawn_on: Sequence[str | Path]) -> tuple[Mask, Grid, tuple[str, ...]]:
-    """The mask on the whole grid of the first image whose voxels are its own; else as it is."""
-    for cell in drawn_on:
-        target = file_grid(cell)
-        to_target = lattice_map(grid, target)
-        if to_target is None:
-            continue
-        points = np.argwhere(mask) @ to_target[:3, :3].T + to_target[:3, 3]
-        inside = ((points >= 0) & (points < target.shape)).all(axis=1)
-        placed = np.zeros(target.shape, dtype=np.bool_)
-        placed[tuple(points[inside].T)] = True
-        lost = int((~inside).sum())
-        return placed, target, (f"{lost} voxels of the label lie outside the image",) if lost else ()
-    return mask, grid, ()
 
 
 class LoadLabeld(MapTransform):

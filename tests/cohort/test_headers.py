@@ -71,7 +71,7 @@ def test_the_distance_is_told_in_mm(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("a.nii.gz", "a"), ("a.b.nii", "a.b"), ("S.seg.nrrd", "S.seg"), ("x.MHA", "x"), ("n", "n")]
+    ("name", "expected"), [("a.nii.gz", "a"), ("a.b.nii", "a.b"), ("S.seg.nrrd", "S"), ("x.MHA", "x"), ("n", "n")]
 )
 def test_stems(name, expected):
     assert stem(name) == expected

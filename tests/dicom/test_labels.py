@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import slicerio
+from dicom.drawing import OBLIQUE, blob, contour, drawn, filled, refused, seg, star
 from dicom.making import (
     COLUMNS,
     ORIGIN,
@@ -20,57 +19,22 @@ from dicom.making import (
     affine_lps,
     axes,
     ras,
-    rtstruct,
     save,
     slices,
     uid,
 )
-from matplotlib.path import Path as Polygon
 from numpy.testing import assert_allclose, assert_array_equal
-from pydicom.sr.codedict import codes
 
 from differseg_med.cohort.table import read_cohort, write_cohort
 from differseg_med.errors import CaseError
+from differseg_med.transforms.grids import check_label, grid_of
 from differseg_med.transforms.labels import LoadLabeld, load_label
-from differseg_med.transforms.loading import LoadVolumesd
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-OBLIQUE = (20, -10, 5)
+from differseg_med.transforms.loading import LoadVolumesd, load_volume
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     return save(tmp_path / "image", slices(angles=OBLIQUE))
-
-
-def contour(points: np.ndarray, number: float, angles=OBLIQUE) -> np.ndarray:
-    """LPS points (N, 3) of in-plane (column, row) indices on slice ``number``."""
-    index = np.column_stack([points, np.full(len(points), number), np.ones(len(points))])
-    return (index @ affine_lps(angles).T)[:, :3]
-
-
-def drawn(tmp_path: Path, regions: dict, **settings) -> Path:
-    return next(save(tmp_path / "rt", [rtstruct(regions, **settings)]).iterdir())
-
-
-def refused(cell, drawn_on=(), *words: str) -> str:
-    with pytest.raises(CaseError) as caught:
-        load_label(cell, drawn_on)
-    text = str(caught.value)
-    assert [word for word in words if word not in text] == [], text
-    return text
-
-
-def star(radius: float, center=(19.3, 17.6), corners: int = 11) -> np.ndarray:
-    angle = np.linspace(0, 2 * np.pi, 2 * corners, endpoint=False)
-    length = np.where(np.arange(2 * corners) % 2, radius, radius / 2)
-    return np.asarray(center) + length[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
-
-
-def filled(points: np.ndarray) -> np.ndarray:
-    """Pixels (column, row) whose center matplotlib finds inside."""
-    grid = np.stack(np.meshgrid(np.arange(COLUMNS), np.arange(ROWS), indexing="ij"), -1).reshape(-1, 2)
-    return Polygon(points).contains_points(grid).reshape(COLUMNS, ROWS)
 
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), OBLIQUE, (90, 70, -20)])
@@ -129,9 +93,45 @@ def test_contours_out_of_the_image(tmp_path, image):
     refused(f"{drawn(tmp_path / 'b', {'x': far[3:]})}::x", [image], "fits none", "lies outside")
 
 
+def test_a_region_larger_than_the_image_fills_it(tmp_path, image):
+    """Every contour of the body reaches out of a small field of view."""
+    label = load_label(f"{drawn(tmp_path, {'body': [contour(star(90), k) for k in (2, 3)]})}::body", [image])
+    assert_array_equal(label[0, :, :, 2] > 0, filled(star(90)))
+    assert "2 of 2 contours of region body reach out of the image" in label.meta["notes"]
+
+
+def test_a_contour_without_a_voxel_is_no_empty_mask(tmp_path, image):
+    speck = np.array([[10.2, 10.2], [10.4, 10.2], [10.4, 10.4]])
+    refused(f"{drawn(tmp_path, {'x': [contour(speck, 1)]})}::x", [image], "holds no voxel's center", "smaller than")
+
+
+def test_lesions_of_one_slice_each_are_no_thick_slices(tmp_path):
+    thin = save(tmp_path / "thin", slices(np.zeros((16, ROWS, COLUMNS), np.int16)))
+    path = drawn(tmp_path, {"x": [contour(star(9), k, (0, 0, 0)) for k in (0, 3, 8)]})
+    assert_array_equal(np.flatnonzero(load_label(f"{path}::x", [thin])[0].sum((0, 1))), [0, 3, 8])
+
+
+def test_a_region_without_contours_among_others_is_named(tmp_path, image):
+    path = drawn(tmp_path, {"GTV": [contour(star(9), 1)], "Node": []})
+    refused(f"{path}::GTV,Node", [image], "region Node has no closed contour")
+
+
+def test_an_umlaut_of_two_characters(tmp_path, image):
+    path = drawn(tmp_path, {"K\u00f6rper ": [contour(star(9), 1)], "GTV": []})
+    assert load_label(f"{path}::ko\u0308rper", [image]).any()
+
+
+def test_the_named_series_counts_more_than_a_frame_of_reference(tmp_path, image):
+    """Some versions of rt-utils make a frame of reference up."""
+    path = drawn(tmp_path, {"x": [contour(star(9), 1)]}, frame=uid("made up"), referenced=uid("series", "series"))
+    label = load_label(f"{path}::x", [image])
+    assert_array_equal(label[0, :, :, 1] > 0, filled(star(9)))
+    assert "names the series image, but another frame of reference" in label.meta["notes"][0]
+
+
 def test_another_frame_of_reference_is_refused(tmp_path, image):
     path = drawn(tmp_path, {"x": [contour(star(9), 1)]}, frame=uid("elsewhere"))
-    refused(f"{path}::x", [image], "fits none of the case's images", "another frame of reference")
+    refused(f"{path}::x", [image], "another frame of reference than the case's images")
 
 
 def test_the_image_it_was_drawn_on_decides(tmp_path, image):
@@ -170,34 +170,6 @@ def test_withheld_images_keep_the_grid_of_the_label(tmp_path, image):
     assert f"../{path.relative_to(tmp_path)}::x" in again
 
 
-def seg(folder: Path, kind: str, pixels: np.ndarray, move: np.ndarray | None = None, **settings) -> Path:
-    """A SEG of segments 'GTV' (and 'node') on the slices of `image`, moved by mm (LPS)."""
-    source = slices(angles=OBLIQUE)
-    for dataset in source:
-        dataset.PatientBirthDate = dataset.PatientSex = dataset.StudyID = dataset.StudyDate = dataset.StudyTime = ""
-        dataset.AccessionNumber, dataset.SeriesNumber = "", 1
-        if move is not None:
-            dataset.ImagePositionPatient = [float(f"{v:.10g}") for v in np.array(dataset.ImagePositionPatient) + move]
-    manual = hd.seg.SegmentAlgorithmTypeValues.MANUAL
-    names = ["GTV", "node"][: pixels.shape[-1] if pixels.ndim == 4 else 1]
-    described = [
-        hd.seg.SegmentDescription(n, name, codes.SCT.Organ, codes.SCT.Liver, manual) for n, name in enumerate(names, 1)
-    ]
-    made = hd.seg.Segmentation(
-        source, pixels, kind, described, uid("s"), 1, uid("i"), 1, "maker", "model", "1", "serial", **settings
-    )
-    folder.mkdir(exist_ok=True)
-    made.save_as(folder / "seg.dcm")
-    return folder / "seg.dcm"
-
-
-def blob(seed: int = 0) -> np.ndarray:
-    """A random mask (slices, rows, columns), empty outside slices 2 and 4."""
-    mask = np.random.default_rng(seed).random((SLICES, ROWS, COLUMNS)) < 0.3
-    mask[[0, 1, 3, 5]] = False
-    return mask
-
-
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
 @pytest.mark.parametrize("omit", [True, False])
 def test_seg_by_name_and_number_with_empty_slices_left_out(tmp_path, image, kind, omit):
@@ -218,6 +190,87 @@ def test_a_seg_that_declares_more_than_it_holds(tmp_path, image):
     refused(path, [image], "does not describe each of its frames")
 
 
+def changed(path: Path, change) -> Path:
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("thickness", ["1.0", f"{STEP}", f"{0.8 * STEP}"])
+def test_left_out_slices_whose_distance_is_not_stated(tmp_path, image, thickness):
+    """Frames of slices 2 and 4: the image tells that one lies between, also where slices do not touch."""
+
+    def change(dataset):
+        measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SliceThickness = thickness
+        del measures.SpacingBetweenSlices
+
+    path = changed(seg(tmp_path, "BINARY", blob().astype(np.uint8)), change)
+    label = load_label(path, [image])
+    assert_array_equal(label[0] > 0, blob().transpose(2, 1, 0))
+
+
+def test_slices_twice_as_thick_are_not_stripes(tmp_path, image):
+    def change(dataset):
+        measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SliceThickness = f"{2 * STEP}"
+        del measures.SpacingBetweenSlices
+
+    label = load_label(changed(seg(tmp_path, "BINARY", blob().astype(np.uint8)), change), [image])
+    assert label.shape == (1, COLUMNS, ROWS, 2)
+    assert label.meta["notes"] == ["not on the voxels of image: 40 x 36 x 2 voxels of 0.75 x 1.50 x 5.00 mm, LPS"]
+
+
+def test_numbers_of_segments_with_gaps(tmp_path, image):
+    def change(dataset):
+        for item in dataset.SegmentSequence:
+            item.SegmentNumber = 4 * item.SegmentNumber - 1
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            number = frame.SegmentIdentificationSequence[0]
+            number.ReferencedSegmentNumber = 4 * number.ReferencedSegmentNumber - 1
+
+    first, second = blob(0), blob(1) & ~blob(0)
+    path = changed(seg(tmp_path, "BINARY", np.stack([first, second], -1).astype(np.uint8)), change)
+    for selector, mask in (("GTV", first), ("7", second)):
+        assert_array_equal(load_label(f"{path}::{selector}", [image])[0] > 0, mask.transpose(2, 1, 0))
+
+
+def test_a_seg_of_another_frame_of_reference(tmp_path, image):
+    def moved(dataset):
+        dataset.FrameOfReferenceUID = uid("elsewhere")
+
+    path = changed(seg(tmp_path, "BINARY", blob().astype(np.uint8)), moved)
+    assert "another frame of reference" in load_label(path, [image]).meta["notes"][0]
+
+    def unnamed(dataset):
+        del dataset.ReferencedSeriesSequence
+
+    refused(changed(path, unnamed), [image], "another frame of reference than the case's images (found image)")
+
+
+def test_a_seg_outside_of_its_image_is_no_empty_mask(tmp_path, image):
+    path = seg(tmp_path, "BINARY", blob().astype(np.uint8), axes(OBLIQUE)[0] * SPACING[1] * COLUMNS)
+    refused(path, [image], "lies outside of the image", f"none of its {blob().sum()} voxels inside")
+    path = seg(tmp_path, "BINARY", blob().astype(np.uint8), axes(OBLIQUE)[0] * SPACING[1] * (COLUMNS + 0.5))
+    refused(path, [image], "lies outside of the image")
+
+
+@pytest.mark.parametrize(("selector", "least"), [("GTV>=0.2", 0.2), (">=0.8", 0.8), ("1 >= 1", 1)])
+def test_the_share_of_a_fractional_seg_that_is_enough(tmp_path, image, selector, least):
+    share = np.random.default_rng(0).random((SLICES, ROWS, COLUMNS)).round(1).astype(np.float32)
+    path = seg(tmp_path, "FRACTIONAL", share, fractional_type="OCCUPANCY", max_fractional_value=100)
+    label = load_label(f"{path}::{selector}", [image])
+    assert_array_equal(label[0] > 0, np.rint(share * 100).transpose(2, 1, 0) >= round(least * 100))
+    assert label.meta["notes"] == [f"fractional segment, cut at {least:g}"]
+    refused(f"{path}::GTV>=0", [image], "no such share", "more than 0, at most 1")
+    refused(f"{path}::GTV>=50", [image], "no such share")
+
+
+def test_only_shares_have_a_least(tmp_path, image):
+    refused(f"{seg(tmp_path, 'BINARY', blob().astype(np.uint8))}::GTV>=0.3", [image], "no segment 'GTV>=0.3'")
+
+
 def test_fractional_seg_is_cut_at_one_half(tmp_path, image):
     share = np.random.default_rng(0).random((SLICES, ROWS, COLUMNS)).astype(np.float32)
     path = seg(tmp_path, "FRACTIONAL", share, fractional_type="PROBABILITY")
@@ -227,14 +280,23 @@ def test_fractional_seg_is_cut_at_one_half(tmp_path, image):
     assert label.meta["notes"] == ["fractional segment, cut at 0.5"]
 
 
-def test_half_a_pixel_off_stays_half_a_pixel_off(tmp_path, image):
-    move = axes(OBLIQUE)[0] * SPACING[1] / 2
+@pytest.mark.parametrize(
+    ("axis", "mm"), [(0, "0.36 x 0.00 x 0.00"), (1, "0.00 x 0.72 x 0.00"), (2, "0.00 x 0.00 x 1.20")]
+)
+def test_half_a_pixel_off_stays_half_a_pixel_off(tmp_path, image, axis, mm):
+    move = axes(OBLIQUE)[axis] * (SPACING[1], SPACING[0], STEP)[axis] * 0.48  # which voxel is nearest is clear
     label = load_label(seg(tmp_path, "BINARY", blob().astype(np.uint8), move), [image])
     shift = label.affine[:3, 3].numpy() - ras(affine_lps(OBLIQUE))[:3, 3]
     down = axes(OBLIQUE)[2] * STEP * 2  # the SEG begins with its first slice that is not empty
     assert_allclose(np.linalg.norm(shift - ras(move) - ras(down)), 0, atol=1e-4)
     assert label.shape == (1, COLUMNS, ROWS, 3)
     assert int(label.sum()) == int(blob().sum())
+    assert (
+        f"not on the voxels of image: 40 x 36 x 3 voxels of 0.75 x 1.50 x 2.50 mm, LPS, {mm} mm from the nearest"
+        in (label.meta["notes"][0])
+    )
+    with pytest.raises(CaseError, match=f"the label is on another grid than ct .*{mm} mm from the nearest voxels"):
+        check_label(label, grid_of(load_volume(image)), "ct", "ct")
 
 
 def test_a_whole_pixel_off_moves_the_mask(tmp_path, image):
@@ -259,67 +321,7 @@ def test_chosen_values_of_a_mask_file(tmp_path):
     refused(f"{path}::9", (), "none of these values")
     refused(f"{path}::tumour", (), "no numbers")
     assert_array_equal(load_label(nifti(tmp_path / "255.nii", (values > 2) * 255))[0] > 0, values > 2)
-
-
-SLICER = SHARED / "slicer_seg_nrrd"
-needs_slicer = pytest.mark.skipif(not SLICER.is_dir(), reason="needs ../shared/data/slicer_seg_nrrd")
-
-
-@needs_slicer
-@pytest.mark.parametrize("name", ["Segmentation.seg.nrrd", "SegmentationOverlapping.seg.nrrd"])
-def test_segments_of_slicer_as_slicerio_reads_them(name):
-    content = slicerio.read_segmentation(str(SLICER / name))
-    for number, segment in enumerate(content["segments"], 1):
-        voxels = content["voxels"][segment["layer"]] if content["voxels"].ndim == 4 else content["voxels"]
-        expected = voxels == segment["labelValue"]
-        for selector in (segment["name"].upper(), number):
-            label = load_label(f"{SLICER / name}::{selector}", [SLICER / "CTChest4.nrrd"])
-            assert_array_equal(label[0] > 0, expected)
-            assert expected.any()
-    assert_allclose(label.affine, ras(content["ijkToLPS"]), atol=1e-6)
-
-
-def slicer_file(path: Path, voxels: np.ndarray, fields: str, directions: str, kinds: str) -> Path:
-    sizes = " ".join(str(n) for n in voxels.shape)
-    header = (
-        f"NRRD0004\ntype: unsigned char\ndimension: {voxels.ndim}\nspace: left-posterior-superior\nsizes: {sizes}\n"
-        f"space directions: {directions}\nkinds: {kinds}\nencoding: raw\nspace origin: (-3,-4,5)\n{fields}\n"
-    )
-    path.write_bytes(header.encode() + voxels.astype(np.uint8).tobytes(order="F"))
-    return path
-
-
-def test_old_slicer_files_have_a_layer_per_segment(tmp_path):
-    voxels = np.random.default_rng(0).integers(0, 2, (2, 5, 4, 3))
-    fields = "Segment0_ID:=a\nSegment0_Name:=tumour\nSegment1_ID:=b\nSegment1_Name:=cyst\n"
-    directions = "none (1,0,0) (0,1,0) (0,0,2)"
-    path = slicer_file(tmp_path / "a.seg.nrrd", voxels, fields, directions, "list domain domain domain")
-    assert_array_equal(load_label(f"{path}::cyst")[0] > 0, voxels[1] > 0)
-    assert_allclose(
-        load_label(f"{path}::1").affine, ras(np.array([[1.0, 0, 0, -3], [0, 1, 0, -4], [0, 0, 2, 5], [0, 0, 0, 1]]))
-    )
-
-
-def test_a_cropped_segmentation_is_put_where_it_belongs(tmp_path):
-    """3D Slicer cuts off empty borders; its extent hides what lies outside."""
-    voxels = np.ones((3, 2, 2))
-    fields = "Segment0_ID:=a\nSegment0_Name:=t\nSegment0_LabelValue:=1\nSegment0_Extent:=0 1 0 1 0 1\n"
-    path = slicer_file(tmp_path / "a.seg.nrrd", voxels, fields, "(1,0,0) (0,1,0) (0,0,2)", "domain domain domain")
-    affine = np.array([[-1.0, 0, 0, 5], [0, -1, 0, 6], [0, 0, 2, 3], [0, 0, 0, 1]])  # 2 mm, 2 mm, one slice before it
-    nib.save(nib.Nifti1Image(np.zeros((9, 8, 7), np.float32), affine), tmp_path / "image.nii")
-    label = load_label(f"{path}::t", [tmp_path / "image.nii"])
-    expected = np.zeros((9, 8, 7), bool)
-    expected[2:4, 2:4, 1:3] = True
-    assert_array_equal(label[0] > 0, expected)
-
-
-def test_a_damaged_segmentation(tmp_path):
-    path = slicer_file(
-        tmp_path / "a.seg.nrrd", np.ones((3, 2, 2)), "", "(1,0,0) (0,1,0) (0,0,2)", "domain domain domain"
-    )
-    path.write_bytes(path.read_bytes()[:-4])
-    refused(path, (), "damaged or cut short")
-    refused(tmp_path / "no.seg.nrrd", (), "no such file")
+    assert_array_equal(load_label(f"{path}::>=2.5")[0] > 0, values >= 3)
 
 
 def test_an_image_is_no_label(image):
