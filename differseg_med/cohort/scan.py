@@ -76,7 +76,7 @@ def make_cohort(
     cases, audit = [], []
     for key, own in units.items():
         case_id, subject_id = names.get(key, ("", ""))
-        chosen, judged = _choose(own, rules, roi) if case_id else ({}, own)
+        chosen, judged = _choose(own, rules, roi) if case_id else ({}, [_without_image(source) for source in own])
         audit += [(case_id, source) for source in judged]
         if case_id:
             cases.append(_case(case_id, subject_id, chosen, rules))
@@ -171,6 +171,11 @@ def _best_label(candidates: Sequence[Source], reference: Source, roi: str) -> tu
     names = ", ".join(sorted({s.roi or s.series for s in fitting}))
     words = f"not used: {len(fitting)} candidates for the label ({names}). Choose one with --roi, or edit the table."
     return None, [*(_noted(s, "warning", words) for s in fitting), *decided]
+
+
+def _without_image(source: Source) -> Source:
+    words = "not used: no image here that it could belong to. Put it beside its image, or edit the table"
+    return _noted(source, "warning", words) if source.role == "label" else source
 
 
 def _judge_space(source: Source, reference: Source) -> Source:

@@ -12,6 +12,7 @@ from typing import Literal
 from differseg_med.cohort.audit import Level
 from differseg_med.cohort.headers import header_grid, is_volume_file, stem, transform_conflict
 from differseg_med.cohort.rules import Rules, found
+from differseg_med.cohort.segmentations import is_segmentation, read_segmentation_header
 from differseg_med.dicom.cells import join_cell, split_cell
 from differseg_med.dicom.index import SeriesEntry
 from differseg_med.errors import CaseError
@@ -85,16 +86,26 @@ def file_sources(root: Path, rules: Rules) -> Iterator[Source]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if is_volume_file(name) and not name.startswith("."):
-                yield _file(Path(folder, name), root, rules)
+                path = Path(folder, name)
+                source = _file(path, root, rules)
+                yield from _segments(source, path) if source.role == "label" and is_segmentation(path) else [source]
 
 
 def attach_files(files: Sequence[Source], series: Sequence[Source]) -> list[Source]:
-    """Files among the DICOM series of one examination (masks drawn on them) are given to that examination."""
-    places = [(Path(source.path), source) for source in series if source.study]
+    """Files among the DICOM series of one examination (masks drawn on them) are given to that examination.
+
+    Labels whose name leads to no image are given to the images beside them: ``p1/tumour.nrrd`` to ``p1/ct.nrrd``.
+    """
+    studies = [(Path(source.path), source) for source in series if source.study]
+    images = [(Path(source.path), source) for source in files if source.role == "image"]
+    named = {(source.patient, source.study) for _, source in images}
     done = []
     for file in files:
+        lost = file.role == "label" and (file.patient, file.study) not in named
         for folder in Path(file.path).parents:
-            near = {(s.patient, s.study) for path, s in places if folder in (path, *path.parents)}
+            near = {(s.patient, s.study) for path, s in studies if folder in (path, *path.parents)}
+            if lost and folder == Path(file.path).parent:
+                near |= {(s.patient, s.study) for path, s in images if path.parent == folder}
             if near:
                 if len(near) == 1:
                     patient, study = near.pop()
@@ -152,8 +163,8 @@ def _file(path: Path, root: Path, rules: Rules) -> Source:
     source = Source(cell=str(path.absolute()), path=relative, series=name, role="unknown")
     rule, label = rules.match_file(stem(name)), rules.label_file(stem(name))
     # A mask's name often says what it was drawn on (t1_mask): the word for the mask counts.
-    if label is not None:
-        patterns = [label.file, *([rule.file] if rule else [])]
+    if label is not None or is_segmentation(path):
+        patterns = [fit.file for fit in (label, rule) if fit is not None]
         source = replace(source, role="label", patient=_rest(relative, patterns))
     elif rule is None:
         return replace(source, level="warning", reason="no rule fits the name")
@@ -171,10 +182,17 @@ def _file(path: Path, root: Path, rules: Rules) -> Source:
 
 def _judge_header(path: Path) -> tuple[Level, str]:
     try:
-        problem = check_affine(header_grid(path).affine)
+        grid = read_segmentation_header(path).grid if is_segmentation(path) else header_grid(path)
+        problem = check_affine(grid.affine)
     except CaseError as error:
         return "error", _without_place(error)
     return ("error", problem) if problem else transform_conflict(path)
+
+
+def _segments(source: Source, path: Path) -> Iterator[Source]:
+    """One source per segment of a segmentation of 3D Slicer."""
+    for name in dict.fromkeys(segment.name for segment in read_segmentation_header(path).segments):
+        yield replace(source, cell=join_cell(source.cell, name), roi=name, series=f"{source.series}: {name}")
 
 
 def _rest(relative: str, patterns: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from dicom.making import ORIGIN, STEP, blank, save, slices, stored, uid
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
@@ -289,6 +290,36 @@ def test_a_mask_file_among_dicom_series_belongs_to_the_examination(tmp_path):
     nifti(tmp_path / "p2" / "mask.nii.gz")
     scan = scanned(tmp_path)
     assert [case.label for case in scan.cases] == [None, tmp_path / "p2" / "mask.nii.gz"]
+
+
+def slicer_file(path, *names, layers=1):
+    """A segmentation of 3D Slicer with named segments."""
+    voxels = sitk.GetImageFromArray(np.ones((2, 2, 2, layers), np.uint8), isVector=True)
+    for number, name in enumerate(names):
+        voxels.SetMetaData(f"Segment{number}_Name", name)
+        voxels.SetMetaData(f"Segment{number}_LabelValue", f"{number + 1}")
+        voxels.SetMetaData(f"Segment{number}_Layer", f"{number % layers}")
+    sitk.WriteImage(voxels, str(path))
+
+
+@pytest.mark.parametrize("name", ["Segmentation.seg.nrrd", "tumour.seg.nrrd", "ct_seg.nrrd"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_segments_of_slicer_are_chosen_by_name(tmp_path, name, layers):
+    for patient in ("p1", "p2"):
+        nifti(tmp_path / patient / "ct.nii.gz")
+        slicer_file(tmp_path / patient / name, "liver", "left tumour", layers=layers)
+    scan = scanned(tmp_path, roi="tumour")
+    assert [str(case.label) for case in scan.cases] == [f"{tmp_path}/{p}/{name}::left tumour" for p in ("p1", "p2")]
+
+
+def test_a_label_without_an_image_is_told(tmp_path):
+    nifti(tmp_path / "p1" / "ct.nii.gz")
+    nifti(tmp_path / "p2" / "mask.nii.gz")
+    scan = scanned(tmp_path)
+    assert [case.label for case in scan.cases] == [None]
+    level, words = reasons(scan)["mask.nii.gz"]
+    assert level == "warning"
+    assert "no image here that it could belong to" in words
 
 
 def test_damaged_and_odd_volume_files_get_no_cell(tmp_path):
