@@ -30,13 +30,21 @@ def is_pet(tags: Mapping[str, Any]) -> bool:
     return tags.get("Modality") == "PT"
 
 
-def suv_factor(frame: Frame) -> tuple[float, str]:
-    """What a frame's rescaled values are multiplied with to be SUV by body weight, and a note how.
+def suv_factors(frames: Sequence[Frame]) -> tuple[list[float], tuple[str, ...]]:
+    """What each frame's rescaled values are multiplied with to be SUV by body weight, and notes how.
+
+    Args:
+        frames: all those of one volume, as they share the start of the scan.
 
     Raises:
         CaseError: naming what is missing.
     """
-    tags, file = frame.tags, frame.header.source.path
+    start = _scan_start([frame.tags for frame in frames])
+    found = [_suv_factor(frame.tags, frame.header.source.path, start) for frame in frames]
+    return [factor for factor, _ in found], tuple(sorted({note for _, note in found if note}))
+
+
+def _suv_factor(tags: Mapping[str, Any], file: Path, start: datetime | None) -> tuple[float, str]:
     units = tags.get("Units") or MEASUREMENT_UNITS.get(str(tags.get("MeasurementUnits")))
     if units == "GML":
         kind = tags.get("SUVType", "BW")
@@ -50,9 +58,11 @@ def suv_factor(frame: Frame) -> tuple[float, str]:
         activity = _positive(tags, "PhilipsActivityScaleFactor")
         if activity is None:
             raise _missing(["Philips factors (7053,1000) or (7053,1009)"], file, units)
-        return activity * _per_activity(tags, file), "PET in SUV from counts by (7053,1009), weight and decayed dose"
+        return activity * _per_activity(
+            tags, file, start
+        ), "PET in SUV from counts by (7053,1009), weight and decayed dose"
     if units == "BQML":
-        return _per_activity(tags, file), "PET in SUV from Bq/ml, weight and decayed dose"
+        return _per_activity(tags, file, start), "PET in SUV from Bq/ml, weight and decayed dose"
     raise CaseError(
         "the PET is in units from which SUV cannot be computed",
         file=file,
@@ -69,11 +79,10 @@ def pet_problem(frames: Sequence[Frame]) -> None:
         CaseError: naming what is missing.
     """
     if frames and is_pet(frames[0].tags):
-        for frame in frames:
-            suv_factor(frame)
+        suv_factors(frames)
 
 
-def _per_activity(tags: Mapping[str, Any], file: Path) -> float:
+def _per_activity(tags: Mapping[str, Any], file: Path, start: datetime | None) -> float:
     """SUV per Bq/ml."""
     needed = {
         name: _positive(tags, name) for name in ("PatientWeight", "RadionuclideTotalDose", "RadionuclideHalfLife")
@@ -91,17 +100,12 @@ def _per_activity(tags: Mapping[str, Any], file: Path) -> float:
         raise _missing(missing, file, tags.get("Units"))
     weight, dose, half_life = (value for value in needed.values() if value is not None)
     if correction == "START":  # ADMIN: the voxels are already corrected to the time of injection
-        dose *= 0.5 ** (uptake_seconds(tags, file) / half_life)
+        dose *= 0.5 ** (_uptake_seconds(tags, file, start) / half_life)
     return weight * 1000 / dose
 
 
-def uptake_seconds(tags: Mapping[str, Any], file: Path) -> float:
-    """Seconds from injection to the time that the voxels are corrected to.
-
-    Raises:
-        CaseError: if a time is missing or they contradict each other.
-    """
-    scan = _scan_time(tags)
+def _uptake_seconds(tags: Mapping[str, Any], file: Path, scan: datetime | None) -> float:
+    """Seconds from injection to the time that the voxels are corrected to."""
     if scan is None:
         raise _missing(["SeriesDate and SeriesTime, or AcquisitionDate and AcquisitionTime"], file, tags.get("Units"))
     whole = _moment(tags.get("RadiopharmaceuticalStartDateTime"))
@@ -118,24 +122,35 @@ def uptake_seconds(tags: Mapping[str, Any], file: Path) -> float:
     return (scan - whole).total_seconds()
 
 
-def _scan_time(tags: Mapping[str, Any]) -> datetime | None:
-    """The time that the voxels' decay is corrected to, with DecayCorrection START."""
-    if told := _moment(tags.get("DecayCorrectionDateTime")):
+def _scan_start(frames: Sequence[Mapping[str, Any]]) -> datetime | None:
+    """The time that the decay of all frames is corrected to, with DecayCorrection START."""
+    first = frames[0]
+    if told := _moment(first.get("DecayCorrectionDateTime")):
         return told
-    series = _moment(f"{tags.get('SeriesDate', '')}{tags.get('SeriesTime', '')}")
-    acquired = _moment(f"{tags.get('AcquisitionDate', '')}{tags.get('AcquisitionTime', '')}") or _moment(
-        tags.get("AcquisitionDateTime")
-    )
+    series = _moment(f"{first.get('SeriesDate', '')}{first.get('SeriesTime', '')}")
+    acquired = min((time for tags in frames if (time := _acquired(tags))), default=None)
     if series is not None and (acquired is None or series <= acquired):
         return series
     # The series was written after the scan (reconstructed again): its time says nothing about the scan.
-    ge = _moment(tags.get("GEScanDateTime"))
-    if ge is not None:
+    if ge := _moment(first.get("GEScanDateTime")):
         return ge
-    reference, duration = _number(tags, "FrameReferenceTime"), _positive(tags, "ActualFrameDuration")
-    half_life = _positive(tags, "RadionuclideHalfLife")
-    if acquired is None or reference is None or duration is None or half_life is None:
-        return acquired
+    starts = [_start_before(tags) for tags in frames]
+    return acquired if None in starts else min(start for start in starts if start is not None)
+
+
+def _acquired(tags: Mapping[str, Any]) -> datetime | None:
+    """When a frame's bed position began."""
+    return _moment(f"{tags.get('AcquisitionDate', '')}{tags.get('AcquisitionTime', '')}") or _moment(
+        tags.get("AcquisitionDateTime")
+    )
+
+
+def _start_before(tags: Mapping[str, Any]) -> datetime | None:
+    """The scan's start from one bed position: FrameReferenceTime is when in the scan its mean count rate was."""
+    acquired, half_life = _acquired(tags), _positive(tags, "RadionuclideHalfLife")
+    reference, duration = _positive(tags, "FrameReferenceTime"), _positive(tags, "ActualFrameDuration")
+    if acquired is None or half_life is None or reference is None or duration is None:
+        return None
     rate = np.log(2) / half_life
     decayed = rate * duration / 1000
     average = float(np.log(decayed / (1 - np.exp(-decayed))) / rate)

@@ -19,7 +19,7 @@ from differseg_med.dicom.cells import split_cell
 from differseg_med.dicom.files import Header, Skipped, Source, read_headers, sources
 from differseg_med.dicom.index import kind_of
 from differseg_med.dicom.mosaic import read_mosaic
-from differseg_med.dicom.pet import is_pet, suv_factor
+from differseg_med.dicom.pet import is_pet, suv_factors
 from differseg_med.dicom.pixels import read_frames
 from differseg_med.dicom.resampling import resample_stack
 from differseg_med.dicom.series import MAX_VOXELS, Part, series_parts
@@ -86,9 +86,9 @@ def read_volume(cell: str | Path) -> Volume:
     for index, pixels in read_frames(part.frames):
         data[:, :, index] = pixels.T
     if is_pet(part.frames[0].tags):
-        factors = [suv_factor(frame) for frame in part.frames]
-        data *= np.array([factor for factor, _ in factors])
-        notes = (*notes, *sorted({note for _, note in factors if note}))
+        factors, how = suv_factors(part.frames)
+        data *= np.array(factors)
+        notes = (*notes, *how)
     if part.problem is not None and part.stack is not None:
         data, grid, note = resample_stack(data, part.stack)
         return Volume(data, grid, (*notes, note))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from dicom.making import enhanced, save, slices, stored
 from numpy.testing import assert_allclose
@@ -64,6 +65,8 @@ def decayed(seconds: float) -> float:
         # The series was reconstructed later: the acquisition counts, moved back by FrameReferenceTime.
         ({}, {"SeriesTime": "170000"}, decayed(3600)),
         ({}, {"SeriesDate": "20260305"}, decayed(3600)),
+        # A FrameReferenceTime of 0 says nothing: some scanners write it for every bed position.
+        ({}, {"SeriesTime": "170000", "FrameReferenceTime": "0", "ActualFrameDuration": "180000"}, decayed(3600)),
         ({"RadiopharmaceuticalStartTime": "110000.5"}, {}, decayed(3599.5)),
         ({}, {"CorrectedImage": None}, decayed(3600)),
     ],
@@ -90,6 +93,16 @@ def test_a_frame_later_than_the_scan(tmp_path):
     assert_allclose(volume.data, VALUES * 2 * decayed(3600), rtol=1e-6)
 
 
+def test_bed_positions_are_corrected_to_the_start_of_the_first(tmp_path):
+    """Each bed position has its own AcquisitionTime, and the series was written in the middle of the scan."""
+    folder = pet(tmp_path, SeriesTime="120400")
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.AcquisitionTime = f"12{(dataset.InstanceNumber - 1) * 3:02d}00"
+        dataset.save_as(path)
+    assert_allclose(read_volume(folder).data, VALUES * 2 * decayed(3600), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("remove", "words"),
     [
@@ -106,6 +119,7 @@ def test_what_is_missing_is_named(tmp_path, remove, words):
     with pytest.raises(CaseError, match="SUV") as caught:
         read_volume(folder)
     assert words in str(caught.value)
+    assert "convert it to SUV with the scanner's software" in str(caught.value)
     assert words in str(index_folder(folder)[0].problem)  # the scan says so before anybody trains
 
 
@@ -130,13 +144,21 @@ def test_philips_counts(tmp_path, element, value, factor):
         dataset.private_block(0x7053, "Philips PET Private Group", create=True).add_new(element, "DS", value)
 
     folder = pet(tmp_path, Units="CNTS")
-    import pydicom
-
     for path in folder.iterdir():
         dataset = pydicom.dcmread(path)
         change(dataset, 0)
         dataset.save_as(path)
     assert_allclose(read_volume(folder).data, VALUES * 2 * factor, rtol=1e-6)
+
+
+def test_the_scan_time_of_ge(tmp_path):
+    """Reconstructed again in the evening: (0009,100D) says when the scan began, whatever VR an archive gave it."""
+    folder = pet(tmp_path, SeriesTime="200000", AcquisitionTime="123000")
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.private_block(0x0009, "GEMS_PETD_01", create=True).add_new(0x0D, "UN", b"20260301120000.00 ")
+        dataset.save_as(path)
+    assert_allclose(read_volume(folder).data, VALUES * 2 * decayed(3600), rtol=1e-6)
 
 
 def test_philips_counts_without_factors(tmp_path):
