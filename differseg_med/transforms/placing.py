@@ -105,37 +105,41 @@ def place(
     Raises:
         CaseError: if all of the label lies outside of every image.
     """
-    voxels, seen = np.argwhere(mask), dict[Cell, Grid]()
-    elsewhere = len(voxels) > 0
+    seen: dict[Cell, Grid] = {}
+    count = int(mask.sum())
     for cell in images:
         seen[cell] = target = file_grid(cell)
-        inside = _inside(target.indices(grid.world(voxels)), target)
-        elsewhere = elsewhere and not inside.any()
         to_target = lattice_map(grid, target, left_out=left_out)
-        if to_target is None or elsewhere:
-            continue
-        points = (voxels @ to_target[:3, :3].T + to_target[:3, 3])[inside]
-        placed = np.zeros(target.shape, dtype=np.bool_)
-        placed[tuple(points.T)] = True
-        lost = len(voxels) - len(points)
-        return placed, target, (f"{lost} voxels of the label lie outside the image",) if lost else ()
-    if seen and elsewhere:
+        placed = None if to_target is None else _moved(mask, to_target, target.shape)
+        if placed is not None and (placed.any() or not count):
+            lost = count - int(placed.sum())
+            return placed, target, (f"{lost} voxels of the label lie outside the image",) if lost else ()
+    if seen and count and not any(_reaches(mask, grid, target) for target in seen.values()):
         raise CaseError(
             "the label lies outside of the image",
             file=file,
             expected="; ".join(map(describe, seen.values())),
-            found=f"none of its {len(voxels)} voxels inside",
+            found=f"none of its {count} voxels inside",
             remedy=_REMEDY,
         )
-    return (
-        mask,
-        grid,
-        tuple(f"not on the voxels of {_name(c)}: {differences(grid, target)}" for c, target in seen.items()),
-    )
+    notes = tuple(f"not on the voxels of {_name(cell)}: {differences(grid, target)}" for cell, target in seen.items())
+    return mask, grid, notes
 
 
-def _inside(indices: NDArray[np.floating], target: Grid) -> Mask:
-    return np.asarray(((indices.round() >= 0) & (indices.round() < target.shape)).all(axis=1))
+def _moved(mask: Mask, to_target: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:
+    """The mask on a grid of the same lattice; what lies outside is lost."""
+    placed = np.zeros(shape, dtype=np.bool_)
+    order = np.abs(to_target[:3, :3]).argmax(axis=1)  # which axis of the mask runs along each of the target's
+    places = [to_target[k, own] * np.arange(mask.shape[own]) + to_target[k, 3] for k, own in enumerate(order)]
+    inside = [(place >= 0) & (place < size) for place, size in zip(places, shape)]
+    placed[np.ix_(*(place[kept] for place, kept in zip(places, inside)))] = mask.transpose(order)[np.ix_(*inside)]
+    return placed
+
+
+def _reaches(mask: Mask, grid: Grid, target: Grid) -> bool:
+    """Whether any voxel of the mask has its center in the field of view of ``target``."""
+    indices = target.indices(grid.world(np.argwhere(mask)))
+    return bool(((indices >= -0.5) & (indices <= np.array(target.shape) - 0.5)).all(axis=1).any())
 
 
 def _name(cell: Cell) -> str:
