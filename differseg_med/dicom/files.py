@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.dataset import FileDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from differseg_med.dicom.tags import HEADER_TAGS, frame_values, header_values
 from differseg_med.errors import CaseError
@@ -27,6 +27,9 @@ MAX_FILE_BYTES = 2**30
 
 MAX_DEPTH = 2
 """How deep archives may lie in archives."""
+
+DIRECTORY = "a DICOM directory: the files themselves are read instead"
+"""What is said of a DICOMDIR, and of the same thing under other names (DIRFILE in each folder of a Philips export)."""
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -111,7 +114,7 @@ def sources(root: Path) -> Iterator[Source | Skipped]:
             if name.startswith("."):
                 continue
             if name.upper() == "DICOMDIR":
-                yield Skipped(Source(path), "a DICOMDIR: the files themselves are read instead")
+                yield Skipped(Source(path), DIRECTORY)
             elif path.is_file():
                 yield Source(path)
 
@@ -252,6 +255,8 @@ def read_dataset(file: BinaryIO, *, pixels: bool, every_tag: bool = False) -> Fi
         unknown = dataset.get("SOPClassUID") is None
     except Exception as error:  # pydicom raises whatever the damaged bytes lead to
         raise UnreadableError(f"a damaged DICOM file ({type(error).__name__})", damaged=True) from error
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        raise UnreadableError(DIRECTORY, damaged=False)
     if unknown:
         raise UnreadableError(
             "a damaged DICOM file (no SOPClassUID)" if has_magic else "not a DICOM file", damaged=has_magic

@@ -34,6 +34,9 @@ NOTES = "notes"
 
 ENDINGS = (".dcm", ".dicom", ".ima", ".zip")
 NAMED = 12
+NO_IMAGE = {"seg": "a SEG, which can be a label", "rtstruct": "an RTSTRUCT, which can be a label", "other": "a report"}
+"""What to call the kinds of `kind_of` that are no image."""
+
 _NOT_DICOM = "Of other images (NIfTI, NRRD, MHA), name the file itself."
 
 
@@ -116,10 +119,13 @@ def find_part(cell: str | Path) -> tuple[Part, tuple[str, ...], bool]:
     uid, _, number = selector.removesuffix(RESAMPLE).partition("#")
     headers, skipped = scan(path)
     series: dict[str, list[Header]] = {}
+    others = [item.reason for item in skipped]
     for header in headers:
-        if kind_of(header) == "image":
+        if (kind := kind_of(header)) == "image":
             series.setdefault(str(header.tags.get("SeriesInstanceUID", "")), []).append(header)
-    own = _chosen_series(path, uid, series, skipped)
+        else:
+            others.append(NO_IMAGE[kind])
+    own = _chosen_series(path, uid, series, others)
     parts = series_parts(own)
     part = _chosen_part(path, number, parts, own[0])
     bad = sum(item.damaged for item in skipped)
@@ -127,7 +133,7 @@ def find_part(cell: str | Path) -> tuple[Part, tuple[str, ...], bool]:
     return part, notes, resample
 
 
-def _chosen_series(path: Path, uid: str, series: dict[str, list[Header]], skipped: Sequence[Skipped]) -> list[Header]:
+def _chosen_series(path: Path, uid: str, series: dict[str, list[Header]], others: Sequence[str]) -> list[Header]:
     if uid in series:
         return series[uid]
     choice = [f"{found} ({_words(headers)})" for found, headers in sorted(series.items())]
@@ -135,10 +141,8 @@ def _chosen_series(path: Path, uid: str, series: dict[str, list[Header]], skippe
     if uid:
         raise CaseError("there is no such series here", file=path, expected=uid, found=listed or "no DICOM image")
     if not series:
-        reasons = sorted({item.reason for item in skipped})
-        raise CaseError(
-            "there is no DICOM image here", file=path, found="; ".join(reasons[:3]) or "nothing", remedy=_NOT_DICOM
-        )
+        found = "; ".join(sorted(set(others))[:3]) or "nothing"
+        raise CaseError("there is no DICOM image here", file=path, found=found, remedy=_NOT_DICOM)
     if len(series) > 1:
         raise CaseError(
             f"there are {len(series)} series here",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom.making import enhanced, rtstruct, save, slices, stored, uid
+from dicom.making import blank, enhanced, rtstruct, save, slices, stored, uid
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from differseg_med.dicom.index import index_folder, index_with_skipped
 from differseg_med.dicom.reader import read_volume
@@ -98,6 +99,24 @@ def test_a_thousand_files_in_less_than_twenty_seconds(tmp_path):
     (entry,) = index_folder(tmp_path)
     assert time.process_time() - start < 20
     assert (entry.files, entry.problem) == (1000, None)
+
+
+def test_a_directory_under_another_name_is_no_damaged_image(tmp_path):
+    """Exports of Philips hold a DIRFILE in every folder."""
+    folder = save(tmp_path, slices())
+    directory = blank(MediaStorageDirectoryStorage, "directory", "CT")
+    del directory.SOPClassUID
+    directory.save_as(folder / "DIRFILE")
+    entries, skipped = index_with_skipped(folder)
+    assert [(entry.kind, entry.files) for entry in entries] == [("image", 6)]
+    assert [item.reason for item in skipped] == ["a DICOM directory: the files themselves are read instead"]
+    assert read_volume(folder).notes == ()
+
+
+def test_a_label_for_an_image_is_called_by_its_name(tmp_path):
+    save(tmp_path, [rtstruct({"GTV": [SQUARE]})])
+    with pytest.raises(CaseError, match=r"no DICOM image here \(found an RTSTRUCT, which can be a label\)"):
+        read_volume(tmp_path)
 
 
 def test_nowhere(tmp_path):
