@@ -12,7 +12,14 @@ from differseg_med.dicom.duplicates import drop_copies
 from differseg_med.dicom.files import Header
 from differseg_med.dicom.mosaic import is_mosaic, mosaic_grid
 from differseg_med.dicom.planes import Frame, frames_of, plane_of
-from differseg_med.dicom.splitting import Group, Placed, same_position, split_by_attributes, split_by_geometry
+from differseg_med.dicom.splitting import (
+    Group,
+    Placed,
+    same_position,
+    split_by_attributes,
+    split_by_geometry,
+    split_by_number,
+)
 from differseg_med.dicom.stacking import Stack, stack_planes
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
@@ -80,7 +87,7 @@ def _parts_of(group: Group, folder: Path) -> list[Part]:
             frames, notes = drop_copies([frame for frame, _ in group.frames], same_uid=False)
             kept = {id(frame) for frame in frames}
             group = Group(tuple(item for item in group.frames if id(item[0]) in kept), group.what)
-            split = split_by_attributes(group, _is_regular)
+            split = split_by_attributes(group, _is_regular) or split_by_number(group)
         if split is None:
             raise _ambiguous(group, folder)
     except CaseError as error:
@@ -141,7 +148,10 @@ def _refusal(stack: Stack, folder: Path) -> CaseError:
 
 
 def _mosaic_part(header: Header, count: int) -> Part:
-    what = f"InstanceNumber {header.tags.get('InstanceNumber', '?')}" if count > 1 else ""
+    b_value = header.tags.get("DiffusionBValue")
+    words = [f"InstanceNumber {header.tags.get('InstanceNumber', '?')}"] if count > 1 else []
+    words += [f"DiffusionBValue {b_value:g}"] if b_value is not None else []
+    what = ", ".join(words)
     frames = (Frame(header, 0, header.tags),)
     try:
         return Part(frames, mosaic_grid(header), what, mosaic=True)

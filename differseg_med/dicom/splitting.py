@@ -14,8 +14,8 @@ from differseg_med.dicom.planes import Frame, Plane
 
 # fmt: off
 SPLIT_BY = (
-    "StackID", "EchoNumbers", "EchoTime", "DiffusionBValue", "SiemensBValue", "PhilipsBValue", "GEBValue",
-    "TemporalPositionIdentifier", "TemporalPositionIndex", "InversionTime", "ImageType", "ComplexImageComponent",
+    "StackID", "EchoNumbers", "EchoTime", "DiffusionBValue", "TemporalPositionIdentifier",
+    "TemporalPositionIndex", "InversionTime", "ImageType", "ComplexImageComponent",
     "AcquisitionNumber", "FrameAcquisitionNumber", "DiffusionDirectionality", "DiffusionGradientOrientation",
     "NominalCardiacTriggerDelayTime", "TriggerTime", "FlipAngle", "RepetitionTime", "KVP", "ConvolutionKernel",
     "ContrastBolusAgent", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
@@ -26,6 +26,9 @@ SPLIT_BY = (
 
 IN_TURN = ("TriggerTime", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")
 """Times that differ from slice to slice, too: the first, second ... at each position belong together."""
+
+STEADY = ("EchoTime", "DiffusionBValue", "ImageType", "ComplexImageComponent")
+"""What never differs within a volume."""
 
 SAME_POSITION_MM = 1e-2
 """Slices closer than this are at one position: half of the thinnest slice of a CT is 0.1 mm."""
@@ -141,11 +144,45 @@ def _in_turn(group: Group, positions: list[int], most: int) -> list[Group] | Non
         for _, row in groupby(rows, key=lambda row: row[0]):
             for turn, (_, _, index) in enumerate(row):
                 turns[turn].append(group.frames[index])
-        return [
-            Group(tuple(frames), _and(group.what, f"{turn} of {most} by {name}"))
-            for turn, frames in enumerate(turns, 1)
-        ]
+        return _counted(turns, name, group)
     return None
+
+
+def split_by_number(group: Group) -> list[Group] | None:
+    """Split a group by InstanceNumber, for scanners that tell the volumes of a time series apart by nothing else.
+
+    Args:
+        group: parallel planes, no two of them copies.
+
+    Returns:
+        The volumes, or None unless the numbers run through all positions volume by volume, or through all volumes
+        position by position, without an exception.
+    """
+    positions = np.array(_positions(group.frames))
+    numbers = [(frame.tags.get("InstanceNumber"), frame.number) for frame, _ in group.frames]
+    count = int(positions.max()) + 1
+    if any(number is None for number, _ in numbers) or len(set(numbers)) < len(numbers) or len(numbers) % count:
+        return None
+    order = np.array(sorted(range(len(numbers)), key=numbers.__getitem__))
+    by_volume, by_position = order.reshape(-1, count), order.reshape(count, -1).T
+    for turns in (by_volume, by_position):
+        places = positions[turns]
+        if (places == places[0]).all():
+            volumes = [[group.frames[index] for index in turn] for turn in turns]
+            if all(len({frame.tags.get(name) for frame, _ in volume}) == 1 for volume in volumes for name in STEADY):
+                return _counted(volumes, "InstanceNumber", group)
+    return None
+
+
+def _counted(turns: Sequence[list[Placed]], name: str, group: Group) -> list[Group]:
+    """Volumes that have no attribute of their own, as groups in their order."""
+    telling = _telling({(turn,): [(item, 0) for item in volume] for turn, volume in enumerate(turns)})
+    found = []
+    for turn, volume in enumerate(turns, 1):
+        words = [f"{turn} of {len(turns)} by {name}"]
+        words += [f"{each} {_words(volume[0][0].tags.get(each))}" for each in telling]
+        found.append(Group(tuple(volume), _and(group.what, ", ".join(words))))
+    return found
 
 
 def _named(parts: Parts, names: Sequence[str], group: Group) -> list[Group]:

@@ -59,7 +59,12 @@ PRIVATE = {  # creator, group, element: our own names for them
     ("SIEMENS MR HEADER", 0x0019, 0x0C): "SiemensBValue",
     ("GEMS_PARM_01", 0x0043, 0x39): "GEBValue",
     ("Philips Imaging DD 001", 0x2001, 0x03): "PhilipsBValue",
+    ("Philips Imaging DD 001", 0x2001, 0x04): "PhilipsDirection",
 }
+_B_VALUES = ("SiemensBValue", "GEBValue", "PhilipsBValue")
+GE_B_VALUE = 100_000
+"""GE writes high b-values with 1e9 added: 1000001400 is 1400."""
+
 _LISTS = {"StructureSetROISequence": ("ROINumber", "ROIName"), "SegmentSequence": ("SegmentNumber", "SegmentLabel")}
 
 ITEM_NAMES = {"StructureSetROISequence": "regions", "SegmentSequence": "segments"}
@@ -88,12 +93,29 @@ def header_values(dataset: Dataset) -> dict[str, Any]:
         value = _private(dataset, creator, group, element)
         if value is not None:
             values[name] = value
+    for name, value in _diffusion(values).items():
+        values.setdefault(name, value)
     for sequence, (number, label) in _LISTS.items():
         if sequence in dataset:
             items = [_values(item, (number, label)) for item in _items(dataset, sequence)]
             values[ITEM_NAMES[sequence]] = tuple((item.get(number), str(item.get(label, ""))) for item in items)
     referenced = tuple(_referenced_series(dataset))
     return values | ({"referenced_series": referenced} if referenced else {})
+
+
+def _diffusion(values: dict[str, Any]) -> dict[str, Any]:
+    """The standard's attributes of diffusion from the private ones that scanners wrote before it had them."""
+    found: dict[str, Any] = {}
+    for name in _B_VALUES:
+        value = values.get(name)
+        first: Any = value[0] if isinstance(value, tuple) and value else value
+        try:
+            found.setdefault("DiffusionBValue", float(first) % GE_B_VALUE)
+        except (TypeError, ValueError):  # absent, or bytes that say nothing
+            continue
+    if values.get("PhilipsDirection") == "I":
+        found["DiffusionDirectionality"] = "ISOTROPIC"
+    return found
 
 
 def frame_values(dataset: Dataset) -> tuple[dict[str, Any], ...]:
@@ -108,7 +130,8 @@ def _flattened(item: Dataset) -> dict[str, Any]:
     """All plain attributes of the macros of one functional group item, whichever macro they are in."""
     values: dict[str, Any] = {}
     for element in _elements(item):
-        if isinstance(element.value, DicomSequence) and len(element.value):
+        # Philips repeats ImagePositionPatient, half a pixel aside, in a macro of its own (2005,140F).
+        if isinstance(element.value, DicomSequence) and len(element.value) and not element.tag.is_private:
             macro = element.value[0]
             values |= _values(macro, [inner.keyword for inner in _elements(macro) if inner.keyword])
             for nested in ("MRDiffusionGradientDirectionSequence", "DiffusionGradientDirectionSequence"):
