@@ -37,7 +37,7 @@ def check(
             write_check(found, out)
         errors = [finding for finding in found.findings if finding.level == "error"]
         if errors:
-            raise SystemExit(f"{len(errors)} errors")
+            raise SystemExit(f"{len(errors)} error{'s' * (len(errors) > 1)}")
 
     sys.exit(exit_code(job))
 

@@ -69,6 +69,7 @@ def scan(
         scanning.write_scan(found, out)
         for line in scanning.summary_lines(found):
             typer.echo(line)
+        typer.echo(f"{out}; what became of each file: {out.parent / 'audit.html'}, audit.csv")
         if not found.cases:
             raise SystemExit(f"no case was found: {out.parent / 'audit.csv'} says what became of each file")
 

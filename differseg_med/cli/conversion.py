@@ -116,3 +116,4 @@ def _write(found: layouts.Imported, out: Path, foreground: str) -> None:
         typer.echo(f"note: {note}")
     for line in text_table(presence(cases, found.modalities)):
         typer.echo(line)
+    typer.echo(f"{out}: {len(cases)} cases")

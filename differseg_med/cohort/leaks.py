@@ -1,8 +1,8 @@
-"""The same patient on both sides of a split: by subject, and by images that are voxel for voxel the same."""
+"""The same patient on both sides of a split: by subject, by DICOM identity, and by voxels that are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,10 @@ from differseg_med.cohort.audit import Finding, Level
 from differseg_med.cohort.table import Case
 
 _REMEDY_SUBJECT = "Put all cases of a subject on one side (cohort folds does), then train again."
+_REMEDY_PATIENT = (
+    "Give them one subject_id. If anonymisation gave all patients the same value, this says nothing: leave it."
+)
+_REMEDY_MIXED = "Make sure that the images are of one patient; hospitals number the same patient differently."
 _REMEDY_IMAGE = "Find out whether these are the same patient; if so give them one subject_id, else repair the cells."
 
 
@@ -59,22 +63,64 @@ def image_leaks(cases: Sequence[Case], keys: Mapping[tuple[str, str], str]) -> l
     Returns:
         An error for cases on both sides of a split or fold, else a warning.
     """
+    findings = []
+    for same, owners in _sharing(cases, keys):
+        if len(same) > 1:
+            level, where = _judge(owners)
+            words = ", ".join(f"{column} of {case_id}" for case_id, column in same)
+            findings.append(Finding(*same[0], level, f"the same voxels: {words}{where}", _REMEDY_IMAGE))
+    return findings
+
+
+def patient_leaks(cases: Sequence[Case], identities: Mapping[str, Mapping[tuple[str, str], str]]) -> list[Finding]:
+    """What DICOM files say of their patients and the table does not. The values themselves are not told.
+
+    Args:
+        cases: the cohort.
+        identities: by attribute (PatientID, StudyInstanceUID) its value by case id and column.
+
+    Returns:
+        For cases of several subjects that share a value an error if they are on both sides of a split or fold, else a
+        warning; a warning for a case whose images have several values of PatientID.
+    """
+    findings, told = [], set()
+    for attribute, keys in identities.items():
+        for _, owners in _sharing(cases, keys):
+            ids = ", ".join(case.case_id for case in owners)
+            if ids not in told and len({case.subject_id for case in owners}) > 1:
+                told.add(ids)
+                level, where = _judge(owners)
+                message = f"the same {attribute} in cases of several subjects: {ids}{where}"
+                findings.append(Finding(owners[0].case_id, "", level, message, _REMEDY_PATIENT))
+    for case in cases:
+        columns = {
+            key: column for (i, column), key in identities.get("PatientID", {}).items() if i == case.case_id and key
+        }
+        if len(columns) > 1:
+            message = f"the images have different values of PatientID: {', '.join(columns.values())}"
+            findings.append(Finding(case.case_id, "", "warning", message, _REMEDY_MIXED))
+    return findings
+
+
+def _sharing(
+    cases: Sequence[Case], keys: Mapping[tuple[str, str], str]
+) -> Iterator[tuple[list[tuple[str, str]], list[Case]]]:
+    """Per key the places that have it, and their cases; blank keys are none."""
     by_id = {case.case_id: case for case in cases}
     places: dict[str, list[tuple[str, str]]] = {}
     for place, key in keys.items():
         if key:
             places.setdefault(key, []).append(place)
-    findings = []
     for same in places.values():
-        if len(same) < 2:
-            continue
-        owners = [by_id[case_id] for case_id in dict.fromkeys(case_id for case_id, _ in same)]
-        level: Level = "error" if _apart(owners) else "warning"
-        words = ", ".join(f"{column} of {case_id}" for case_id, column in same)
-        sides = {f"{case.case_id} {case.split or case.fold}" for case in owners if case.split or case.fold}
-        where = f" ({', '.join(sorted(sides))})" if level == "error" else ""
-        findings.append(Finding(*same[0], level, f"the same voxels: {words}{where}", _REMEDY_IMAGE))
-    return findings
+        yield same, [by_id[case_id] for case_id in dict.fromkeys(case_id for case_id, _ in same)]
+
+
+def _judge(owners: Sequence[Case]) -> tuple[Level, str]:
+    """Error and the sides if the cases are apart, else warning."""
+    if not _apart(owners):
+        return "warning", ""
+    sides = {f"{case.case_id} {case.split or case.fold}" for case in owners if case.split or case.fold}
+    return "error", f" ({', '.join(sorted(sides))})"
 
 
 def _apart(cases: Iterable[Case]) -> bool:

@@ -18,9 +18,10 @@ from differseg_med.cohort.alignment import check_alignment
 from differseg_med.cohort.audit import Finding, Level, audit_grids
 from differseg_med.cohort.headers import NIFTI, transform_conflict
 from differseg_med.cohort.itk import as_image
-from differseg_med.cohort.leaks import content_key, image_leaks, subject_leaks
+from differseg_med.cohort.leaks import content_key, image_leaks, patient_leaks, subject_leaks
 from differseg_med.cohort.presence import presence
 from differseg_med.cohort.table import Case, Cohort
+from differseg_med.dicom.reader import find_part, is_dicom
 from differseg_med.engines.dataset import run_for_case
 from differseg_med.engines.scan import text_table
 from differseg_med.errors import CaseError
@@ -31,6 +32,8 @@ from differseg_med.transforms.loading import load_volume
 
 COLUMNS = ("case_id", "column", "level", "message", "remedy")
 LABEL = "label"
+IDENTITIES = ("PatientID", "StudyInstanceUID")
+SOUND = "No errors and no warnings."
 _READ = "Repair or replace the file, or blank the cell: the case goes on without the image."
 
 
@@ -43,12 +46,14 @@ class Check:
         findings: about cases and columns, in the order of the table; leaks at the end.
         label_ml: volume of each case's label in ml.
         keys: `content_key` by case id and column.
+        identities: values of the attributes `IDENTITIES` of DICOM images by case id and column. Not for reports.
     """
 
     cohort: Cohort
     findings: list[Finding] = field(default_factory=list)
     label_ml: dict[str, float] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    identities: dict[str, dict[tuple[str, str], str]] = field(default_factory=lambda: {name: {} for name in IDENTITIES})
 
     def level(self, case_id: str) -> Level:
         """The worst level of a case's findings."""
@@ -58,6 +63,12 @@ class Check:
     def worse_than_ok(self) -> list[Finding]:
         """Errors, then warnings."""
         return [f for level in ("error", "warning") for f in self.findings if f.level == level]
+
+    def complaints(self) -> list[tuple[Level, str]]:
+        """The same in words: where, what, and what to do."""
+        found = self.worse_than_ok()
+        places = [", ".join(word for word in (f.case, f.modality) if word) for f in found]
+        return [(f.level, f"{place}: {f.message}. {f.remedy}") for f, place in zip(found, places)]
 
 
 def check_cohort(
@@ -82,15 +93,21 @@ def check_cohort(
         else:
             _check_case(check, case, reference or cohort.modalities[0], alignment)
     check.findings += subject_leaks(cohort.cases)
+    check.findings += patient_leaks(cohort.cases, check.identities)
     check.findings += image_leaks(cohort.cases, check.keys)
     return check
 
 
 def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> None:
+    if not case.images:
+        remedy = "Fill in a modality, or take the row out of the table."
+        check.findings.append(Finding(case.case_id, "", "error", "the case has no image", remedy))
+        return
     volumes: dict[str, MetaTensor] = {}
     for modality, cell in case.images.items():
         try:
             volumes[modality] = run_for_case(load_volume, cell, case)
+            _identify(check, case.case_id, modality, cell)
         except CaseError as error:
             check.findings.append(_error(case, modality, error))
     if not volumes:
@@ -115,6 +132,13 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     if alignment and len(volumes) > 1:
         images = {m: as_image(np.asarray(v[0]), grids[m].affine) for m, v in volumes.items() if m not in broken}
         check.findings += check_alignment(images, case.case_id)
+
+
+def _identify(check: Check, case_id: str, modality: str, cell: Path) -> None:
+    if is_dicom(cell):
+        tags = find_part(cell)[0].frames[0].header.tags
+        for name, values in check.identities.items():
+            values[case_id, modality] = str(tags.get(name, ""))
 
 
 def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], reference: str, declared: str) -> None:
@@ -177,12 +201,7 @@ def report_lines(check: Check) -> list[str]:
     cohort = check.cohort
     lines = ["Which cases have what", *text_table(presence(cohort.cases, cohort.modalities)), ""]
     lines += ["Cases", *text_table(case_rows(check))]
-    for finding in check.worse_than_ok():
-        where = ", ".join(word for word in (finding.case, finding.modality) if word)
-        lines.append(f"{finding.level}: {where}: {finding.message}. {finding.remedy}")
-    if not check.worse_than_ok():
-        lines.append("Nothing to complain about.")
-    return lines
+    return [*lines, "", *([f"{level}: {text}" for level, text in check.complaints()] or [SOUND])]
 
 
 def write_check(check: Check, out_dir: str | Path) -> None:
@@ -196,13 +215,8 @@ def write_check(check: Check, out_dir: str | Path) -> None:
 
 
 def _page(check: Check) -> list[str]:
-    parts = []
-    for finding in check.worse_than_ok():
-        where = ", ".join(word for word in (finding.case, finding.modality) if word)
-        kind = "failed" if finding.level == "error" else "notice"
-        parts.append(html.paragraph(f"{where}: {finding.message}. {finding.remedy}", kind))
-    if not parts:
-        parts.append(html.paragraph("No errors and no warnings."))
+    parts = [html.paragraph(text, "failed" if level == "error" else "notice") for level, text in check.complaints()]
+    parts = parts or [html.paragraph(SOUND)]
     for title, rows in (
         ("Which cases have what", presence(check.cohort.cases, check.cohort.modalities)),
         ("Cases", case_rows(check)),

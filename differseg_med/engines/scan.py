@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from differseg_med.atomic import write_text
 from differseg_med.cohort.presence import presence
 from differseg_med.cohort.rules import Rules
@@ -97,8 +95,14 @@ def summary_lines(scan: Scan) -> list[str]:
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Rows as lines of aligned columns."""
-    return pd.DataFrame(rows).to_string(index=False, justify="left").split("\n")
+    """Rows as lines of aligned columns, numbers to the right."""
+    lines = [""] * (len(rows) + 1)
+    for name in rows[0]:
+        cells = [name, *(str(row[name]) for row in rows)]
+        width = max(map(len, cells))
+        numbers = all(cell.replace(".", "", 1).isdigit() or not cell for cell in cells[1:])
+        lines = [f"{line}{cell:{'>' if numbers else '<'}{width}}  " for line, cell in zip(lines, cells)]
+    return [line.rstrip() for line in lines]
 
 
 def _column(source: Source) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,13 +12,17 @@ from differseg_med.atomic import write_text
 from differseg_med.evaluation.policy import KNOWN
 from differseg_med.evaluation.statistics import Summary
 
+NUMERIC = re.compile(r"[-+]?\d|$")
+"""How a cell of a column of numbers begins."""
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2433; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccd2dd; }
 table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto; }
 th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #e4e8ef; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-th { background: #f3f5f9; vertical-align: bottom; } td.text { text-align: left; white-space: normal; min-width: 14em; }
+th, th:first-child { background: #f3f5f9; vertical-align: bottom; } .word, .text { text-align: left; }
+td.text { white-space: normal; min-width: 14em; }
 .notice { background: #fff6dd; border-left: 4px solid #e5b53a; padding: .4em 1em; margin: .5em 0; }
 .failed { background: #fdebed; border-left: 4px solid #d1495b; padding: .4em 1em; margin: .5em 0; }
 figure { margin: 1em 0; } img { max-width: 100%; } figcaption { color: #5b6478; font-size: 13px; }
@@ -44,16 +49,21 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], text_columns: Iterable[int] = ()) -> str:
-    """A table; floats get the digits of `number`, long texts (columns in ``text_columns``) may wrap."""
+    """A table; floats get the digits of `number`, long texts (columns in ``text_columns``) may wrap.
+
+    Columns of numbers, also with an interval or a unit behind them, stand to the right, words to the left.
+    """
+    lines = [[number(cell) for cell in row] for row in rows]
     wide = set(text_columns)
-    lines = ["<tr>" + "".join(f"<th>{escape(name)}</th>" for name in header) + "</tr>"]
-    for row in rows:
-        cells = (
-            f'<td class="text">{escape(number(cell))}</td>' if i in wide else f"<td>{escape(number(cell))}</td>"
-            for i, cell in enumerate(row)
-        )
-        lines.append("<tr>" + "".join(cells) + "</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+    kinds = [
+        ' class="text"' if i in wide else "" if all(map(NUMERIC.match, column)) else ' class="word"'
+        for i, column in enumerate(zip(*lines))
+    ] or [""] * len(header)
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}{kind}>{escape(c)}</{tag}>" for kind, c in zip(kinds, cells)) + "</tr>"
+
+    return "\n".join(["<table>", line("th", header), *(line("td", cells) for cells in lines), "</table>"])
 
 
 def picture(png: bytes, caption: str) -> str:

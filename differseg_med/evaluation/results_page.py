@@ -32,7 +32,7 @@ SIZES = {"volume_ml": "ml", "area_percent": "% of the picture"}
 TEXTS = ("flags", "reason", "notes")
 
 STYLE = """
-th.text { text-align: left; } tr.failed td { background: #fdebed; } tr.flagged td { background: #fff6dd; }
+tr.failed td { background: #fdebed; } tr.flagged td { background: #fff6dd; }
 section { border-top: 1px solid #ccd2dd; padding: 1em 0; } section h2 { border: 0; margin: 0 0 .3em; }
 section img { max-width: 600px; width: 100%; display: block; margin: .6em 0; }
 button, select { font: inherit; padding: .25em .9em; }

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from cohort.bodies import AFFINE, SHAPE, body
+from dicom.making import save, slices, stored, uid
 from synthetic import Volume, read_nifti, read_rows, row_of, stored_as, write_case, write_nifti, write_table
 from typer.testing import CliRunner
 
@@ -59,7 +60,7 @@ def test_a_sound_cohort(tmp_path, files):
     del files["c"]["pet"]
     table = table_of(tmp_path, files, split={"a": "train", "b": "train", "c": "validation"})
     output = run("check", table, "--out", tmp_path / "out")
-    assert "Nothing to complain about" in output
+    assert "No errors and no warnings." in output
     lines = [line.split() for line in output.splitlines()]
     assert ["yes", "yes", "yes", "2", "2", "2", "0"] in lines
     assert ["yes", "yes", "-", "1", "1", "0", "1"] in lines
@@ -80,6 +81,15 @@ def test_unreadable_files_are_named_and_the_others_still_checked(tmp_path, files
     output = run("check", tmp_path / "cohort.csv", "--no-alignment", code=1)
     assert output.count("error: ") == 2
     assert str(tmp_path) not in output
+
+
+def test_a_row_without_any_image_is_an_error_of_the_table(tmp_path, files):
+    del files["a"]["t1"], files["a"]["ct"], files["a"]["pet"]
+    check = checked(tmp_path, files)
+    assert worse(check) == [("error", "a", "")]
+    assert check.complaints() == [
+        ("error", "a: the case has no image. Fill in a modality, or take the row out of the table.")
+    ]
 
 
 def test_images_of_another_space_are_errors_with_figures(tmp_path, files):
@@ -127,6 +137,18 @@ def test_the_same_image_in_another_format_and_orientation_is_a_leak(tmp_path, fi
 def as_ras(volume):
     image = nib.as_closest_canonical(nib.Nifti1Image(volume.data, volume.affine))
     return np.asarray(image.dataobj), image.affine
+
+
+def test_a_patient_whose_number_is_in_the_dicom_files_is_found_on_both_sides(tmp_path, caplog):
+    for number, (folder, patient) in enumerate({"a": "MRN-4711", "b": "MRN-4711", "c": "MRN-1"}.items()):
+        images = slices(stored(seed=number), series=folder)
+        for image in images:
+            image.PatientID, image.StudyInstanceUID = patient, uid("study", folder)
+        save(tmp_path / folder, images)
+    rows = [{"case_id": c, "t1": c, "split": "validation" if c == "b" else "train"} for c in "abc"]
+    output = run("check", write_table(tmp_path / "cohort.csv", rows), "--out", tmp_path / "out", code=1)
+    assert "error: a: the same PatientID in cases of several subjects: a, b (a train, b validation)" in output
+    assert not any("4711" in text for text in (output, (tmp_path / "out/check.html").read_text(), caplog.text))
 
 
 def test_a_subject_on_both_sides_is_an_error(tmp_path, files):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import ORIENTATIONS, Volume, affine_of, stored_as
 
-from differseg_med.cohort.leaks import content_key, image_leaks, subject_leaks
+from differseg_med.cohort.leaks import content_key, image_leaks, patient_leaks, subject_leaks
 from differseg_med.cohort.table import Case
 
 VOXELS = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
@@ -84,3 +84,22 @@ def test_the_same_image_as_two_modalities_of_a_case():
 
 def test_different_images_are_none():
     assert image_leaks([case("a"), case("b")], {("a", "t1"): "k", ("b", "t1"): "l", ("b", "ct"): ""}) == []
+
+
+def test_dicom_says_that_two_subjects_are_one_patient():
+    cases = [case("a", split="train"), case("b", split="validation"), case("c", "p9"), case("d", "p9")]
+    patients = {("a", "t1"): "ID1", ("a", "ct"): "ID1", ("b", "t1"): "ID1", ("c", "t1"): "ID2", ("d", "t1"): "ID2"}
+    studies = {("a", "t1"): "1.2", ("b", "t1"): "1.2", ("a", "ct"): "", ("c", "t1"): ""}
+    (finding,) = patient_leaks(cases, {"PatientID": patients, "StudyInstanceUID": studies})
+    assert (finding.level, finding.case) == ("error", "a")
+    assert finding.message == "the same PatientID in cases of several subjects: a, b (a train, b validation)"
+    (finding,) = patient_leaks(cases, {"PatientID": {}, "StudyInstanceUID": studies})
+    assert "the same StudyInstanceUID" in finding.message
+    one_side = [case("a"), case("b"), *cases[2:]]
+    assert [f.level for f in patient_leaks(one_side, {"PatientID": patients})] == ["warning"]
+    assert patient_leaks(cases, {"PatientID": {("a", "t1"): "", ("b", "t1"): ""}, "StudyInstanceUID": {}}) == []
+
+
+def test_a_case_of_two_patients_is_a_warning():
+    (finding,) = patient_leaks([case("a")], {"PatientID": {("a", "t1"): "1", ("a", "ct"): "", ("a", "pet"): "2"}})
+    assert (finding.level, finding.message) == ("warning", "the images have different values of PatientID: t1, pet")
