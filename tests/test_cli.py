@@ -116,3 +116,13 @@ def test_subsets_takes_all_and_nothing_else(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments, env={"TERM": "dumb"})
     assert result.exit_code == 2
     assert "takes" in result.output
+
+
+@pytest.mark.parametrize("option", ["--withhold=pet", "--resume", "--device=cpu", "--set=amp=true", "--subsets=all"])
+def test_options_of_a_run_are_refused_where_nothing_is_run(tmp_path: Path, option: str) -> None:
+    """What would be ignored with --predictions is told."""
+    arguments = ["evaluate", "--cohort", str(TABLE), "--out", str(tmp_path / "out"), "--predictions", str(tmp_path)]
+    result = CliRunner().invoke(app, [*arguments, option], env={"TERM": "dumb", "COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert f"{option.split('=')[0]} is not for --predictions" in result.output
+    assert not (tmp_path / "out").exists()

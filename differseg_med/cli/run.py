@@ -79,10 +79,14 @@ def evaluate(
     settings: Settings = None,
 ) -> None:
     """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
-    if predictions is not None and bundle is None:
-        sys.exit(measure(predictions, cohort, output_dir, split, stretch))
-    if bundle is None or predictions is not None:
+    if (bundle is None) == (predictions is None):
         raise typer.BadParameter("give either --bundle or --predictions")
+    others = {"--withhold": withhold, "--resume": resume, "--device": device, "--preset": presets, "--set": settings}
+    for name, value in ({"--stretch": stretch} if bundle else {"--subsets": subsets, **others}).items():
+        if value:
+            raise typer.BadParameter(f"{name} is not for {'--bundle' if bundle else '--predictions'}")
+    if predictions is not None:
+        sys.exit(measure(predictions, cohort, output_dir, split, stretch))
     options = {"split": split, "withhold": withhold, "resume": resume, "device": device}
     if subsets not in (None, "all"):
         raise typer.BadParameter(f'--subsets takes "all", not {subsets!r}')

@@ -107,7 +107,9 @@ class CohortEvaluator(SupervisedEvaluator):
         finally:  # an interrupted run reports what it has
             if self.evaluate:
                 self._write_evaluation()
-            write_results_page(self.summary.all_rows, self.output_dir)
+            page = write_results_page(self.summary.all_rows, self.output_dir)
+        done = len(self.summary.with_status(DONE))
+        logger.info("%d of %d cases done: %s", done, len(self.summary.rows), "/".join(page.parts[-2:]))
 
     def _write_evaluation(self) -> None:
         """Measure the written masks and write the reports; cases that failed are listed as such."""

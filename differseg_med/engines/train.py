@@ -110,6 +110,7 @@ class TrainingRecorder:
         trainer.add_event_handler(Events.EPOCH_STARTED, self._randomize)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
+        trainer.add_event_handler(Events.COMPLETED, self._end)
         bar = ProgressBar(desc="training")
         bar.attach(trainer, output_transform=lambda output: {"loss": float(output["loss"].detach())})
         # Runs between the backward pass and the optimizer's step.
@@ -138,7 +139,8 @@ class TrainingRecorder:
         self.best, self.rows = state["best"], state["rows"]
         trainer.state.epoch = state["epoch"]
         trainer.state.iteration = state["iteration"]
-        logger.info("resumed after epoch %d", state["epoch"])
+        left = trainer.state.max_epochs - state["epoch"]
+        logger.info("resumed after epoch %d: %s", state["epoch"], f"{left} to go" if left else f"finished. {_REMEDY}")
 
     def _randomize(self, trainer: Engine) -> None:
         """Start the random numbers of this epoch: of sampler, augmentation, network and workers."""
@@ -178,6 +180,10 @@ class TrainingRecorder:
         self.rows.append(row)
         self._save_last(trainer)
         self._write_log()
+
+    def _end(self, trainer: Engine) -> None:
+        if self.best >= 0:
+            logger.info("%s of %s: validation Dice %.3f", BEST, self.output_dir.name, self.best)
 
     def _save_last(self, trainer: Engine) -> None:
         state = {

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from differseg_med.cohort.audit import audit_grids, raise_on_errors
 from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
+from differseg_med.evaluation.html import number
 from differseg_med.evaluation.metrics import Settings, binary, case_metrics
 from differseg_med.evaluation.page import write_evaluation_page
 from differseg_med.evaluation.pictures import draw_picture, measure_picture
+from differseg_med.evaluation.policy import KNOWN
 from differseg_med.evaluation.report import is_failed, worst_first, write_metrics
 from differseg_med.evaluation.saliency import Saliency
 from differseg_med.export.image import closest_ras, save_overlay
@@ -107,7 +109,10 @@ def evaluate_cohort(
             )
         except CaseError as error:  # the scores are there; a picture less must not cost them
             logger.warning("no overlay: %s", error.for_case(case.case_id))
-    write_evaluation_page(rows, summary, out_dir / "evaluation.html", pictures=pictures, group_by=group_by)
+    page = write_evaluation_page(rows, summary, out_dir / "evaluation.html", pictures=pictures, group_by=group_by)
+    means = [f"{KNOWN[name].label} {number(found['mean'])}" for name, found in summary["metrics"].items()][:2]
+    counts = f"{summary['counts']['evaluated']} of {len(rows)} cases measured"
+    logger.info("%s: %s", ", mean ".join([counts, *means]), "/".join(page.parts[-2:]))
     return Evaluation(rows, summary, out_dir)
 
 
