@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from differseg_med.dicom.files import Header, UnreadableError, opened, quiet, read_dataset
+from differseg_med.dicom.pixels import decode
 from differseg_med.dicom.planes import Frame
 from differseg_med.errors import CaseError
 
@@ -31,9 +32,11 @@ def drop_copies(frames: Sequence[Frame], *, same_uid: bool = True) -> tuple[list
         if len(group) == 1 or (same_uid and key == (None, 0)):
             kept += group
             continue
+        # One image may have come twice, once compressed without loss: then only decoded pixels compare.
+        decoded = len({frame.tags.get("TransferSyntaxUID") for frame in group}) > 1
         seen: dict[object, Frame] = {}
         for frame in group:
-            seen.setdefault((_place(frame), pixel_hash(frame.header)), frame)
+            seen.setdefault((_place(frame), _pixel_hash(frame.header, decoded=decoded)), frame)
         if same_uid and len(seen) > 1:
             first, second = list(seen.values())[:2]
             raise CaseError(
@@ -47,19 +50,20 @@ def drop_copies(frames: Sequence[Frame], *, same_uid: bool = True) -> tuple[list
     return kept, (f"{dropped} identical copies of images left out",) if dropped else ()
 
 
-def pixel_hash(header: Header) -> str:
-    """A hash of a file's stored pixels.
-
-    Raises:
-        CaseError: if the file cannot be read.
-    """
+def _pixel_hash(header: Header, *, decoded: bool) -> str:
+    """A hash of a file's pixels, as they are stored or decoded."""
     with quiet():
         for source, file in opened([header.source]):
             try:
-                data = read_dataset(file, pixels=True).get("PixelData", b"")
+                dataset = read_dataset(file, pixels=True)
             except UnreadableError as error:
                 raise CaseError(str(error), file=source.path) from error
-    return hashlib.sha256(data or b"").hexdigest()
+            if decoded and "PixelData" in dataset:
+                frames = decode(dataset, header, range(max(len(header.frames), 1)))
+                data = b"".join(pixels.tobytes() for pixels in frames)
+            else:
+                data = dataset.get("PixelData") or b""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _place(frame: Frame) -> tuple[object, ...]:

@@ -35,11 +35,13 @@ class SeriesEntry:
         study_uid: StudyInstanceUID.
         frame_uid: FrameOfReferenceUID; images with the same one share a space.
         patient_key: a short hash of PatientID, the same for all images of a patient.
-        tags: attributes by keyword that say nothing about who the patient is; of an RTSTRUCT also ``ROINames``, of a
-            SEG ``SegmentLabels``, of both ``ReferencedSeries``.
+        tags: attributes by keyword that say nothing about who the patient is; of a part of a series also ``Part`` (in
+            words) and ``PartNumber``, of an RTSTRUCT ``ROINames``, of a SEG ``SegmentLabels``, of both
+            ``ReferencedSeries``.
         files: number of files.
         problem: why it cannot be used.
         notes: remarks for the report.
+        doubts: remarks that somebody should look into before the image is used.
     """
 
     cell: str
@@ -52,6 +54,7 @@ class SeriesEntry:
     files: int = 1
     problem: CaseError | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def index_folder(root: str | Path, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> list[SeriesEntry]:
@@ -112,6 +115,7 @@ def _image_entries(uid: str, own: Sequence[Header], population: Counter[Path]) -
         first = part.frames[0].tags if part.frames else own[0].tags
         tags = {name: first[name] for name in RULES if name in first}
         tags |= {"Part": part.what} if part.what else {}
+        tags |= {"PartNumber": number} if len(parts) > 1 else {}
         sources = {frame.header.source for frame in part.frames}
         yield SeriesEntry(
             cell=join_cell(path, selector),
@@ -120,6 +124,7 @@ def _image_entries(uid: str, own: Sequence[Header], population: Counter[Path]) -
             files=len(sources) or len(own),
             problem=_problem(part),
             notes=part.notes,
+            doubts=part.doubts,
             **_identity(own[0]),
         )
 

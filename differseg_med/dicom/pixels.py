@@ -69,7 +69,7 @@ def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[np.float
                 if "ModalityLUTSequence" in dataset:
                     raise CaseError("the image has a table of values instead of RescaleSlope", file=source.path)
                 numbers = [frames[index].number for index in indices]
-                for index, pixels in zip(indices, _decode(dataset, header, numbers)):
+                for index, pixels in zip(indices, decode(dataset, header, numbers)):
                     frame = frames[index]
                     expected = (frame.tags.get("Rows"), frame.tags.get("Columns"))
                     if pixels.shape != expected:
@@ -82,8 +82,12 @@ def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[np.float
                     yield index, rescaled(pixels, frame)
 
 
-def _decode(dataset: FileDataset, header: Header, numbers: Sequence[int]) -> Iterator[NDArray[np.generic]]:
-    """Stored values of some frames."""
+def decode(dataset: FileDataset, header: Header, numbers: Sequence[int]) -> Iterator[NDArray[np.generic]]:
+    """Stored values of some frames, each (rows, columns).
+
+    Raises:
+        CaseError: if they cannot be decoded.
+    """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:  # a bare data set: pydicom found out while reading
         implicit, little = dataset.original_encoding

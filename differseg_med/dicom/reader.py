@@ -129,7 +129,7 @@ def find_part(cell: str | Path) -> tuple[Part, tuple[str, ...], bool]:
     parts = series_parts(own)
     part = _chosen_part(path, number, parts, own[0])
     bad = sum(item.damaged for item in skipped)
-    notes = part.notes + ((f"{bad} damaged DICOM files beside it could not be read",) if bad else ())
+    notes = part.doubts + part.notes + ((f"{bad} damaged DICOM files beside it could not be read",) if bad else ())
     return part, notes, resample
 
 

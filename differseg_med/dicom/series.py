@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from differseg_med.dicom.duplicates import drop_copies
 from differseg_med.dicom.files import Header
@@ -27,6 +27,11 @@ from differseg_med.geometry import Grid
 MAX_VOXELS = 2**30
 """Most voxels of one volume (4 GiB in memory): a damaged header must not exhaust the memory."""
 
+BY_NUMBER = "nothing but InstanceNumber tells the volumes of this series apart: see that each is one phase"
+
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
+"""Transfer syntaxes that always lose something; in others LossyImageCompression says so."""
+
 SEPARATE = "Separate them in the archive, or convert the one that you mean to NIfTI."
 
 
@@ -40,6 +45,7 @@ class Part:
         what: what sets it apart from the other parts of the series; empty if it is the only one.
         problem: why it is no volume.
         notes: remarks for the report.
+        doubts: remarks that somebody should look into before the part is used.
         stack: the planes' places, for resampling on request.
         mosaic: whether the one frame holds all slices side by side (Siemens).
     """
@@ -49,6 +55,7 @@ class Part:
     what: str = ""
     problem: CaseError | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     stack: Stack | None = None
     mosaic: bool = False
 
@@ -60,7 +67,11 @@ def series_parts(headers: Sequence[Header]) -> list[Part]:
         kinds.setdefault(str(header.tags.get("SOPClassUID")), []).append(header)
     # Pictures of reports, which some scanners add to a series, are no slices of it.
     return [
-        replace(part, what=f"{UID(kind).name}, {part.what}".removesuffix(", ")) if len(kinds) > 1 else part
+        replace(
+            part,
+            what=f"{UID(kind).name}, {part.what}".removesuffix(", ") if len(kinds) > 1 else part.what,
+            doubts=(*part.doubts, *_loss(part.frames)),
+        )
         for kind, own in sorted(kinds.items())
         for part in _parts_of_kind(own)
     ]
@@ -70,7 +81,8 @@ def _parts_of_kind(headers: Sequence[Header]) -> list[Part]:
     folder = _common_folder(headers)
     try:
         if any(is_mosaic(header) for header in headers):
-            return [_mosaic_part(header, len(headers)) for header in sorted(headers, key=_turn)]
+            mosaics, notes = drop_copies([Frame(header, 0, header.tags) for header in sorted(headers, key=_turn)])
+            return [_noted(_mosaic_part(frame, len(mosaics)), notes) for frame in mosaics]
         frames, notes = drop_copies([frame for header in headers for frame in frames_of(header)])
         groups = split_by_geometry([(frame, plane_of(frame)) for frame in frames])
     except CaseError as error:
@@ -80,19 +92,24 @@ def _parts_of_kind(headers: Sequence[Header]) -> list[Part]:
 
 
 def _parts_of(group: Group, folder: Path) -> list[Part]:
+    split = split_by_attributes(group, _is_regular)
+    if split is not None:
+        return [_part(each, folder) for each in split]
     try:
-        notes: tuple[str, ...] = ()
-        split = split_by_attributes(group, _is_regular)
+        frames, notes = drop_copies([frame for frame, _ in group.frames], same_uid=False)
+        kept = {id(frame) for frame in frames}
+        unique = Group(tuple(item for item in group.frames if id(item[0]) in kept), group.what)
+        split = split_by_attributes(unique, _is_regular)
+        if split is not None:
+            return [_noted(_part(each, folder), notes) for each in split]
+        # If not without copies then with them: the outer slices of all phases may be nothing but air.
+        split = split_by_number(unique) or split_by_number(group)
         if split is None:
-            frames, notes = drop_copies([frame for frame, _ in group.frames], same_uid=False)
-            kept = {id(frame) for frame in frames}
-            group = Group(tuple(item for item in group.frames if id(item[0]) in kept), group.what)
-            split = split_by_attributes(group, _is_regular) or split_by_number(group)
-        if split is None:
-            raise _ambiguous(group, folder)
+            raise _ambiguous(unique, folder)
     except CaseError as error:
         return [Part(tuple(frame for frame, _ in group.frames), None, group.what, error)]
-    return [_noted(_part(each, folder), notes) for each in split]
+    parts = [_part(each, folder) for each in split]
+    return [replace(part, doubts=(*part.doubts, BY_NUMBER)) for part in parts]
 
 
 def _ambiguous(group: Group, folder: Path) -> CaseError:
@@ -113,6 +130,7 @@ def _is_regular(frames: Sequence[Placed]) -> bool:
 def _part(group: Group, folder: Path) -> Part:
     frames, planes = zip(*group.frames)
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     thickness = None
     if len(frames) == 1:
         tags = frames[0].tags
@@ -133,9 +151,9 @@ def _part(group: Group, folder: Path) -> Part:
         problem = _refusal(stack, folder)
     declared = ordered[0].tags.get("NumberOfSlices")
     if isinstance(declared, int) and declared > len(frames) and not group.what:
-        notes = (*notes, f"the header counts {declared} slices, found {len(frames)}")
+        doubts = (f"the header counts {declared} slices, found {len(frames)}",)
     grid = None if problem else stack.grid((rows, columns))
-    return Part(ordered, grid, group.what, problem, notes, stack)
+    return Part(ordered, grid, group.what, problem, notes, doubts, stack)
 
 
 def _refusal(stack: Stack, folder: Path) -> CaseError:
@@ -147,16 +165,23 @@ def _refusal(stack: Stack, folder: Path) -> CaseError:
     return CaseError("; ".join(stack.problems), file=folder, remedy=remedy)
 
 
-def _mosaic_part(header: Header, count: int) -> Part:
-    b_value = header.tags.get("DiffusionBValue")
-    words = [f"InstanceNumber {header.tags.get('InstanceNumber', '?')}"] if count > 1 else []
+def _mosaic_part(frame: Frame, count: int) -> Part:
+    b_value = frame.tags.get("DiffusionBValue")
+    words = [f"InstanceNumber {frame.tags.get('InstanceNumber', '?')}"] if count > 1 else []
     words += [f"DiffusionBValue {b_value:g}"] if b_value is not None else []
     what = ", ".join(words)
-    frames = (Frame(header, 0, header.tags),)
     try:
-        return Part(frames, mosaic_grid(header), what, mosaic=True)
+        return Part((frame,), mosaic_grid(frame.header), what, mosaic=True)
     except CaseError as error:
-        return Part(frames, None, what, error, mosaic=True)
+        return Part((frame,), None, what, error, mosaic=True)
+
+
+def _loss(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """What compression may have done to the voxels (PS3.3 C.7.6.1.1.5)."""
+    for frame in frames:
+        if frame.tags.get("LossyImageCompression") == "01" or frame.tags.get("TransferSyntaxUID") in LOSSY:
+            return ("compressed with loss: the voxels are not exactly what was measured",)
+    return ()
 
 
 def _turn(header: Header) -> tuple[int, str]:

@@ -33,7 +33,7 @@ GEOMETRY = (
 )
 PIXELS = (
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation",
-    "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "LossyImageCompression",
 )
 TIMES = (
     "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "ContentTime", "AcquisitionDateTime",

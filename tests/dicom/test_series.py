@@ -32,6 +32,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -258,6 +259,29 @@ def test_identical_duplicates_are_dropped_with_a_note(tmp_path):
     assert sorted(volume.notes) == ["1 identical copies of images left out"] * 2
 
 
+def test_a_compressed_copy_is_a_copy(tmp_path):
+    """The archive holds both what the scanner sent and what was compressed for the long term."""
+    again = slices()
+    for number, dataset in enumerate(again):
+        dataset.compress(RLELossless if number % 2 else JPEG2000Lossless, generate_instance_uid=False)
+    volume = read_volume(save(tmp_path, [*slices(), *again]))
+    assert_array_equal(volume.data, VALUES - 1024)
+    assert volume.notes == ("6 identical copies of images left out",)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_loss_by_compression_is_told(tmp_path, flag):
+    made = slices()
+    if flag:  # decompressed since: only the attribute still says so
+        made[3].LossyImageCompression = "01"
+    else:
+        for dataset in made:
+            dataset.compress(JPEGLSNearLossless, jls_error=2, generate_instance_uid=False)
+    volume = read_volume(save(tmp_path, made))
+    assert np.abs(volume.data - (VALUES - 1024)).max() == (0 if flag else 2)
+    assert volume.notes == ("compressed with loss: the voxels are not exactly what was measured",)
+
+
 def test_different_duplicates_are_refused(tmp_path):
     again = slices(stored(seed=1))[2:3]
     refused(save(tmp_path / "a", [*slices(), *again]), "same SOPInstanceUID")
@@ -315,6 +339,23 @@ def test_times_that_run_on_from_slice_to_slice_tell_phases_apart(tmp_path):
     folder = save(tmp_path, made)
     refused(folder, "#1 1 of 2 by AcquisitionTime")
     assert_array_equal(read_volume(f"{folder}::#2").data, stored(seed=1).transpose(2, 1, 0) - 1024.0)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_phases_that_only_their_numbers_tell_apart_are_split_with_a_doubt(tmp_path, interleaved):
+    made = phases("StudyID", ["x"] * 3)
+    for index, dataset in enumerate(made):
+        turn, number = divmod(index, SLICES)
+        dataset.InstanceNumber = 1 + (number * 3 + turn if interleaved else index)
+        if number == 0:  # the air above the patient, the same in all phases
+            dataset.PixelData = bytes(len(dataset.PixelData))
+    folder = save(tmp_path, made)
+    refused(folder, "the series holds 3 volumes", "#2 2 of 3 by InstanceNumber")
+    part = read_volume(f"{folder}::#2")
+    assert_array_equal(part.data[..., 1:], stored(seed=1).transpose(2, 1, 0)[..., 1:] - 1024.0)
+    assert "nothing but InstanceNumber" in part.notes[0]
+    made[4].InstanceNumber, made[14].InstanceNumber = made[14].InstanceNumber, made[4].InstanceNumber
+    refused(save(tmp_path / "mixed", made), "no attribute says which belong together")
 
 
 def test_a_missing_slice_in_one_phase_is_found(tmp_path):
