@@ -16,8 +16,9 @@ A rule file is YAML with three lists, tried in the order ``ignore``, ``modalitie
       - {roi: gtv|tumou?r, file: "mask|label|seg"}
 
 A condition under ``where`` is a comparison (``"> 60"``, ``"!= 0"``), a range (``"1 to 5"``, ends included), a list of
-allowed values, ``present``, ``absent``, or a value. A tag with several values fits if one of them does. Rules look at
-tags that do not identify a patient.
+allowed values, a regex (``"~ ^BRAIN"``), ``present``, ``absent``, or a value. A tag with several values fits if one of
+them does. Rules look at tags that do not identify a patient. A fourth part, ``words``, names parts of regexes:
+``words: {t1: "(^|[^a-z])t1"}`` and then ``description: "{t1}|mprage"``.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ COMPARISONS = {
     ">": operator.gt,
     "=": operator.eq,
 }
+MATCH = "~"
+"""Begins a condition that is a regular expression."""
 _COMPARISON = re.compile(r"(<=|>=|!=|<|>|=)\s*(\S+)")
 _RANGE = re.compile(r"(-?[\d.]+(?:e-?\d+)?)\s+to\s+(-?[\d.]+(?:e-?\d+)?)", re.IGNORECASE)
 
@@ -159,8 +162,12 @@ def parse_rules(content: Any) -> Rules:
     """
     if not isinstance(content, Mapping) or not content.get("modalities"):
         raise ValueError("a rule file needs a list 'modalities'")
-    if unknown := sorted(set(content) - {"modalities", "ignore", "labels"}):
-        raise ValueError(f"unknown word {unknown[0]!r}: a rule file has modalities, ignore and labels")
+    if unknown := sorted(set(content) - {"words", "modalities", "ignore", "labels"}):
+        raise ValueError(f"unknown word {unknown[0]!r}: a rule file has words, modalities, ignore and labels")
+    words = content.get("words") or {}
+    if not isinstance(words, Mapping) or not all(isinstance(part, str) for pair in words.items() for part in pair):
+        raise ValueError("words is a mapping from names to parts of regular expressions")
+    content = _spelt_out(content, words)
     modalities = tuple(_rule(entry, f"rule {n} of modalities") for n, entry in enumerate(content["modalities"], 1))
     for number, rule in enumerate(modalities, start=1):
         if not re.fullmatch(r"\w+", rule.name):
@@ -172,6 +179,17 @@ def parse_rules(content: Any) -> Rules:
     return Rules(modalities, ignore, labels)
 
 
+def _spelt_out(value: Any, words: Mapping[str, str]) -> Any:
+    """The content of a rule file with the braces around names of ``words`` filled; other braces belong to the regex."""
+    if isinstance(value, Mapping):
+        return {key: _spelt_out(item, words) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spelt_out(item, words) for item in value]
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"\{(\w+)\}", lambda match: words.get(match[1], match[0]), value)
+
+
 def _rule(entry: Any, where: str) -> Rule:
     words = _words(entry, ("name", "modality", "description", "not", "where", "orientation", "file"), where)
     words["exclude"] = words.pop("not", "")
@@ -179,6 +197,8 @@ def _rule(entry: Any, where: str) -> Rule:
     if not isinstance(conditions, Mapping):
         raise ValueError(f"{where}: where is a mapping from tags to conditions")
     for condition in conditions.values():
+        if isinstance(condition, str) and condition.startswith(MATCH):
+            _check_regex(condition.removeprefix(MATCH).strip(), f"{where}: where")
         holds(condition, 0)  # a comparison that cannot be read is a mistake of the file, not of a series
     if words.get("orientation", "axial") not in ORIENTATIONS:
         raise ValueError(f"{where}: orientation is one of {', '.join(sorted(ORIENTATIONS))}")
@@ -226,6 +246,8 @@ def holds(condition: Any, value: Any) -> bool:
     values = value if isinstance(value, tuple | list) else () if value is None else (value,)
     if isinstance(condition, list | tuple):
         return any(_equal(item, wanted) for item in values for wanted in condition)
+    if text.startswith(MATCH):
+        return any(found(text.removeprefix(MATCH).strip(), str(item)) for item in values)
     if between := _RANGE.fullmatch(text):
         low, high = map(float, between.groups())
         return any(low <= number <= high for number in map(_number, values) if number is not None)

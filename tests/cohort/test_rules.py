@@ -41,6 +41,10 @@ PRESET_FILES = Path(__file__).parents[2] / "differseg_med" / "cohort" / "presets
         ("> 60", None, False),
         ("!= 0", None, False),
         ("1 to 5", ("text", 4), True),
+        ("~ ^gado", "Gadovist", True),
+        ("~ ^gado", ("none", "Gadovist"), True),
+        ("~ ^gado", "no gadolinium", False),
+        ("~ .", None, False),
     ],
 )
 def test_conditions_on_tags(condition, value, expected):
@@ -56,7 +60,7 @@ def test_conditions_on_tags(condition, value, expected):
         ({"SeriesDescription": "AX T1 POST GD"}, "t1c"),
         ({"SeriesDescription": "t1_se_tra", "ContrastBolusAgent": "Gadovist"}, "t1c"),
         ({"SeriesDescription": "t1_se_tra pre", "ContrastBolusAgent": "Gadovist"}, "t1"),
-        ({"SeriesDescription": "t1_vibe_sub"}, None),
+        ({"SeriesDescription": "t1_vibe_sub"}, ""),
         ({"SeriesDescription": "t2_tse_tra"}, "t2"),
         ({"SeriesDescription": "t2_flair_tra_dark-fluid"}, "flair"),
         ({"SeriesDescription": "T2* GRE"}, None),
@@ -120,6 +124,15 @@ def test_the_default_is_the_three_others_together():
     together = [rule for name in ("mr", "ct", "pet") for rule in parts[name]["modalities"]]
     assert parts["default"]["modalities"] == together
     assert all(parts["default"]["ignore"] == part["ignore"] for part in parts.values())
+    assert all(parts["default"]["words"].items() >= part.get("words", {}).items() for part in parts.values())
+
+
+def test_words_stand_for_parts_of_regexes_and_other_braces_stay():
+    rules = parse_rules(
+        {"words": {"t1": "t1w?"}, "modalities": [{"name": "a", "description": "^{t1}_x{2}$", "not": "{unknown}"}]}
+    )
+    assert [rules.match_series({"SeriesDescription": name}) is not None for name in ("T1W_xx", "t1_x")] == [True, False]
+    assert rules.modalities[0].exclude == "{unknown}"
 
 
 def test_the_first_rule_that_fits_wins():
@@ -152,6 +165,8 @@ def test_orientation_is_the_nearest_plane(cosines, expected):
         ("modalities: [{name: t1, where: {EchoTime: '> long'}}]", "compares with something that is no number"),
         ("modalities: [{name: t1, orientation: oblique}]", "orientation is one of"),
         ("modalities: [{name: t1/x}]", "needs a name"),
+        ("modalities: [{name: t1, where: {SequenceName: '~ t1('}}]", "where is not a regular expression"),
+        ("words: [t1]\nmodalities: [{name: a}]", "words is a mapping"),
         ("modalities: [{modality: MR}]", "needs a name"),
         ("ignore: [{name: a}]\nmodalities: [{name: a}]", "has no name"),
         ("modalities: [", "not YAML"),
