@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -79,14 +80,19 @@ def evaluate(
     settings: Settings = None,
 ) -> None:
     """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
-    if (bundle is None) == (predictions is None):
-        raise typer.BadParameter("give either --bundle or --predictions")
-    others = {"--withhold": withhold, "--resume": resume, "--device": device, "--preset": presets, "--set": settings}
-    for name, value in ({"--stretch": stretch} if bundle else {"--subsets": subsets, **others}).items():
-        if value:
-            raise typer.BadParameter(f"{name} is not for {'--bundle' if bundle else '--predictions'}")
-    if predictions is not None:
+    if predictions is not None and bundle is None:
+        others = {
+            "--withhold": withhold,
+            "--resume": resume,
+            "--device": device,
+            "--preset": presets,
+            "--set": settings,
+        }
+        _refuse("--predictions", {"--subsets": subsets, **others})
         sys.exit(measure(predictions, cohort, output_dir, split, stretch))
+    if bundle is None or predictions is not None:
+        raise typer.BadParameter("give either --bundle or --predictions")
+    _refuse("--bundle", {"--stretch": stretch})
     options = {"split": split, "withhold": withhold, "resume": resume, "device": device}
     if subsets not in (None, "all"):
         raise typer.BadParameter(f'--subsets takes "all", not {subsets!r}')
@@ -123,3 +129,10 @@ def train(
 
 def _with(configs: list[str], presets: list[Path] | None) -> list[str]:
     return [*configs, *(str(preset) for preset in presets or [])]
+
+
+def _refuse(kind: str, options: Mapping[str, object]) -> None:
+    """Options that would be ignored are errors."""
+    for name, value in options.items():
+        if value:
+            raise typer.BadParameter(f"{name} is not for {kind}")
