@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,12 @@ class FormatWriter:
         Raises:
             CaseError: if it cannot be written.
         """
+        made_from = result.made_from.encode("ascii", "replace").decode("ascii")
+        description = "; ".join(filter(None, (self.segment.description, made_from)))
         segmented = Segmented(
             result.mask,
             result.grid,
-            self.segment,
+            replace(self.segment, description=description),
             result.case.images,
             result.reference,
             result.case.case_id,

@@ -62,6 +62,12 @@ class CaseResult:
         return {name: volume[..., 0].permute(1, 2, 0).numpy() for name, volume in volumes.items()}
 
     @property
+    def made_from(self) -> str:
+        """Which modalities the mask was made from, and which the case has not, in words."""
+        absent = [name for name in dict.fromkeys(self.channels) if name not in self.modalities]
+        return f"made from {'+'.join(self.modalities)}" + (f" without {'+'.join(absent)}" if absent else "")
+
+    @property
     def volume_ml(self) -> float:
         """Volume of the mask in ml."""
         return float(self.mask.sum()) * self.grid.voxel_volume_mm3 / 1000

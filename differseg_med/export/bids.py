@@ -60,10 +60,11 @@ def save_bids(
     kind = reference.parent.name if match and reference.parent.name in DATATYPES else "anat"
     path = Path(root, *places, kind, f"{name}.nii.gz")
     save_nifti(mask, affine, path)
+    texts = (segment.name, segment.algorithm_name, segment.algorithm_version, segment.description)
     sidecar = {
         "Type": "Lesion" if segment.property_category and segment.property_category.value == ABNORMAL else "ROI",
         "SpatialReference": "orig",
-        "Description": " ".join(filter(None, (segment.name, segment.algorithm_name, segment.algorithm_version))),
+        "Description": " ".join(filter(None, texts)),
     }
     if match:
         sidecar["RawSources"] = "/".join([*places, kind, reference.name])

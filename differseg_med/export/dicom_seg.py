@@ -113,6 +113,8 @@ def _description(segment: SegmentInfo, path: Path) -> hd.seg.SegmentDescription:
         anatomic_regions=[segment.anatomic_region] if segment.anatomic_region else None,
         display_color=hd.color.CIELabColor.from_rgb(*segment.color),
     )
+    if segment.description:
+        item.SegmentDescription = segment.description
     # highdicom has no arguments for modifiers; both stand inside of what they modify (PS3.3 C.8.20.4, 10.5).
     if modifier := segment.property_type_modifier:
         what = item.SegmentedPropertyTypeCodeSequence[0]

@@ -42,6 +42,7 @@ CODES = {
 }
 TEXTS = {
     "SegmentLabel": "name",
+    "SegmentDescription": "description",
     "SegmentAlgorithmType": "algorithm_type",
     "SegmentAlgorithmName": "algorithm_name",
     "AlgorithmVersion": "algorithm_version",
@@ -49,12 +50,15 @@ TEXTS = {
     "TrackingUniqueIdentifier": "tracking_uid",
 }
 COLOR = "recommendedDisplayRGBValue"
-IGNORED = ("labelID", "SegmentDescription")
+IGNORED = ("labelID",)
 """Keys of dcmqi without a place in what we write."""
 
 LONGEST = 64
 """Characters of a DICOM text of VR LO: labels, names, versions and code meanings."""
 
+
+DESCRIPTION = re.compile(r"[ -~]{0,1024}")
+"""Segment Description (0062,0006), VR ST."""
 
 TEXT = re.compile(rf"[ !-\[\]_-{{}}]{{1,{LONGEST}}}")
 """What NRRD headers and DICOM both take: ASCII without the signs that separate values in one of them."""
@@ -77,6 +81,7 @@ class SegmentInfo:
         algorithm_version: of the model.
         tracking_id: of the finding over several studies; made from the name where it is empty.
         tracking_uid: likewise; new in every export where it is empty.
+        description: free text, ASCII; a run adds which modalities the case had.
     """
 
     name: str
@@ -91,6 +96,7 @@ class SegmentInfo:
     algorithm_version: str = ""
     tracking_id: str = ""
     tracking_uid: str = ""
+    description: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -99,6 +105,8 @@ class SegmentInfo:
         for text in (*texts, *chain.from_iterable(self.codes)):
             if text and not TEXT.fullmatch(text):
                 raise ValueError(f"{text!r} is no text of at most {LONGEST} ASCII characters without \\ ^ ~ |")
+        if not DESCRIPTION.fullmatch(self.description):
+            raise ValueError("SegmentDescription is no text of one line with at most 1024 ASCII characters")
         if len(self.color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in self.color):
             raise ValueError(f"{COLOR} is three whole numbers from 0 to 255, got {list(self.color)}")
         if self.tracking_uid and not UID(self.tracking_uid, IGNORE).is_valid:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import slicerio
 import torch
@@ -67,9 +68,9 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
     bright = (np.indices((COLUMNS, ROWS, SLICES)).sum(axis=0) > 9).T  # slices, rows, columns
     dicom = write_series(tmp_path / "ct", TURNED, pixels=np.where(bright, 2000, 1000))
     rows = [row_of("a", {"t1": nifti}, tmp_path / "c.csv"), row_of("b", {"t1": dicom}, tmp_path / "c.csv")]
-    table = write_table(tmp_path / "c.csv", rows, ("case_id", "t1"))
+    table = write_table(tmp_path / "c.csv", rows, ("case_id", "t1", "ct"))
     formats = ["nifti", "seg.nrrd", "dicom-seg", "png", "probability", "scene", "bids"]
-    summary = run(tmp_path, table, {"t1": {"kind": "mr", "percentile": 99}}, formats)
+    summary = run(tmp_path, table, {"t1": {"kind": "mr", "percentile": 99}, "ct": {"kind": "ct"}}, formats)
     assert summary["a"]["status"] == "incomplete"
     assert "refers to the DICOM images under it" in summary["a"]["reason"]
     assert summary["b"]["status"] == "done", summary["b"]["reason"]
@@ -94,6 +95,10 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
         assert (out / "derivatives" / f"sub-{case}" / "anat" / name).is_file()
     np.testing.assert_allclose(positions_in_seg(out / "b" / "mask.dcm"), expected, atol=2e-3)
     assert not (out / "a" / "mask.dcm").exists()
+    (segment,) = pydicom.dcmread(out / "b" / "mask.dcm").SegmentSequence
+    assert segment.SegmentDescription == "made from t1 without ct"
+    sidecar = json.loads((out / "derivatives" / "sub-b" / "anat" / name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["Description"].endswith("made from t1 without ct")
     assert (summary["b"]["seg.nrrd"], summary["b"]["dicom-seg"]) == ("mask.seg.nrrd", "mask.dcm")
 
 

@@ -79,6 +79,7 @@ def test_a_bundle_without_the_block_has_a_name_but_no_codes(tmp_path):
     ("document", "words"),
     [
         ("{", "cannot be read"),
+        ({**BLOCK, "SegmentDescription": "two\nlines"}, "one line"),
         ({**BLOCK, "SegmentLable": "x"}, "unknown keys ..SegmentLable"),
         ({key: value for key, value in BLOCK.items() if key != "SegmentLabel"}, "SegmentLabel is missing"),
         ({**BLOCK, "SegmentLabel": " "}, "needs a name"),
