@@ -81,7 +81,7 @@ NAMES = [
     ("t1_mp2rage_sag_p3_iso_INV1", {}, NONE),
     ("t1_mp2rage_sag_p3_iso_T1_Images", {}, NONE),
     ("t1_mp2rage_sag_p3_iso_UNI_Images", {}, "t1"),
-    ("t1_vibe_tra", {"ImageType": ("ORIGINAL", "PRIMARY", "P", "ND")}, IGNORED),
+    ("t1_vibe_tra", {"ImageType": ("ORIGINAL", "PRIMARY", "P", "NORM")}, IGNORED),
     ("T1 MIP tra", AGENT, IGNORED),
     ("REST1 w SMS PF7-8", {"EchoTime": 30.0, "RepetitionTime": 500.0}, NONE),
     # T2
@@ -109,7 +109,7 @@ NAMES = [
     ("t2_swi3d_tra_p2", GR, NONE),
     ("SWI_Images", GR, NONE),
     ("mIP_Images(SW)", GR, IGNORED),
-    ("Pha_Images", {**GR, "ImageType": ("ORIGINAL", "PRIMARY", "P", "ND")}, IGNORED),
+    ("Pha_Images", {**GR, "ImageType": ("ORIGINAL", "PRIMARY", "P", "NORM")}, IGNORED),
     ("Ax SWAN", GR, NONE),
     ("STIR COR", {**SE, "InversionTime": 150.0, "EchoTime": 60.0}, NONE),
     ("t2_tirm_cor_fs", {**SE, "InversionTime": 220.0, "EchoTime": 70.0}, NONE),
@@ -122,7 +122,7 @@ NAMES = [
     ("FLAIR longTR", {"ContrastBolusAgent": "Dotarem"}, "flair"),
     ("AX", {**SE, "InversionTime": 2200.0, "EchoTime": 120.0}, "flair"),
     # diffusion
-    ("ep2d_diff_3scan_trace_p2", b(1000, "ORIGINAL", "PRIMARY", "DIFFUSION", "TRACEW", "ND"), "dwi"),
+    ("ep2d_diff_3scan_trace_p2", b(1000, "ORIGINAL", "PRIMARY", "DIFFUSION", "TRACEW", "NORM"), "dwi"),
     ("ep2d_diff_3scan_trace_p2", b(0, "ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"), "dwi_low"),
     ("ep2d_diff_3scan_trace_p2_ADC", b(0, "DERIVED", "PRIMARY", "DIFFUSION", "ADC"), "adc"),
     ("AX DWI b1000 ADC", {}, "adc"),
@@ -137,7 +137,7 @@ NAMES = [
     ("Exponential ADC", {}, NONE),
     ("Apparent Diffusion Coefficient (mm2/s)", {}, "adc"),
     ("mapa ADC", {}, "adc"),
-    ("DIFUSION AXIAL", b(800, "ORIGINAL", "PRIMARY"), "dwi"),
+    ("DIFUSION AXIAL", b(800, "ORIGINAL", "PRIMARY"), "dwi"),  # codespell:ignore difusion
     ("resolve_3scan_trace_tra_TRACEW", b(1000, "DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"), "dwi"),
     ("DTI_30dir_FA", b(1000, "DERIVED", "PRIMARY", "DIFFUSION", "FA"), IGNORED),
     ("DTI_30dir_ColFA", b(1000, "DERIVED", "PRIMARY", "DIFFUSION", "FA"), IGNORED),
