@@ -320,7 +320,7 @@ def differences(grid: Grid, target: Grid) -> str:
     """How the voxels of a grid differ from those of another, in words."""
     words = describe(grid)
     offset = lattice_offset_mm(grid, target)
-    if offset is not None:
+    if offset is not None and max(map(abs, offset)) > SAME_GRID_MM:
         return f"{words}, {_times([abs(mm) for mm in offset], '.2f')} mm from the nearest voxels"
     if grid.shape == target.shape:
         return f"{words}, up to {grid_distance_mm(grid, target):.2f} mm away"

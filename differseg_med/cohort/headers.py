@@ -17,6 +17,8 @@ NIFTI = (".nii", ".nii.gz")
 VOLUMES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
 """Endings of the files that hold a volume each."""
 
+_GUESSED = "where the patient's left is can only be guessed"
+
 
 def is_volume_file(path: str | Path) -> bool:
     """Whether a file's name ends like that of a NIfTI, NRRD or MetaImage volume."""
@@ -70,19 +72,21 @@ def header_grid(path: Path) -> Grid:
 
 
 def transform_conflict(path: Path) -> tuple[Level, str]:
-    """Whether the two transforms of a NIfTI header (sform, qform) put the voxels at the same places.
+    """Whether a header leaves in doubt where the voxels are: a NIfTI with two transforms, an NRRD without a space.
 
-    Readers differ in which they take, so that a mask can look right in one program and wrong in another. Up to
+    Readers differ in which of sform and qform they take, so that a mask can look right in one program only. Up to
     `ALMOST_SAME_VOXELS` it does not matter; more is a warning; more than a voxel is an error, unless the two are
     declared to mean different spaces (scanner and template, for example).
     """
+    if path.name.lower().endswith((".nrrd", ".nhdr")) and not itk_header(path).HasMetaDataKey("NRRD_space"):
+        return "warning", f"the header states no space: {_GUESSED}"
     if not path.name.lower().endswith(NIFTI):
         return "ok", ""
     header = _nifti(path).header
     (sform, sform_code), (qform, qform_code) = header.get_sform(coded=True), header.get_qform(coded=True)
     shape = header.get_data_shape()[:3]
     if not sform_code and not qform_code:
-        return "warning", "neither sform nor qform is set: where the patient's left is can only be guessed"
+        return "warning", f"neither sform nor qform is set: {_GUESSED}"
     if not sform_code or not qform_code or len(shape) < 3:
         return "ok", ""
     grid = Grid(shape, sform)

@@ -182,12 +182,12 @@ def _file(path: Path, root: Path, rules: Rules) -> Source:
 
 
 def _judge_header(path: Path) -> tuple[Level, str]:
+    slicer = is_segmentation(path)
     try:
-        grid = read_segmentation_header(path).grid if is_segmentation(path) else header_grid(path)
-        problem = check_affine(grid.affine)
+        problem = check_affine((read_segmentation_header(path).grid if slicer else header_grid(path)).affine)
     except CaseError as error:
         return "error", _without_place(error)
-    return ("error", problem) if problem else transform_conflict(path)
+    return ("error", problem) if problem else ("ok", "") if slicer else transform_conflict(path)
 
 
 def _segments(source: Source, path: Path) -> Iterator[Source]:

@@ -21,7 +21,7 @@ from differseg_med.export.scene import save_scene
 from differseg_med.export.seg_nrrd import save_seg_nrrd, save_volume
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.source import read_source
-from differseg_med.geometry import Grid, describe, lattice_map, overlap_fraction
+from differseg_med.geometry import Grid, describe, differences, lattice_map, overlap_fraction
 from differseg_med.transforms.grids import grid_of, restore_grid
 from differseg_med.transforms.loading import file_grid, load_volume
 from differseg_med.transforms.restoring import resample_mask
@@ -133,7 +133,7 @@ def onto_reference(
             "the mask is on other voxels than the reference image",
             file=file,
             expected=describe(reference),
-            found=describe(grid),
+            found=differences(grid, reference),
             remedy="Name the image that it was drawn on, or allow resampling (--resample).",
         )
     moved = resample_mask(mask, grid, reference)

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -19,14 +18,14 @@ from monai.data import ImageReader, MetaTensor, NibabelReader
 from monai.transforms import LoadImaged
 from monai.utils import MetaKeys, ensure_tuple
 
+from differseg_med.cohort.headers import NIFTI, VOLUMES, header_grid, is_volume_file
 from differseg_med.dicom.cells import SEPARATOR, split_cell
 from differseg_med.dicom.reader import NOTES, DicomReader, is_dicom, read_grid
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, affine_from_itk
 from differseg_med.transforms.images import FOREGROUNDS, IMAGES, PillowReader, as_mask, is_image, split_foreground
 
-NIFTI = (".nii", ".nii.gz")
-OTHER = (".nrrd", ".nhdr", ".mha", ".mhd")
+OTHER = tuple(ending for ending in VOLUMES if ending not in NIFTI)
 
 
 class SimpleITKReader(ImageReader):
@@ -38,7 +37,15 @@ class SimpleITKReader(ImageReader):
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> sitk.Image:
         """Read one file."""
-        return sitk.ReadImage(str(ensure_tuple(data)[0]))
+        image = sitk.ReadImage(str(ensure_tuple(data)[0]))
+        if image.GetDimension() != 3:
+            raise CaseError(
+                "not one 3-D volume",
+                file=ensure_tuple(data)[0],
+                expected="one volume of three axes",
+                found=f"{image.GetDimension()} axes",
+            )
+        return image
 
     def get_data(self, img: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the voxels ``(i, j, k)``, or ``(c, i, j, k)`` if they have several values, and the RAS affine."""
@@ -166,10 +173,9 @@ def file_grid(cell: str | Path) -> Grid:
     path = Path(cell)
     if is_dicom(cell):
         return read_grid(cell)
-    if path.name.lower().endswith(NIFTI) and path.is_file():
-        with suppress(Exception):  # what is wrong with the file, loading says better
-            image: Any = nib.load(path)
-            return Grid(image.shape, image.affine)
+    if is_volume_file(path) and path.is_file():
+        with suppress(CaseError, ValueError):  # what is wrong with the file, loading says better
+            return header_grid(path)
     volume = load_volume(cell)
     return Grid(volume.shape[1:], np.asarray(volume.affine))
 
@@ -186,7 +192,7 @@ def _check_file(cell: Path) -> None:
             file=path,
             found=f"{SEPARATOR}{selector}",
         )
-    known = (*NIFTI, *OTHER, *IMAGES, "a DICOM file or folder")
+    known = (*VOLUMES, *IMAGES, "a DICOM file or folder")
     if not path.name.lower().endswith(known[:-1]):
         raise CaseError(
             "unknown kind of file", file=path, expected=f"one of {', '.join(known)}", found=f"{path.suffix!r}"
@@ -194,10 +200,11 @@ def _check_file(cell: Path) -> None:
 
 
 def _cause(error: BaseException, path: Path) -> str:
-    """First line of the innermost cause, without folders (they may hold names)."""
+    """The line of the innermost cause that says most, without folders (they may hold names)."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(error).replace(str(path), path.name).replace(str(path.parent), "").strip().split("\n")[0]
+    lines = str(error).replace(str(path), path.name).replace(str(path.parent), "").strip().split("\n")
+    text = re.sub(r"\(0x\w+\)", "", lines[-1 if "SimpleITK" in lines[0] else 0])  # ITK begins with its own source file
     return f"{type(error).__name__}: {without_folders(text)}"[:200]
 
 

@@ -65,6 +65,22 @@ def test_transforms_that_disagree(tmp_path, qform, codes, level):
     assert bool(message) == (level != "ok")
 
 
+@pytest.mark.parametrize(
+    ("fields", "level"),
+    [
+        ("space: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,2)\nspace origin: (0,0,0)\n", "ok"),
+        ("spacings: 1 1 2\n", "warning"),
+    ],
+)
+def test_an_nrrd_without_a_space(tmp_path, fields, level):
+    """3D Slicer before version 3, and programs that know only spacings."""
+    header = f"NRRD0004\ntype: unsigned char\ndimension: 3\nsizes: 2 2 2\n{fields}encoding: raw\n\n"
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + bytes(8))
+    found, message = transform_conflict(tmp_path / "a.nrrd")
+    assert found == level
+    assert ("states no space" in message) == (level == "warning")
+
+
 def test_the_distance_is_told_in_mm(tmp_path):
     _, message = transform_conflict(saved(tmp_path / "a.nii.gz", qform=moved(12.34)))
     assert "up to 12.3 mm apart" in message

@@ -144,6 +144,19 @@ def test_other_numbers_of_axes(tmp_path, shape):
     assert f"found shape {shape}" in str(error)
 
 
+def test_a_picture_stored_as_a_volume(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((4, 5), np.float32)), str(tmp_path / "a.nrrd"))
+    assert "expected one volume of three axes, found 2 axes" in str(refused(tmp_path / "a.nrrd", "not one 3-D volume"))
+
+
+def test_the_last_line_of_itk_says_what_is_wrong(tmp_path, volume):
+    path = save_itk(tmp_path / "a.nrrd", volume)
+    path.write_bytes(
+        path.read_bytes().replace(b"encoding: gzip", b"encoding: bzip2").replace(b"encoding: raw", b"encoding: bzip2")
+    )
+    refused(path, "found RuntimeError: .*bzip2 encoding not available")
+
+
 def test_more_than_one_number_per_voxel(tmp_path):
     image = sitk.GetImageFromArray(np.ones((4, 5, 6, 3), np.float32), isVector=True)
     sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
