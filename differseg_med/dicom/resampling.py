@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from differseg_med.dicom.stacking import Stack
+from differseg_med.dicom.stacking import Stack, usual_distance
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
 
@@ -39,7 +39,7 @@ def resample_stack(data: NDArray[np.float32], stack: Stack) -> tuple[NDArray[np.
         at = np.meshgrid(columns, rows, indexing="ij")
         moved[:, :, k] = ndimage.map_coordinates(data[:, :, k], at, order=1, cval=fill)
     depth = stack.positions_mm
-    step = float(np.median(np.diff(depth)))
+    step = usual_distance(depth)
     count = int(np.floor((depth[-1] - depth[0]) / step + 1e-6)) + 1
     wanted = depth[0] + step * np.arange(count)
     above = np.clip(np.searchsorted(depth, wanted), 1, len(depth) - 1)

@@ -131,17 +131,16 @@ def _part(group: Group, folder: Path) -> Part:
     frames, planes = zip(*group.frames)
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
-    thickness = None
+    thickness = [frame.tags.get("SliceThickness") for frame in frames]
     if len(frames) == 1:
-        tags = frames[0].tags
-        thickness = tags.get("SpacingBetweenSlices") or tags.get("SliceThickness")
-        if not isinstance(thickness, float) or not 0 < thickness < 1000:
+        thickness = [frames[0].tags.get("SpacingBetweenSlices") or thickness[0]]
+        if not _credible(thickness[0]):
             error = CaseError(
                 "a single slice that does not say how thick it is", file=folder, expected="SliceThickness in mm"
             )
             return Part(frames, None, group.what, error)
-        notes = (f"a single slice: {thickness:g} mm from its header stands for the distance of slices",)
-    stack = stack_planes(planes, thickness)
+        notes = (f"a single slice: {thickness[0]:g} mm from its header stands for the distance of slices",)
+    stack = stack_planes(planes, thickness if all(map(_credible, thickness)) else ())
     ordered = tuple(frames[index] for index in stack.order)
     rows, columns = planes[0].shape
     problem = None
@@ -154,6 +153,10 @@ def _part(group: Group, folder: Path) -> Part:
         doubts = (f"the header counts {declared} slices, found {len(frames)}",)
     grid = None if problem else stack.grid((rows, columns))
     return Part(ordered, grid, group.what, problem, notes, doubts, stack)
+
+
+def _credible(thickness: object) -> bool:
+    return isinstance(thickness, float) and 0 < thickness < 1000
 
 
 def _refusal(stack: Stack, folder: Path) -> CaseError:

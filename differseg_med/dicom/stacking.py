@@ -21,6 +21,9 @@ from differseg_med.geometry import (
 NAMED = 5
 """How many positions a message lists."""
 
+WIDE = 1.9
+"""A gap so many times wider than slices of that thickness usually are apart is no longer interpolated across."""
+
 
 @dataclass(frozen=True, eq=False)
 class Stack:
@@ -32,7 +35,7 @@ class Stack:
         affine: 4 x 4 RAS of the regular grid that fits best; voxel ``(i, j, k)`` is column, row, slice.
         places: (n, 3), center of each slice's first pixel in mm, RAS.
         problems: why the planes are no regular grid, in words with mm and degrees; empty if they are one.
-        missing: whether slices are missing: then no interpolation helps.
+        missing: whether slices are missing or too far apart: then no interpolation helps.
     """
 
     order: tuple[int, ...]
@@ -47,12 +50,13 @@ class Stack:
         return Grid((shape[1], shape[0], len(self.order)), self.affine)
 
 
-def stack_planes(planes: Sequence[Plane], thickness_mm: float | None = None) -> Stack:
+def stack_planes(planes: Sequence[Plane], thickness_mm: Sequence[float] = ()) -> Stack:
     """Sort parallel planes along their normal and see whether they are a regular grid.
 
     Args:
         planes: parallel planes, each at a position of its own.
-        thickness_mm: what stands for the distance of slices if there is only one.
+        thickness_mm: of each slice, if known. Of a single one it stands for the distance to the next; where it changes
+            (thin slices through the base of the skull, thick ones above), wider gaps are none.
 
     Raises:
         ValueError: for one plane without a thickness.
@@ -65,9 +69,9 @@ def stack_planes(planes: Sequence[Plane], thickness_mm: float | None = None) -> 
     order = np.argsort(depth, kind="stable")
     places, depth = places[order], depth[order]
     if len(planes) == 1:
-        if thickness_mm is None or not MIN_SPACING_MM <= thickness_mm < np.inf:
+        if not thickness_mm or not MIN_SPACING_MM <= thickness_mm[0] < np.inf:
             raise ValueError("one plane has no distance to a next one")
-        affine = affine_from_dicom(orientation, spacing, places[0], normal * thickness_mm)
+        affine = affine_from_dicom(orientation, spacing, places[0], normal * thickness_mm[0])
         return Stack((0,), depth, affine, lps_points_to_ras(places), ())
     way = places[-1] - places[0]
     step = way / (len(planes) - 1)
@@ -76,7 +80,8 @@ def stack_planes(planes: Sequence[Plane], thickness_mm: float | None = None) -> 
     aside = float(np.linalg.norm(way - run * normal))
     tilt = float(np.degrees(np.arctan2(aside, run)))
     problems = []
-    uneven, missing = _spacing_problem(depth)
+    thickness = np.array(thickness_mm)[order] if thickness_mm else np.ones(len(planes))
+    uneven, missing = _spacing_problem(depth, thickness)
     if uneven:
         problems.append(uneven)
     if tilt > SHEAR_DEGREES:
@@ -94,24 +99,35 @@ def stack_planes(planes: Sequence[Plane], thickness_mm: float | None = None) -> 
     return Stack(tuple(order.tolist()), depth, affine, lps_points_to_ras(places), tuple(problems), missing)
 
 
-def _spacing_problem(depth: FloatArray) -> tuple[str, bool]:
+def usual_distance(positions_mm: FloatArray) -> float:
+    """The median distance of neighbouring slices; of two equally frequent ones the smaller."""
+    return float(np.quantile(np.diff(positions_mm), 0.5, method="lower"))
+
+
+def _spacing_problem(depth: FloatArray, thickness: FloatArray) -> tuple[str, bool]:
     """What is wrong with the distances of slices, and whether some are missing (then no resampling helps)."""
     gaps = np.diff(depth)
     step = (depth[-1] - depth[0]) / len(gaps)
     even = depth[0] + step * np.arange(len(depth))
     if np.abs(depth - even).max() <= ALMOST_SAME_VOXELS * step:
         return "", False
-    usual = float(np.median(gaps))
-    times = gaps / usual
+    usual = usual_distance(depth)
+    times = gaps / (thickness[1:] + thickness[:-1])
+    times /= np.median(times)
     wide = np.flatnonzero(times > 1.5)
     whole = np.abs(times - times.round()) <= 0.1 * np.maximum(times.round(), 1)
     if len(wide) and whole.all():
-        holes = [f"{int(times[i].round()) - 1} between {depth[i]:.2f} and {depth[i + 1]:.2f} mm" for i in wide[:NAMED]]
-        more = f" and {len(wide) - NAMED} more places" if len(wide) > NAMED else ""
-        return f"slices are missing: {', '.join(holes)}{more}; the others are {usual:.2f} mm apart", True
-    odd = np.argsort(-np.abs(gaps - usual), kind="stable")[:NAMED]
-    places = [f"{gaps[i]:.2f} mm at {depth[i]:.2f} mm" for i in sorted(odd.tolist()) if abs(gaps[i] - usual) > 1e-6]
-    text = (
-        f"the slices are unevenly spaced, {gaps.min():.2f} to {gaps.max():.2f} mm apart: usually {usual:.2f} mm, but "
-    )
-    return text + ", ".join(places), False
+        holes = [f"{int(times[i].round()) - 1} between {depth[i]:.2f} and {depth[i + 1]:.2f} mm" for i in wide]
+        return f"slices are missing: {_listed(holes)}; the others are {usual:.2f} mm apart", True
+    odd = np.flatnonzero(np.abs(gaps - usual) > ALMOST_SAME_VOXELS * usual)
+    places = [f"{gaps[i]:.2f} mm at {depth[i]:.2f} mm" for i in odd]
+    text = f"the slices are unevenly spaced, {gaps.min():.2f} to {gaps.max():.2f} mm apart: usually {usual:.2f} mm"
+    text += f", but {_listed(places)}" if places else ""
+    if times.max() < WIDE:
+        return text, False
+    return f"{text}; nobody knows what lies in a gap of {gaps[times.argmax()]:.2f} mm", True
+
+
+def _listed(places: Sequence[str]) -> str:
+    more = f" and {len(places) - NAMED} more places" if len(places) > NAMED else ""
+    return ", ".join(places[:NAMED]) + more

@@ -159,6 +159,28 @@ def test_uneven_spacing_is_refused_and_resampled_on_request(tmp_path):
     assert any("resampled as asked" in note for note in volume.notes)
 
 
+def thin_and_thick(depth: np.ndarray) -> list:
+    """A head CT of old: slices of 2.5 mm through the base of the skull, of 5 mm above; values linear in space."""
+
+    def thicken(dataset, number):
+        dataset.SliceThickness = "2.5" if depth[number] < 8 else "5"
+
+    ramp = np.broadcast_to(np.rint(depth * 100).astype(np.int16)[:, None, None], (len(depth), ROWS, COLUMNS))
+    return slices(ramp, ORIGIN + depth[:, None] * [0, 0, 1], change=thicken)
+
+
+def test_thick_slices_beside_thin_ones_are_no_missing_slices(tmp_path):
+    depth = np.array([0, 2.5, 5.0, 7.5, 12.5, 17.5, 22.5])
+    folder = save(tmp_path / "a", thin_and_thick(depth))
+    assert "missing" not in refused(folder, "unevenly spaced", "5.00 mm at -302.75 mm", "+resample")
+    volume = read_volume(f"{folder}::+resample")
+    assert_allclose(volume.grid.spacing_mm, (0.75, 1.5, 2.5))
+    assert_allclose(volume.data[3, 3], np.arange(10) * 250.0 - 1024, atol=1e-3)
+    hole = save(tmp_path / "b", thin_and_thick(np.delete(depth, 5)))
+    text = refused(f"{hole}::+resample", "unevenly spaced", "nobody knows what lies in a gap of 10.00 mm")
+    assert "+resample" not in text
+
+
 @pytest.mark.parametrize("angles", [(0, 0, 0), (20, -10, 5)])
 def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path, angles):
     tilt = np.radians(12.0)
