@@ -51,7 +51,7 @@ def check_label(label: MetaTensor, grid: Grid, reference: str, declared: str) ->
             file=file,
             expected=describe(grid),
             found=differences(own, grid),
-            remedy=f"Resample the label to the grid of {reference} (differseg-med export --resample), or draw it there.",
+            remedy=f"Resample the label to the grid of {reference} (differseg-med export --resample) or draw it there.",
         )
     raise_on_errors(audit_grids({reference: grid, "label": own}, reference, files={"label": file}))
 
