@@ -1,10 +1,13 @@
-"""The one error that users see: what is wrong with which case and file, and what to do about it."""
+"""The one error that users see: what is wrong with which case and file, and what to do; how it ends a command."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 class CaseError(Exception):
@@ -67,3 +70,22 @@ def exiting() -> Iterator[None]:
         yield
     except CaseError as error:
         raise SystemExit(str(error)) from error
+
+
+def exit_code(job: Callable[[], object]) -> int:
+    """Run a job, tell what stops it in one message, and return the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # What MONAI and ignite say of themselves on every run; our own messages and progress bars tell the rest.
+    for name in ("ignite", "monai", "monai.bundle.workflows", "highdicom"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        job()
+    except CaseError as error:
+        logger.error("%s", error)
+        return 1
+    except SystemExit as stop:
+        if not isinstance(stop.code, str):
+            return int(stop.code or 0)
+        logger.error("%s", stop.code)
+        return 1
+    return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.engines.summary import FAILED
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, exit_code
 from differseg_med.evaluation.compare import compare
 from differseg_med.evaluation.evaluate import evaluate_cohort
 from differseg_med.evaluation.metrics import Settings
@@ -116,25 +116,6 @@ def measure(
 def compare_models(tables: Sequence[str | Path], output_dir: str | Path) -> int:
     """Compare models by their ``metrics.csv``; each is named by its folder."""
     return exit_code(lambda: compare(dict(zip(_names(tables), tables)), output_dir))
-
-
-def exit_code(job: Callable[[], object]) -> int:
-    """Run a job, tell what stops it in one message, and return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # What MONAI and ignite say of themselves on every run; our own messages and progress bars tell the rest.
-    for name in ("ignite", "monai", "monai.bundle.workflows", "highdicom"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        job()
-    except CaseError as error:
-        logger.error("%s", error)
-        return 1
-    except SystemExit as stop:
-        if not isinstance(stop.code, str):
-            return int(stop.code or 0)
-        logger.error("%s", stop.code)
-        return 1
-    return 0
 
 
 def open_bundle(

@@ -6,13 +6,16 @@ import csv
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from differseg_med.cli import app
+from differseg_med.cli import app, export
 from differseg_med.errors import CaseError
+from differseg_med.export.formats import FORMATS
 from differseg_med.workflows import open_bundle, run_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +33,17 @@ def test_every_option_in_the_readme_exists(command: str) -> None:
     used = {word for line in lines if shlex.split(line)[1] == command for word in shlex.split(line) if word[:2] == "--"}
     assert used
     assert used <= known
+
+
+def test_the_command_line_answers_before_torch_is_loaded() -> None:
+    """Help and a mistyped option take no longer than reading what to say."""
+    code = "import sys, differseg_med.cli; print([m for m in ('torch', 'monai', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_help_names_every_format() -> None:
+    assert ", ".join(FORMATS) == export.FORMATS
 
 
 def test_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Command line: arguments, and calls below; one module per group of commands."""
+"""Command line: arguments, and calls below; one module per group of commands.
+
+What takes seconds to import (torch, MONAI) is imported by the commands that need it, so that ``--help``, mistyped
+options and scans of folders answer at once.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +13,11 @@ from differseg_med.cli.options import Table, names, progress
 from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
 from differseg_med.cohort.registration import Method
 from differseg_med.cohort.table import Cohort, read_cohort, table_modalities, write_cohort
-from differseg_med.engines.check import check_cohort, label_volumes, report_lines, write_check
-from differseg_med.engines.register import TABLE, Changed, correct_cohort, register_cohort
 from differseg_med.engines.scan import text_table
-from differseg_med.workflows import exit_code
+from differseg_med.errors import exit_code
+
+if TYPE_CHECKING:
+    from differseg_med.engines.register import Changed
 
 OutDir = Annotated[Path, typer.Option("--out", help="Folder for the new volumes and cohort.csv.")]
 
@@ -28,6 +29,7 @@ def check(
     alignment: Annotated[bool, typer.Option(help="Compare where the images of a case lie (slow).")] = True,
 ) -> None:
     """Read every file; compare grids, places and labels; find patients on both sides of a split."""
+    from differseg_med.engines.check import check_cohort, report_lines, write_check
 
     def job() -> None:
         found = check_cohort(_read(table, modalities), alignment=alignment, progress=progress("case"))
@@ -53,6 +55,7 @@ def folds(
     out: Annotated[Path | None, typer.Option("--out", help="Table to write; default: the same one.")] = None,
 ) -> None:
     """Fill the column fold: subjects stay together, the columns of --stratify spread evenly. Test cases get none."""
+    from differseg_med.engines.check import label_volumes
 
     def job() -> None:
         cohort = _read(table)
@@ -86,6 +89,7 @@ def register(
     method: Annotated[Method, typer.Option("--register", help="Which motions are tried.")] = Method.RIGID,
 ) -> None:
     """Register the modalities to the first: volumes with new affines, transforms (.tfm), pictures, OUT/cohort.csv."""
+    from differseg_med.engines.register import register_cohort
 
     def job() -> None:
         done = register_cohort(_read(table), out, names(modalities), method=method, progress=progress("case"))
@@ -98,6 +102,7 @@ def n4(
     table: Table, out: OutDir, modalities: Annotated[str, typer.Option(help="MR columns to correct, with commas.")]
 ) -> None:
     """Correct the slow shading of MR images (N4 bias field): new volumes and OUT/cohort.csv."""
+    from differseg_med.engines.register import correct_cohort
 
     def job() -> None:
         _tell(correct_cohort(_read(table), out, names(modalities), progress=progress("case")), out)
@@ -110,6 +115,8 @@ def _read(table: Path, modalities: str = "") -> Cohort:
 
 
 def _tell(done: Sequence[Changed], out: Path) -> None:
+    from differseg_med.engines.register import TABLE
+
     for changed in done:
         for note in changed.notes:
             typer.echo(f"{changed.case.case_id}: {note}")

@@ -17,7 +17,7 @@ from differseg_med.cohort.rules import load_rules
 from differseg_med.cohort.scan import Naming, Unit
 from differseg_med.cohort.table import write_cohort
 from differseg_med.engines import scan as scanning
-from differseg_med.workflows import exit_code
+from differseg_med.errors import exit_code
 
 app = typer.Typer(help="Make, check and convert cohort tables.", no_args_is_help=True)
 importing = typer.Typer(help="Make a cohort table from a data set in a known layout.", no_args_is_help=True)

@@ -14,10 +14,8 @@ from differseg_med.cli.options import Out, Table, progress
 from differseg_med.cohort import layouts
 from differseg_med.cohort.presence import presence
 from differseg_med.cohort.table import read_cohort, table_modalities
-from differseg_med.engines.convert import SKIP, ZEROS, export_msd, export_nnunet, write_imported
 from differseg_med.engines.scan import text_table
-from differseg_med.errors import CaseError
-from differseg_med.workflows import exit_code
+from differseg_med.errors import CaseError, exit_code
 
 Root = Annotated[Path, typer.Argument(help="Folder of the data set.", exists=True)]
 Values = Annotated[str, typer.Option(help="Label values that are the target: 1,2,3. Default: the one that is not 0.")]
@@ -33,8 +31,8 @@ class Layout(str, Enum):
 class Missing(str, Enum):
     """What nnU-Net gets for a modality that is absent."""
 
-    SKIP = SKIP
-    ZEROS = ZEROS
+    SKIP = layouts.SKIP
+    ZEROS = layouts.ZEROS
 
 
 def nnunet(
@@ -87,6 +85,8 @@ def to_msd(
     layout: Annotated[Layout, typer.Option(help="Name the files where they are, or write 4-D files.")] = Layout.LIST,
 ) -> None:
     """An MSD data list with folds, for MONAI's Auto3DSeg and others."""
+    from differseg_med.engines.convert import export_msd
+
     _export(table, lambda cohort: export_msd(cohort, out, stacked=layout is Layout.STACKED, progress=progress("case")))
 
 
@@ -96,6 +96,8 @@ def to_nnunet(
     missing: Annotated[Missing, typer.Option(help="Cases with an absent modality.")] = Missing.SKIP,
 ) -> None:
     """An nnU-Net raw data set, with splits_final.json."""
+    from differseg_med.engines.convert import export_nnunet
+
     _export(table, lambda cohort: export_nnunet(cohort, out, missing=missing.value, progress=progress("case")))
 
 
@@ -111,6 +113,8 @@ def _export(table: Path, write: Callable[..., Sequence[CaseError]]) -> None:
 
 
 def _write(found: layouts.Imported, out: Path, foreground: str) -> None:
+    from differseg_med.engines.convert import write_imported
+
     cases = write_imported(found, out, foreground, progress("case"))
     for note in found.notes:
         typer.echo(f"note: {note}")

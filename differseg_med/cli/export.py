@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from differseg_med.cli.options import names
-from differseg_med.engines.exports import export_mask
-from differseg_med.export.formats import FORMATS
+from differseg_med.errors import exit_code
 from differseg_med.export.segment import SegmentInfo, read_segment
-from differseg_med.workflows import exit_code
 
 app = typer.Typer()
+
+FORMATS = "nifti, seg.nrrd, dicom-seg, png, probability, scene, bids"
+"""As `differseg_med.export.formats` has them, which takes seconds to import."""
 
 
 @app.command()
@@ -22,13 +23,15 @@ def export(
     mask: Annotated[str, typer.Argument(help="Mask: a file, or SEG::segment, RTSTRUCT::ROI as in a cohort table.")],
     reference: Annotated[str, typer.Option(help="Image that it belongs to: a file, or a folder with a DICOM series.")],
     output_dir: Annotated[Path, typer.Option("--out", "--output-dir", "-o", help="Folder for the files.")],
-    formats: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(FORMATS)}.")] = "nifti,seg.nrrd",
+    formats: Annotated[str, typer.Option(help=f"Separated by commas: {FORMATS}.")] = "nifti,seg.nrrd",
     bundle: Annotated[Path | None, typer.Option(help="Bundle whose metadata say what the mask shows.")] = None,
     segment: Annotated[Path | None, typer.Option(help="Or a JSON file that says it, see docs/exports.md.")] = None,
     case_id: Annotated[str, typer.Option(help="For titles and BIDS names. No patient's name.")] = "case",
     resample: Annotated[bool, typer.Option("--resample", help="Allow another grid than the reference's.")] = False,
 ) -> None:
     """Write a mask for 3D Slicer (seg.nrrd, scene), PACS (dicom-seg), BIDS, or as a picture; each file is verified."""
+    from differseg_med.engines.exports import export_mask
+
     if bundle is not None and segment is not None:
         raise typer.BadParameter("give either --bundle or --segment")
     described = bundle or segment

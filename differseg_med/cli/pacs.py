@@ -10,7 +10,7 @@ import typer
 from tqdm import tqdm
 
 from differseg_med import pacs
-from differseg_med.workflows import exit_code
+from differseg_med.errors import exit_code
 
 app = typer.Typer(
     help=f"Fetch series by DICOMweb, and send results back. User and password: {pacs.USER}, {pacs.PASSWORD}.",

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from differseg_med.cli.options import names
-from differseg_med.workflows import compare_models, measure, run_bundle, run_subsets
 
 app = typer.Typer()
 
@@ -46,6 +45,8 @@ def predict(
     settings: Settings = None,
 ) -> None:
     """Segment every case of a cohort: OUTPUT_DIR/<case_id>/mask.nii.gz and summary.csv."""
+    from differseg_med.workflows import run_bundle
+
     options = {
         "split": split,
         "withhold": withhold,
@@ -80,6 +81,8 @@ def evaluate(
     settings: Settings = None,
 ) -> None:
     """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
+    from differseg_med.workflows import measure, run_bundle, run_subsets
+
     if predictions is not None and bundle is None:
         others = {
             "--withhold": withhold,
@@ -109,6 +112,8 @@ def compare(
     output_dir: Output = Path("comparison"),
 ) -> None:
     """Compare models on the same cases: paired tests with Holm's correction, effect sizes, comparison.html."""
+    from differseg_med.workflows import compare_models
+
     sys.exit(compare_models(metrics, output_dir))
 
 
@@ -123,6 +128,8 @@ def train(
     settings: Settings = None,
 ) -> None:
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUTPUT_DIR has a start."""
+    from differseg_med.workflows import run_bundle
+
     options = {"resume": resume, "device": device}
     sys.exit(run_bundle(bundle, _with(["inference", "train"], presets), cohort, output_dir, options, settings or []))
 

@@ -18,6 +18,9 @@ from differseg_med.cohort.headers import header_shape, is_volume_file, stem
 from differseg_med.cohort.table import OWN_COLUMNS, Case
 from differseg_med.errors import CaseError
 
+SKIP, ZEROS = "skip", "zeros"
+"""What becomes of a case with an absent modality in a layout that knows no absence: left out, or zeros."""
+
 
 @dataclass(frozen=True)
 class Imported:

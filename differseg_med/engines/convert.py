@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from differseg_med.atomic import write_text
 from differseg_med.cohort.alignment import kind_of
 from differseg_med.cohort.itk import as_image, as_voxels, empty_image
-from differseg_med.cohort.layouts import Imported
+from differseg_med.cohort.layouts import SKIP, ZEROS, Imported
 from differseg_med.cohort.table import Case, Cohort, write_cohort
 from differseg_med.dicom.cells import join_cell
 from differseg_med.engines.dataset import run_for_case
@@ -31,7 +31,6 @@ from differseg_med.transforms.grids import grid_of
 from differseg_med.transforms.loading import load_volume
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
-ZEROS, SKIP = "zeros", "skip"
 
 
 def write_imported(found: Imported, out: str | Path, foreground: str = "", progress: Progress = iter) -> list[Case]:
