@@ -137,8 +137,8 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
             expected=f"contours on {describe(grid)}",
             found=f"{outside} of {total} contours outside" if outside else "contours smaller than a voxel",
         )
-    notes = (f"{outside} of {total} contours of region {region.name} reach out of the image",) if outside else ()
-    return mask, (*region.notes, *notes)
+    words = f"{outside} of {total} contours of region {region.name} lie outside of the image, whole or in part"
+    return mask, (*region.notes, *((words,) if outside else ()))
 
 
 def _is_outside(points: FloatArray, shape: tuple[int, ...]) -> bool:

@@ -57,7 +57,7 @@ def read_segments(header: Header, selector: str) -> Segments:
         CaseError: if there is no such segment (the labels are listed), or the frames are no regular volume.
     """
     file = header.source.path
-    selector, fraction = _fraction(header, selector)
+    selector, fraction, notes = _fraction(header, selector)
     # Number 0 is the background of a LABELMAP.
     chosen = choose(selector, [item for item in header.tags.get("segments", ()) if item[0] != 0], "segment", file)
     if not all(0 < header.tags.get(name, 0) <= MAX_SIDE for name in ("Rows", "Columns")):
@@ -93,20 +93,20 @@ def read_segments(header: Header, selector: str) -> Segments:
         affine = affine @ from_matvec(np.diag([1, 1, -1]), [0, 0, columns_first.shape[2] - 1])
         columns_first = columns_first[:, :, ::-1]
     grid = Grid(columns_first.shape, lps_to_ras(affine))
-    notes = (f"fractional segment, cut at {fraction:g}",) if fraction else ()
     return Segments(columns_first, grid, _gap_mm(seg, grid), notes)
 
 
-def _fraction(header: Header, selector: str) -> tuple[str, float]:
-    """The selector's name, and the share of a voxel that is enough; 0 if the segments have no shares."""
+def _fraction(header: Header, selector: str) -> tuple[str, float, tuple[str, ...]]:
+    """The selector's name; the share of a voxel that is enough, 0 if the segments have no shares; notes."""
     if header.tags.get("SegmentationType") != "FRACTIONAL":
-        return selector, 0.0
-    name, least = split_least(selector)
-    fraction = FRACTION if least is None else least
+        return selector, 0.0, ()
+    name, fraction = split_least(selector)
+    if fraction is None:
+        return name, FRACTION, (f"fractional segment, cut at {FRACTION:g}",)
     if not 0 < fraction <= 1:
         expected = "more than 0, at most 1"
         raise CaseError("no such share", file=header.source.path, expected=expected, found=f"{fraction:g}")
-    return name, fraction
+    return name, fraction, ()
 
 
 def _gap_mm(seg: Any, grid: Grid) -> float:

@@ -16,12 +16,14 @@ from monai.data import MetaTensor
 from differseg_med.atomic import write_text
 from differseg_med.cohort.alignment import check_alignment
 from differseg_med.cohort.audit import Finding, Level, audit_grids
-from differseg_med.cohort.headers import NIFTI, transform_conflict
+from differseg_med.cohort.headers import is_volume_file, transform_conflict
 from differseg_med.cohort.itk import as_image
 from differseg_med.cohort.leaks import content_key, image_leaks, patient_leaks, subject_leaks
 from differseg_med.cohort.presence import presence
+from differseg_med.cohort.segmentations import is_segmentation
 from differseg_med.cohort.table import Case, Cohort
-from differseg_med.dicom.reader import find_part, is_dicom
+from differseg_med.dicom.cells import split_cell
+from differseg_med.dicom.reader import NOTES, find_part, is_dicom
 from differseg_med.engines.dataset import run_for_case
 from differseg_med.engines.scan import text_table
 from differseg_med.errors import CaseError
@@ -151,6 +153,8 @@ def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], re
     voxels = np.asarray(label[0])
     check.label_ml[case.case_id] = float(voxels.sum()) * grid_of(label).voxel_volume_mm3 / 1000
     check.keys[case.case_id, LABEL] = content_key(voxels)
+    look = "Look at the label on its image."
+    check.findings += [Finding(case.case_id, LABEL, "warning", note, look) for note in label.meta.get(NOTES, ())]
     if not voxels.any():
         found = Finding(case.case_id, LABEL, "warning", "the label is empty", "Check that this patient has no target.")
         check.findings.append(found)
@@ -160,8 +164,9 @@ def _transforms(case: Case, readable: Container[str]) -> list[Finding]:
     cells = {**case.images, **({LABEL: case.label} if case.label is not None else {})}
     findings = []
     for column, cell in cells.items():
-        if column in readable and cell.name.lower().endswith(NIFTI):
-            level, message = transform_conflict(cell)
+        path = split_cell(cell)[0]
+        if column in readable and is_volume_file(path) and not is_segmentation(path):
+            level, message = transform_conflict(path)
             if level != "ok":
                 remedy = "Find out which is right (against another image of the patient) and save the file with it."
                 findings.append(Finding(case.case_id, column, level, message, remedy, cell))

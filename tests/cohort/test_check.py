@@ -7,13 +7,14 @@ import csv
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from cohort.bodies import AFFINE, SHAPE, body
 from dicom.making import save, slices, stored, uid
 from synthetic import Volume, read_nifti, read_rows, row_of, stored_as, write_case, write_nifti, write_table
 from typer.testing import CliRunner
 
 from differseg_med.cli import app
-from differseg_med.cohort.itk import as_voxels
+from differseg_med.cohort.itk import as_image, as_voxels
 from differseg_med.cohort.presence import presence
 from differseg_med.cohort.table import Case, read_cohort
 from differseg_med.engines.check import check_cohort
@@ -107,6 +108,20 @@ def test_labels_on_another_grid_and_empty_ones(tmp_path, files):
     label = read_nifti(files["b"]["label"])
     write_nifti(files["b"]["label"], Volume(label.data * 0, label.affine), np.uint8)
     assert worse(checked(tmp_path, files)) == [("error", "a", "label"), ("warning", "b", "label")]
+
+
+def test_what_was_left_out_of_a_label_is_told(tmp_path, files):
+    """A segmentation of 3D Slicer that reaches three columns out of the image."""
+    label = read_nifti(files["a"]["label"])
+    affine = label.affine @ [[1, 0, 0, -3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    image = as_image(np.ones_like(label.data, np.uint8), affine)
+    image.SetMetaData("Segment0_Name", "tumour")
+    files["a"]["label"] = tmp_path / "a.seg.nrrd"
+    sitk.WriteImage(image, str(files["a"]["label"]))
+    check = checked(tmp_path, files)
+    assert worse(check) == [("warning", "a", "label")]
+    lost = 3 * label.data[0].size
+    assert check.worse_than_ok()[0].message == f"{lost} voxels of the label lie outside the image"
 
 
 def test_headers_that_contradict_themselves(tmp_path, files):
