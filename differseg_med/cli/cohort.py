@@ -57,12 +57,16 @@ def scan(
         Naming, typer.Option(help="Number the cases, or name them by the patients' folders.")
     ] = Naming.NUMBER,
     case_per: Annotated[Unit, typer.Option(help="A case is one examination, or all of a patient.")] = Unit.STUDY,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Take tilted and uneven series too, to be interpolated.")
+    ] = False,
 ) -> None:
     """Find the images and labels in a folder: OUT, and beside it audit.csv and audit.html."""
 
     def job() -> None:
+        chosen = load_rules(rules)
         found = scanning.scan_folder(
-            folder, load_rules(rules), roi=roi, naming=case_id, unit=case_per, progress=progress("file")
+            folder, chosen, roi=roi, naming=case_id, unit=case_per, resample=resample, progress=progress("file")
         )
         if modalities:
             found = scanning.select_modalities(found, names(modalities))

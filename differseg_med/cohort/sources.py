@@ -62,11 +62,23 @@ class Source:
     scanner: str = ""
 
 
-def dicom_sources(entries: Iterable[SeriesEntry], root: Path, rules: Rules) -> Iterator[Source]:
-    """The entries of a DICOM index: one source per image series, one per ROI of an RTSTRUCT or segment of a SEG."""
+def dicom_sources(
+    entries: Iterable[SeriesEntry], root: Path, rules: Rules, *, resample: bool = False
+) -> Iterator[Source]:
+    """The entries of a DICOM index: one source per image series, one per ROI of an RTSTRUCT or segment of a SEG.
+
+    Args:
+        entries: of the index.
+        root: the tree.
+        rules: which series is which modality.
+        resample: take tilted and unevenly spaced series with the cell that has them interpolated.
+    """
     for entry in entries:
         source = _source(entry, root)
-        if entry.problem is not None:
+        if entry.problem is not None and entry.resampled and resample:
+            reason = _joined(f"will be interpolated: {entry.problem.problem}", source.reason)
+            yield _image(replace(source, cell=entry.resampled, level="warning", reason=reason), entry, rules)
+        elif entry.problem is not None:
             yield replace(source, level="error", reason=_without_place(entry.problem))
         elif entry.kind == "image":
             yield _image(source, entry, rules)

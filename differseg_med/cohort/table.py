@@ -145,8 +145,8 @@ def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Ca
     rows = []
     for case in cases:
         row = {"case_id": case.case_id, "subject_id": case.subject_id}
-        row |= {m: _relative(case.images.get(m), path.parent) for m in modalities}
-        row |= {"label": _relative(case.label, path.parent), "split": case.split, "fold": case.fold, **case.extra}
+        row |= {m: relative_cell(case.images.get(m), path.parent) for m in modalities}
+        row |= {"label": relative_cell(case.label, path.parent), "split": case.split, "fold": case.fold, **case.extra}
         rows.append(row)
     columns = list(dict.fromkeys(["case_id", "subject_id", *modalities, *OWN_COLUMNS, *(k for r in rows for k in r)]))
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -249,8 +249,8 @@ def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[st
     )
 
 
-def _relative(target: Path | None, folder: Path) -> str:
-    """The path of ``target`` as seen from ``folder``; if it is itself a link (data sets in DataLad), that link."""
+def relative_cell(target: str | Path | None, folder: Path) -> str:
+    """The cell ``target`` as seen from ``folder``, empty for None; if it is itself a link (data sets in DataLad), that link."""
     if target is None:
         return ""
     path, selector = split_cell(target)

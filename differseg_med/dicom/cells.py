@@ -6,6 +6,9 @@ from pathlib import Path
 
 SEPARATOR = "::"
 
+RESAMPLE = "+resample"
+"""End of a selector: a tilted or unevenly spaced series is to be interpolated to a regular grid."""
+
 
 def split_cell(cell: str | Path) -> tuple[Path, str]:
     """Path and selector (empty for none) of a cell. A file whose own name has ``::`` in it is taken as it is."""

@@ -7,11 +7,12 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from differseg_med.dicom.cells import join_cell
+from differseg_med.dicom.cells import RESAMPLE, join_cell
 from differseg_med.dicom.files import Header, Skipped, read_headers
 from differseg_med.dicom.pet import pet_problem
 from differseg_med.dicom.pixels import check_codec, check_pixels
@@ -42,6 +43,7 @@ class SeriesEntry:
         problem: why it cannot be used.
         notes: remarks for the report.
         doubts: remarks that somebody should look into before the image is used.
+        resampled: the cell by which an image with a problem can be read after all, interpolated; empty if it cannot.
     """
 
     cell: str
@@ -55,6 +57,7 @@ class SeriesEntry:
     problem: CaseError | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    resampled: str = ""
 
 
 def index_folder(root: str | Path, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> list[SeriesEntry]:
@@ -125,6 +128,7 @@ def _image_entries(uid: str, own: Sequence[Header], population: Counter[Path]) -
             problem=_problem(part),
             notes=part.notes,
             doubts=part.doubts,
+            resampled=join_cell(path, selector + RESAMPLE) if _interpolable(part) else "",
             **_identity(own[0]),
         )
 
@@ -134,14 +138,26 @@ def _problem(part: Part) -> CaseError | None:
     try:
         if part.problem is not None:
             raise part.problem
-        header = part.frames[0].header
-        check_pixels(header)
-        if "TransferSyntaxUID" in header.tags:
-            check_codec(header.tags["TransferSyntaxUID"], header)
-        pet_problem(part.frames)
+        _check_values(part)
     except CaseError as error:
         return copy.copy(error)
     return None
+
+
+def _check_values(part: Part) -> None:
+    header = part.frames[0].header
+    check_pixels(header)
+    if "TransferSyntaxUID" in header.tags:
+        check_codec(header.tags["TransferSyntaxUID"], header)
+    pet_problem(part.frames)
+
+
+def _interpolable(part: Part) -> bool:
+    if part.interpolable:
+        with suppress(CaseError):
+            _check_values(part)
+            return True
+    return False
 
 
 def _object_entry(header: Header, population: Counter[Path]) -> SeriesEntry:

@@ -15,7 +15,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from differseg_med.dicom.cells import split_cell
+from differseg_med.dicom.cells import RESAMPLE, split_cell
 from differseg_med.dicom.files import Header, Skipped, Source, read_headers, sources
 from differseg_med.dicom.index import kind_of
 from differseg_med.dicom.mosaic import read_mosaic
@@ -25,9 +25,6 @@ from differseg_med.dicom.resampling import resample_stack
 from differseg_med.dicom.series import MAX_VOXELS, Part, series_parts
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
-
-RESAMPLE = "+resample"
-"""End of a selector: a tilted or unevenly spaced series is to be interpolated to a regular grid."""
 
 NOTES = "notes"
 """Key of the metadata that holds the reader's remarks."""
@@ -80,7 +77,7 @@ def read_volume(cell: str | Path) -> Volume:
     part, notes, resample = find_part(cell)
     if part.mosaic:
         return Volume(read_mosaic(part.frames[0].header), _grid(part), notes)
-    if part.problem is not None and not (resample and part.stack is not None and not part.stack.missing):
+    if part.problem is not None and not (resample and part.interpolable):
         raise part.problem
     rows, columns = part.frames[0].tags["Rows"], part.frames[0].tags["Columns"]
     if rows * columns * len(part.frames) > MAX_VOXELS:

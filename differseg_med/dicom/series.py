@@ -59,6 +59,11 @@ class Part:
     stack: Stack | None = None
     mosaic: bool = False
 
+    @property
+    def interpolable(self) -> bool:
+        """Whether it is no volume as it is, but would be one with ``+resample``."""
+        return self.problem is not None and self.stack is not None and not self.stack.missing
+
 
 def series_parts(headers: Sequence[Header]) -> list[Part]:
     """The parts of one series in a fixed order, which gives them their numbers in cells (``UID#1`` is the first)."""
@@ -163,7 +168,7 @@ def _refusal(stack: Stack, folder: Path) -> CaseError:
     remedy = (
         "Export the series again; if the slices are lost, it cannot be used."
         if stack.missing
-        else "Reconstruct it as a regular volume, or add +resample to the cell to have it interpolated."
+        else "Reconstruct it as a regular volume, or have it interpolated: PATH::+resample."
     )
     return CaseError("; ".join(stack.problems), file=folder, remedy=remedy)
 

@@ -16,12 +16,12 @@ from differseg_med.cohort.presence import presence
 from differseg_med.cohort.rules import Rules
 from differseg_med.cohort.scan import Naming, Scan, Unit, make_cohort
 from differseg_med.cohort.sources import Source, attach_files, dicom_sources, file_sources
-from differseg_med.cohort.table import write_cohort
+from differseg_med.cohort.table import relative_cell, write_cohort
 from differseg_med.dicom.index import index_folder
 from differseg_med.errors import CaseError
 from differseg_med.evaluation import html
 
-AUDIT_COLUMNS = ("path", "series", "case_id", "column", "level", "reason")
+AUDIT_COLUMNS = ("path", "series", "case_id", "column", "level", "reason", "cell")
 
 
 def scan_folder(
@@ -31,6 +31,7 @@ def scan_folder(
     roi: str = "",
     naming: Naming = Naming.NUMBER,
     unit: Unit = Unit.STUDY,
+    resample: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Scan:
     """Find the cohort in a tree of DICOM or volume files; nothing is written.
@@ -39,6 +40,7 @@ def scan_folder(
         root: folder, or zip archive of DICOM files.
         rules: which series or file is which modality.
         roi, naming, unit: see `differseg_med.cohort.scan.make_cohort`.
+        resample: take tilted and unevenly spaced DICOM series, to be interpolated whenever they are read.
         progress: wraps the files, for example ``tqdm``.
 
     Raises:
@@ -46,7 +48,7 @@ def scan_folder(
     """
     # Not resolve(): data sets in DataLad are links to files with other names.
     root = Path(os.path.abspath(root))  # noqa: PTH100
-    series = list(dicom_sources(index_folder(root, progress), root, rules))
+    series = list(dicom_sources(index_folder(root, progress), root, rules, resample=resample))
     files = attach_files(list(file_sources(root, rules)), series) if root.is_dir() else []
     scan = make_cohort([*series, *files], rules, roi=roi, naming=naming, unit=unit)
     if not scan.audit:
@@ -73,7 +75,10 @@ def write_scan(scan: Scan, out: str | Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(AUDIT_COLUMNS)
-    writer.writerows((s.path, s.series, case, _column(s), s.level, s.reason) for case, s in scan.audit)
+    for case, source in scan.audit:
+        cell = "" if source.level == "error" else relative_cell(source.cell, out.parent)
+        row = (source.path, source.series, case, _column(source), source.level, source.reason, cell)
+        writer.writerow(row)
     write_text(out.parent / "audit.csv", text.getvalue())
     html.write_page(out.parent / "audit.html", "Audit of the scan", _page(scan))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom.making import ORIGIN, STEP, blank, save, slices, stored, uid
@@ -115,6 +116,57 @@ def test_cells_of_a_scan_read_to_the_published_mask(tmp_path):
     known = nib.load(STS_DICOM.parent / "sts/STS_025/mask.nii.gz")
     assert mask.sum() == np.asarray(known.dataobj).sum()
     assert load_volume(case.images["pet"]).shape[1:] == nib.load(STS_DICOM.parent / "sts/STS_025/pet.nii.gz").shape
+
+
+def test_a_tilted_ct_is_taken_on_request(tmp_path):
+    def tilt(folder):
+        series(folder, "head", "CT")
+        for path in folder.iterdir():
+            dataset = pydicom.dcmread(path)
+            x, y, z = map(float, dataset.ImagePositionPatient)
+            dataset.ImagePositionPatient = [x, y + 0.2 * z, z]
+            dataset.save_as(path)
+
+    tilt(tmp_path / "p1" / "a")
+    series(tmp_path / "p1" / "hole", "hole", "CT", drop=[2])
+    scan = scanned(tmp_path)
+    assert scan.cases == ()
+    assert "PATH::+resample" in reasons(scan)["head"][1]
+    (case,) = scanned(tmp_path, resample=True).cases
+    assert case.images["ct"] == tmp_path / "p1" / "a::+resample"
+    found = CliRunner().invoke(
+        app, ["cohort", "scan", str(tmp_path), "--out", str(tmp_path / "out" / "cohort.csv"), "--resample"]
+    )
+    assert found.exit_code == 0, found.output
+    rows = {row["series"][:4]: row for row in csv.DictReader((tmp_path / "out" / "audit.csv").open())}
+    assert (rows["head"]["level"], rows["head"]["cell"]) == ("warning", "../p1/a::+resample")
+    assert "will be interpolated: the slices are tilted" in rows["head"]["reason"]
+    assert (rows["hole"]["level"], rows["hole"]["cell"]) == ("error", "")
+    cell = read_cohort(tmp_path / "out" / "cohort.csv", ("ct",)).cases[0].images["ct"]
+    assert load_volume(cell).shape[3] == len(PIXELS)
+
+
+def test_phases_of_one_series_are_told_apart_by_rules(tmp_path):
+    """Arterial, venous and delayed phase in one series: only those who know the protocol can say which is which."""
+    folder = tmp_path / "a"
+    for phase in range(3):
+        series(folder, "liver 3 phases", "CT", pixels=PIXELS + phase)
+        for path in folder.iterdir():
+            dataset = pydicom.dcmread(path)
+            if "AcquisitionNumber" not in dataset:
+                dataset.AcquisitionNumber, dataset.SOPInstanceUID = phase + 1, uid(phase, dataset.SOPInstanceUID)
+                dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+                dataset.save_as(path)
+    scan = scanned(tmp_path)
+    assert [str(case.images["ct"])[-2:] for case in scan.cases] == ["#1"]
+    level, reason = reasons(scan)["liver 3 phases, AcquisitionNumber 1"]
+    assert level == "warning"
+    assert "so could be liver 3 phases, AcquisitionNumber 2 (CT, 6 files)" in reason
+    names = ("ct_arterial", "ct_venous", "ct_delayed")
+    rules = [{"name": name, "modality": "CT", "where": {"PartNumber": n}} for n, name in enumerate(names, 1)]
+    (case,) = scan_folder(tmp_path, parse_rules({"modalities": rules})).cases
+    for phase, name in enumerate(names):
+        assert load_volume(case.images[name])[0, 3, 4, 2] == PIXELS[2, 4, 3] + phase - 1024
 
 
 def test_an_mr_study_is_sorted_into_modalities(tmp_path):
