@@ -250,7 +250,7 @@ def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[st
 
 
 def relative_cell(target: str | Path | None, folder: Path) -> str:
-    """The cell ``target`` as seen from ``folder``, empty for None; if it is itself a link (data sets in DataLad), that link."""
+    """The cell ``target`` as seen from ``folder``; if it is itself a link (data sets in DataLad), that link."""
     if target is None:
         return ""
     path, selector = split_cell(target)
