@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -249,6 +250,7 @@ def _write_page(models: Mapping[str, Rows], results: Sequence[Comparison], measu
     cases = [case for case, row in first.items() if not is_failed(row)]
     subjects = [subject_of(first[case]) for case in cases]
     parts = [html.paragraph(f"{len(models)} models, {len(cases)} cases of {len(set(subjects))} subjects.")]
+    parts += _other_modalities(models, cases)
     for measure in measures:
         label = KNOWN[measure].label
         found = [result for result in results if result.measure == measure]
@@ -270,6 +272,20 @@ def _write_page(models: Mapping[str, Rows], results: Sequence[Comparison], measu
         ]
     parts += [html.heading("Method"), html.paragraph(METHOD), html.heading("Policy"), html.paragraph(POLICY)]
     html.write_page(path, "Comparison of models", parts)
+
+
+def _other_modalities(models: Mapping[str, Rows], cases: Sequence[str]) -> Iterator[str]:
+    """A notice if models were given other modalities of the same case."""
+    given = {name: [str(rows[case].get("modalities", "")) for case in cases] for name, rows in models.items()}
+    differing = sum(len(set(own)) > 1 for own in zip(*given.values()))
+    if differing:
+        counts = {name: Counter(own).most_common() for name, own in given.items()}
+        words = "; ".join(f"{name}: {', '.join(f'{m} {n}' for m, n in own)}" for name, own in counts.items())
+        yield html.paragraph(
+            f"{differing} of {len(cases)} cases were given to the models with different modalities ({words}): the "
+            "differences below are also those of the modalities.",
+            "notice",
+        )
 
 
 def _size(models: Mapping[str, Rows], name: str, case: str, measure: str) -> float:

@@ -42,7 +42,8 @@ def write_subsets(
 
     Returns:
         The lines of ``subsets.csv``: per subset one column per modality (1 given, 0 withheld), counts, and per measure
-        mean, interval and median.
+        mean, interval and median. ``with_all_given`` of the measured cases had every modality of the subset: what the
+        cohort table lacks cannot be given.
 
     Raises:
         ValueError: if the subsets were not measured on the same cases, or none was.
@@ -75,6 +76,7 @@ def _line(subset: Subset, rows: Sequence[Row], modalities: Sequence[str]) -> tup
     subjects = [subject_of(row) for row in done]
     line: dict[str, Any] = {"given": subset_name(subset)} | {name: int(name in subset) for name in modalities}
     line |= {"cases": len(rows), "failed": len(rows) - len(done)}
+    line["with_all_given"] = sum(row.get("modalities") == subset_name(subset) for row in done)
     line["empty_prediction"] = sum(row["empty"] == "prediction" for row in done)
     summaries = {
         name: summarize([row[name] for row in done], subjects) for name in SUBSET_MEASURES if done and name in done[0]

@@ -118,6 +118,18 @@ def test_case_ids_stay_text(tmp_path):
     assert only(compare(tables, tmp_path / "out", measures=["dice"])).cases == 4
 
 
+def test_models_that_were_given_other_modalities_are_told_apart(tmp_path):
+    full, less = ["t1+ct"] * 12, ["t1+ct"] * 9 + ["t1"] * 3
+    tables = {"old": table(tmp_path / "a", BASE, modalities=full), "new": table(tmp_path / "b", BASE, modalities=less)}
+    compare(tables, tmp_path / "out", measures=["dice"])
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "3 of 12 cases were given to the models with different modalities" in page
+    assert "(old: t1+ct 12; new: t1+ct 9, t1 3)" in page
+    tables["new"] = table(tmp_path / "c", BASE + 0.01, modalities=full)
+    compare(tables, tmp_path / "out", measures=["dice"])
+    assert "different modalities" not in (tmp_path / "out" / "comparison.html").read_text()
+
+
 def test_cases_that_differ_are_listed(tmp_path):
     tables = {
         "a": table(tmp_path / "a", BASE),

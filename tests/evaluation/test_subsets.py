@@ -32,7 +32,8 @@ def test_all_subsets_largest_first():
 
 def test_table_and_figure(tmp_path):
     failed = [*rows(2, ("a",)), {"case_id": "b", "status": "failed", "reason": "no image"}]
-    results = {("t1", "ct"): rows(0), ("t1",): rows(1), ("ct",): failed}
+    had = [{**row, "modalities": m} for row, m in zip(rows(0), ("t1+ct", "t1"))]  # the table has no CT of b
+    results = {("t1", "ct"): had, ("t1",): [{**row, "modalities": "t1"} for row in rows(1)], ("ct",): failed}
     lines = write_subsets(results, ["t1", "ct"], tmp_path)
     table = pd.read_csv(tmp_path / "subsets.csv")
     assert table["given"].tolist() == ["t1+ct", "t1", "ct"]
@@ -40,6 +41,7 @@ def test_table_and_figure(tmp_path):
     assert table["dice_mean"].tolist() == pytest.approx([1, 2 / 3, 1 / 3])
     assert table["hd95_mm_mean"].tolist() == pytest.approx([0, 1, 2])
     assert table["failed"].tolist() == [0, 0, 1]
+    assert table["with_all_given"].tolist() == [1, 2, 0]
     assert np.isnan(table["dice_low"][2])  # one subject: no interval
     assert len(lines) == 3
     assert (tmp_path / "subsets.png").read_bytes().startswith(b"\x89PNG")
