@@ -11,6 +11,7 @@ from differseg_med.cohort.audit import Level
 from differseg_med.cohort.rules import Rules
 from differseg_med.cohort.sources import Source, matches_roi
 from differseg_med.cohort.table import Case
+from differseg_med.dicom.cells import RESAMPLE
 from differseg_med.errors import CaseError
 
 Key = tuple[str, str]  # patient, study
@@ -144,8 +145,8 @@ def _choose(own: Sequence[Source], rules: Rules, roi: str) -> tuple[dict[str, So
 
 
 def _best_image(candidates: Sequence[Source]) -> tuple[Source, list[Source]]:
-    """The earliest rule wins; of several series under one rule the one with most files, which is a warning."""
-    ordered = sorted(candidates, key=lambda s: (s.rank, -s.size, s.path, s.cell))
+    """The earliest rule wins; of several series under one rule one that needs no interpolation, with most files."""
+    ordered = sorted(candidates, key=lambda s: (s.rank, s.cell.endswith(RESAMPLE), -s.size, s.path, s.cell))
     best, rest = ordered[0], ordered[1:]
     ties = [s for s in rest if s.rank == best.rank]
     decided = [_noted(s, "ok", f"not used: an earlier rule fits {best.series}") for s in rest if s.rank != best.rank]
@@ -188,4 +189,4 @@ def _judge_space(source: Source, reference: Source) -> Source:
 def _noted(source: Source, level: Level, words: str) -> Source:
     """The source with more words, and the worse of its level and another."""
     worse = max(source.level, level, key=lambda name: SEVERITY[name])
-    return replace(source, level=worse, reason="; ".join(text for text in (words, source.reason) if text))
+    return replace(source, level=worse, reason="; ".join(text for text in (words.rstrip("."), source.reason) if text))

@@ -11,7 +11,7 @@ from typing import Literal
 
 from differseg_med.cohort.audit import Level
 from differseg_med.cohort.headers import header_grid, is_volume_file, stem, transform_conflict
-from differseg_med.cohort.rules import Rules, found
+from differseg_med.cohort.rules import Rule, Rules, found
 from differseg_med.cohort.segmentations import is_segmentation, read_segmentation_header
 from differseg_med.dicom.cells import join_cell, split_cell
 from differseg_med.dicom.index import SeriesEntry
@@ -75,9 +75,12 @@ def dicom_sources(
     """
     for entry in entries:
         source = _source(entry, root)
-        if entry.problem is not None and entry.resampled and resample:
+        rule = rules.match_series(entry.tags) if entry.kind == "image" else None
+        if rule is not None and not rule.name:  # whatever else is wrong with it
+            yield replace(source, role="ignored", level="ok", reason=_joined("ignored by a rule", source.reason))
+        elif entry.problem is not None and entry.resampled and resample:
             reason = _joined(f"will be interpolated: {entry.problem.problem}", source.reason)
-            yield _image(replace(source, cell=entry.resampled, level="warning", reason=reason), entry, rules)
+            yield _image(replace(source, cell=entry.resampled, level="warning", reason=reason), rule, rules)
         elif entry.problem is not None:
             yield replace(source, level="error", reason=_without_place(entry.problem))
         elif entry.kind == "image":
@@ -152,12 +155,9 @@ def _source(entry: SeriesEntry, root: Path) -> Source:
     )
 
 
-def _image(source: Source, entry: SeriesEntry, rules: Rules) -> Source:
-    rule = rules.match_series(entry.tags)
+def _image(source: Source, rule: Rule | None, rules: Rules) -> Source:
     if rule is None:
         return replace(source, level="warning", reason=_joined("no rule fits", source.reason))
-    if not rule.name:
-        return replace(source, role="ignored", reason=_joined("ignored by a rule", source.reason))
     return replace(source, role="image", modality=rule.name, rank=rules.rank(rule))
 
 
