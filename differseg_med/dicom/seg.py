@@ -64,6 +64,13 @@ def read_segments(header: Header, selector: str) -> Segments:
         raise CaseError("Rows and Columns cannot be right", file=file)
     if header.tags.get("NumberOfFrames", 1) != len(header.frames) or header.tags.get("SamplesPerPixel", 1) != 1:
         raise CaseError("the DICOM SEG does not describe each of its frames", file=file)
+    if not all("ImagePositionPatient" in frame for frame in header.frames):
+        raise CaseError(
+            "the DICOM SEG has no place in the patient",
+            file=file,
+            expected="ImagePositionPatient of each frame",
+            remedy="Segmentations of X-ray pictures and of slides cannot be used; else export it again.",
+        )
     try:
         with quiet():
             for _, stream in opened([header.source]):

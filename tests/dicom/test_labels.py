@@ -267,6 +267,17 @@ def test_the_share_of_a_fractional_seg_that_is_enough(tmp_path, image, selector,
     refused(f"{path}::GTV>=50", [image], "no such share")
 
 
+def test_a_seg_of_a_projection(tmp_path, image):
+    """As dcmjs writes those of mammograms."""
+
+    def flattened(dataset):
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            del frame.PlanePositionSequence
+
+    path = changed(seg(tmp_path, "BINARY", blob().astype(np.uint8)), flattened)
+    refused(path, [image], "no place in the patient", "ImagePositionPatient of each frame")
+
+
 def test_only_shares_have_a_least(tmp_path, image):
     refused(f"{seg(tmp_path, 'BINARY', blob().astype(np.uint8))}::GTV>=0.3", [image], "no segment 'GTV>=0.3'")
 
