@@ -12,7 +12,7 @@ import typer
 
 from differseg_med.cli.options import Out, Table, progress
 from differseg_med.cohort import layouts
-from differseg_med.cohort.presence import presence
+from differseg_med.cohort.presence import absent_of, presence
 from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.engines.scan import text_table
 from differseg_med.errors import CaseError, exit_code
@@ -105,6 +105,10 @@ def _export(table: Path, write: Callable[..., Sequence[CaseError]]) -> None:
     def job() -> None:
         cohort = read_cohort(table, table_modalities(table))
         failed = write(cohort)
+        lost = {error.case for error in failed}
+        for case in cohort.cases:
+            if case.case_id not in lost and (absent := absent_of(case, cohort.modalities)):
+                typer.echo(f"{case.case_id}: zeros for {', '.join(absent)}")
         typer.echo(f"{len(cohort.cases) - len(failed)} of {len(cohort.cases)} cases exported")
         if failed:
             raise SystemExit("\n".join(str(error) for error in failed))

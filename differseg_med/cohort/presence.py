@@ -30,3 +30,8 @@ def presence_in_words(cases: Sequence[Case]) -> str:
     """The same in a line, the most frequent pattern first: ``7 cases: t1+ct 5, ct 2``."""
     counts = Counter(case.modalities for case in cases).most_common()
     return f"{len(cases)} cases: {', '.join(f'{name} {count}' for name, count in counts)}"
+
+
+def absent_of(case: Case, modalities: Sequence[str]) -> list[str]:
+    """The modalities that a case has not."""
+    return [name for name in modalities if name not in case.images]

@@ -19,6 +19,7 @@ from differseg_med.atomic import write_text
 from differseg_med.cohort.alignment import kind_of
 from differseg_med.cohort.itk import as_image, as_voxels, empty_image
 from differseg_med.cohort.layouts import SKIP, ZEROS, Imported
+from differseg_med.cohort.presence import absent_of
 from differseg_med.cohort.table import Case, Cohort, write_cohort
 from differseg_med.dicom.cells import join_cell
 from differseg_med.engines.dataset import run_for_case
@@ -67,7 +68,9 @@ def _taken_apart(path: Path, folder: Path, modalities: Sequence[str], case_id: s
         voxels = np.asarray(image.dataobj, dtype=np.float32)
     except Exception as error:  # nibabel has errors of its own for each kind of damage
         raise CaseError("the file cannot be read", case=case_id, file=path, found=type(error).__name__) from error
-    return {m: save_volume(voxels[..., n], image.affine, folder / f"{m}.nii.gz") for n, m in enumerate(modalities)}
+    # A channel of zeros is how a layout that knows no absence says that the modality is absent.
+    present = [(n, m) for n, m in enumerate(modalities) if voxels[..., n].any()]
+    return {m: save_volume(voxels[..., n], image.affine, folder / f"{m}.nii.gz") for n, m in present}
 
 
 def export_msd(cohort: Cohort, out: str | Path, *, stacked: bool = False, progress: Progress = iter) -> list[CaseError]:
@@ -114,11 +117,14 @@ def _msd_entry(case: Case, modalities: Sequence[str], out: Path, stacked: bool) 
     _raise_problem(case, needs_label=not test)
     if not stacked:
         cells = [case.images[m] for m in modalities if m in case.images] + ([case.label] if case.label else [])
-        if len(case.images) < len(modalities) or not all(cell.is_file() for cell in cells):
+        others = [f"no {name}" for name in absent_of(case, modalities)]
+        others += [f"{cell.name}, which is no plain file" for cell in cells if not cell.is_file()]
+        if others:
             raise CaseError(
-                "a list of files cannot say what this case is: a modality is absent, or a cell is no plain file",
+                "left out: a list of files cannot say what this case is",
                 case=case.case_id,
-                remedy="Export 4-D files (--layout 4d), which hold zeros for absent modalities.",
+                found="; ".join(others),
+                remedy="--layout 4d writes files of its own, with zeros for what is absent.",
             )
         paths = [_relative(cell, out.parent) for cell in cells]
         return {"image": paths[: len(modalities)], **({"label": paths[-1]} if case.label else {})}
@@ -175,11 +181,11 @@ def export_nnunet(
 def _nnunet_case(case: Case, modalities: Sequence[str], out: Path, missing: str) -> None:
     test = case.split == "test"
     _raise_problem(case, needs_label=not test)
-    if len(case.images) < len(modalities) and missing != ZEROS:
-        absent = ", ".join(m for m in modalities if m not in case.images)
+    if (absent := absent_of(case, modalities)) and missing != ZEROS:
         raise CaseError(
-            f"left out: {absent} is absent, and nnU-Net knows no absent channel",
+            "left out: nnU-Net knows no absent channel",
             case=case.case_id,
+            found=f"no {' and no '.join(absent)}",
             remedy="--missing zeros exports it with zeros.",
         )
     volumes, grid = _on_one_grid(case, modalities)

@@ -216,7 +216,7 @@ def table(tmp_path):
 def test_nnunet_export_holds_every_channel_on_one_grid(table, tmp_path):
     root = tmp_path / "nnUNet_raw" / "Dataset001_Sarcoma"
     output = run("export", "nnunet", table, "--out", root, "--missing", "zeros")
-    assert "3 of 3 cases exported" in output
+    assert output == "b: zeros for pet\n3 of 3 cases exported\n"
     info = json.loads((root / "dataset.json").read_text())
     assert info["channel_names"] == {"0": "t1", "1": "CT", "2": "pet"}
     assert (info["numTraining"], info["labels"]) == (2, {"background": 0, "foreground": 1})
@@ -240,10 +240,11 @@ def test_nnunet_export_holds_every_channel_on_one_grid(table, tmp_path):
     assert not sitk.GetArrayViewFromImage(sitk.ReadImage(str(root / "imagesTr" / "b_0002.nii.gz"))).any()
 
 
-def test_nnunet_export_leaves_incomplete_cases_out_and_says_so(table, tmp_path):
+def test_nnunet_export_leaves_incomplete_cases_out_and_says_so(table, tmp_path, caplog):
     output = run("export", "nnunet", table, "--out", tmp_path / "D", code=1)
     assert "2 of 3 cases exported" in output
     assert not list((tmp_path / "D").rglob("b*"))
+    assert "case b: left out: nnU-Net knows no absent channel (found no pet). --missing zeros" in caplog.text
 
 
 def test_what_is_exported_to_nnunet_comes_back_the_same(table, tmp_path):
@@ -259,9 +260,10 @@ def test_what_is_exported_to_nnunet_comes_back_the_same(table, tmp_path):
     np.testing.assert_allclose(after.affine, before.affine, atol=1e-5)
 
 
-def test_msd_list_is_read_by_monai_with_folds(table, tmp_path):
+def test_msd_list_is_read_by_monai_with_folds(table, tmp_path, caplog):
     output = run("export", "msd", table, "--out", tmp_path / "dataset.json", code=1)
-    assert "2 of 3 cases exported" in output  # b has no PET: a list of files cannot say so
+    assert "2 of 3 cases exported" in output
+    assert "case b: left out: a list of files cannot say what this case is (found no pet)" in caplog.text
     (item,) = load_decathlon_datalist(str(tmp_path / "dataset.json"), True, "training", str(tmp_path))
     assert [Path(p).name for p in item["image"]] == ["t1.nii.gz", "ct.nii.gz", "pet.nii.gz"]
     assert Path(item["label"]).samefile(tmp_path / "a" / "label.nii.gz")
@@ -282,3 +284,8 @@ def test_msd_with_4d_files_is_read_by_monai_and_comes_back(table, tmp_path):
         read_nifti(back["a"].images["t1"]).data, read_nifti(tmp_path / "a" / "t1.nii.gz").data
     )
     assert (back["b"].fold, back["c"].split) == ("1", "test")
+    assert {case_id: case.modalities for case_id, case in back.items()} == {
+        "a": "t1+ct+pet",
+        "b": "t1+ct",  # zeros came back as absence
+        "c": "t1+ct+pet",
+    }
