@@ -18,7 +18,8 @@ A rule file is YAML with three lists, tried in the order ``ignore``, ``modalitie
 A condition under ``where`` is a comparison (``"> 60"``, ``"!= 0"``), a range (``"1 to 5"``, ends included), a list of
 allowed values, a regex (``"~ ^BRAIN"``), ``present``, ``absent``, or a value. A tag with several values fits if one of
 them does. Rules look at tags that do not identify a patient. A fourth part, ``words``, names parts of regexes:
-``words: {t1: "(^|[^a-z])t1"}`` and then ``description: "{t1}|mprage"``.
+``words: {t1: "(^|[^a-z])t1"}`` and then ``description: "{t1}|mprage"``. A fifth, ``columns: [t1, adc]``, gives the
+columns of the table another order than that of the rules: masks are drawn on the first.
 """
 
 from __future__ import annotations
@@ -109,11 +110,12 @@ class Rules:
     modalities: tuple[Rule, ...]
     ignore: tuple[Rule, ...] = ()
     labels: tuple[LabelRule, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Modalities in the order of the file, each once."""
-        return tuple(dict.fromkeys(rule.name for rule in self.modalities))
+        """Modalities in the order of ``columns``, then in that of the rules, each once."""
+        return tuple(dict.fromkeys((*self.columns, *(rule.name for rule in self.modalities))))
 
     def match_series(self, tags: Tags) -> Rule | None:
         """The first rule that fits a series; one without a name if it is to be ignored, None if no rule fits."""
@@ -162,8 +164,8 @@ def parse_rules(content: Any) -> Rules:
     """
     if not isinstance(content, Mapping) or not content.get("modalities"):
         raise ValueError("a rule file needs a list 'modalities'")
-    if unknown := sorted(set(content) - {"words", "modalities", "ignore", "labels"}):
-        raise ValueError(f"unknown word {unknown[0]!r}: a rule file has words, modalities, ignore and labels")
+    if unknown := sorted(set(content) - {"words", "columns", "modalities", "ignore", "labels"}):
+        raise ValueError(f"unknown word {unknown[0]!r}: a rule file has words, columns, modalities, ignore, labels")
     words = content.get("words") or {}
     if not isinstance(words, Mapping) or not all(isinstance(part, str) for pair in words.items() for part in pair):
         raise ValueError("words is a mapping from names to parts of regular expressions")
@@ -176,7 +178,10 @@ def parse_rules(content: Any) -> Rules:
     if any(rule.name for rule in ignore):
         raise ValueError("a rule under ignore has no name")
     labels = tuple(_label_rule(entry, f"rule {n} of labels") for n, entry in enumerate(content.get("labels") or (), 1))
-    return Rules(modalities, ignore, labels)
+    columns = content.get("columns") or ()
+    if not isinstance(columns, list | tuple) or not {*columns} <= {rule.name for rule in modalities}:
+        raise ValueError("columns is a list of names of modalities")
+    return Rules(modalities, ignore, labels, tuple(columns))
 
 
 def _spelt_out(value: Any, words: Mapping[str, str]) -> Any:

@@ -17,6 +17,9 @@ from differseg_med.errors import CaseError
 Key = tuple[str, str]  # patient, study
 
 LABEL = "label"
+LISTED = 3
+"""How many series that fit equally a message names: a diffusion series may have a hundred parts."""
+
 SEVERITY = {"ok": 0, "warning": 1, "error": 2}
 
 
@@ -153,7 +156,8 @@ def _best_image(candidates: Sequence[Source]) -> tuple[Source, list[Source]]:
     decided += [_noted(s, "warning", f"not used: {best.series} fits {best.modality} equally") for s in ties]
     words = f"used as {best.modality}"
     if ties:
-        words += f", but so could be {'; '.join(s.series for s in ties)}. Make the rule narrower, or edit the table."
+        listed = "; ".join(s.series for s in ties[:LISTED]) + f" and {len(ties) - LISTED} more" * (len(ties) > LISTED)
+        words += f", but so could be {listed}. Make the rule narrower, or edit the table."
     best = _noted(best, "warning" if ties else "ok", words)
     return best, [best, *decided]
 

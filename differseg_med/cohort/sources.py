@@ -28,13 +28,13 @@ class Source:
     Args:
         cell: what the cohort table would hold.
         path: file or folder relative to the tree, for the audit.
-        series: what it is, in words: description, kind, number of files.
+        series: what it is, in words: description, part, kind, number of the series, number of slices.
         role: what it can be used for.
         modality: of an image.
         rank: place of the rule that fits in the rule file; the earlier is preferred.
         patient: key of the patient, the same for all that belongs to one.
         study: key of the examination.
-        size: number of files; of several that fit equally the largest is taken.
+        size: number of slices; of several that fit equally the largest is taken.
         level: the audit's level.
         reason: the audit's words.
         series_uid: SeriesInstanceUID.
@@ -84,7 +84,7 @@ def dicom_sources(
         elif entry.problem is not None:
             yield replace(source, level="error", reason=_without_place(entry.problem))
         elif entry.kind == "image":
-            yield _image(source, entry, rules)
+            yield _image(source, rule, rules)
         elif entry.kind in ("rtstruct", "seg"):
             yield from _regions(source, entry)
         else:
@@ -135,17 +135,18 @@ def _source(entry: SeriesEntry, root: Path) -> Source:
     path = split_cell(entry.cell)[0]
     words = [str(tags.get("SeriesDescription") or tags.get("ProtocolName") or "no description")]
     words += [str(tags["Part"])] if tags.get("Part") else []
-    kind = " ".join(str(tags[key]) for key in ("Modality",) if key in tags) or entry.kind
-    files = "1 file" if entry.files == 1 else f"{entry.files} files"
+    kind = [str(tags.get("Modality") or entry.kind)]
+    kind += [f"series {tags['SeriesNumber']}"] if "SeriesNumber" in tags else []
+    kind += [f"{entry.slices} slice{'s' * (entry.slices != 1)}"] if entry.slices else []
     maker = (str(tags.get(key, "")).strip() for key in ("Manufacturer", "ManufacturerModelName"))
     return Source(
         cell=entry.cell,
         path=_relative(path, root),
-        series=f"{', '.join(words)} ({kind}, {files})",
+        series=f"{', '.join(words)} ({', '.join(kind)})",
         role="unknown",
         patient=entry.patient_key or entry.study_uid or entry.series_uid,
         study=entry.study_uid or entry.series_uid,
-        size=entry.files,
+        size=entry.slices,
         level="warning" if entry.doubts else "ok",
         reason="; ".join((*entry.doubts, *entry.notes)),
         series_uid=entry.series_uid,

@@ -40,6 +40,7 @@ class SeriesEntry:
             words) and ``PartNumber``, of an RTSTRUCT ``ROINames``, of a SEG ``SegmentLabels``, of both
             ``ReferencedSeries``.
         files: number of files.
+        slices: number of slices of an image; 0 of everything else, and if they cannot be read.
         problem: why it cannot be used.
         notes: remarks for the report.
         doubts: remarks that somebody should look into before the image is used.
@@ -54,6 +55,7 @@ class SeriesEntry:
     patient_key: str = ""
     tags: dict[str, Any] = field(default_factory=dict)
     files: int = 1
+    slices: int = 0
     problem: CaseError | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
@@ -125,6 +127,7 @@ def _image_entries(uid: str, own: Sequence[Header], population: Counter[Path]) -
             kind="image",
             tags=tags,
             files=len(sources) or len(own),
+            slices=part.grid.shape[2] if part.grid else len(part.frames),
             problem=_problem(part),
             notes=part.notes,
             doubts=part.doubts,

@@ -189,3 +189,11 @@ def test_the_rules_of_the_how_to_page_are_rules():
     page = (Path(__file__).parents[2] / "docs" / "dicom_to_model.md").read_text()
     content = page.split("```yaml\n")[1].split("```")[0]
     assert parse_rules(yaml.safe_load(content)).names == ("t2", "ct")
+
+
+def test_columns_come_in_an_order_of_their_own():
+    content = {"columns": ["t1"], "modalities": [{"name": "adc", "modality": "MR"}, {"name": "t1", "modality": "MR"}]}
+    assert parse_rules(content).names == ("t1", "adc")
+    assert load_rules("mr").names == ("t1", "t1c", "t2", "flair", "adc", "dwi", "dwi_low")
+    with pytest.raises(ValueError, match="columns is a list of names"):
+        parse_rules({**content, "columns": ["t3"]})
