@@ -12,7 +12,7 @@ from enum import Enum
 import numpy as np
 import SimpleITK as sitk
 
-from differseg_med.cohort.alignment import Alignment, measure_alignment
+from differseg_med.cohort.similarity import Alignment, measure_alignment
 from differseg_med.geometry import FloatArray, lps_to_ras, ras_to_lps
 
 SEED = 0
