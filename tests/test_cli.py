@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from differseg_med.cli import app, export
+from differseg_med.cli.options import progress
 from differseg_med.errors import CaseError
 from differseg_med.export.formats import FORMATS
 from differseg_med.workflows import open_bundle, run_bundle
@@ -140,3 +142,12 @@ def test_options_of_a_run_are_refused_where_nothing_is_run(tmp_path: Path, optio
     assert result.exit_code == 2
     assert f"{option.split('=')[0]} is not for --predictions" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_progress_shows_on_a_terminal_that_does_not_tell_its_size(monkeypatch) -> None:
+    """As within ``script`` or ``docker exec``: a new pseudo-terminal has 0 rows and columns."""
+    master, slave = os.openpty()
+    monkeypatch.setattr(sys, "stderr", os.fdopen(slave, "w"))
+    assert list(progress("file")([1, 2, 3])) == [1, 2, 3]
+    sys.stderr.flush()
+    assert b"3/3" in os.read(master, 10_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ def progress(unit: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """A progress bar over ``unit``, on terminals only."""
 
     def wrapped(items: Iterable[Any]) -> Iterable[Any]:
-        return tqdm(items, unit=unit, disable=None)
+        columns, rows = shutil.get_terminal_size()  # tqdm alone draws nothing where it is told 0 (script, docker exec)
+        return tqdm(items, unit=unit, disable=None, ncols=columns, nrows=rows)
 
     return wrapped
