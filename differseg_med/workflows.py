@@ -18,6 +18,7 @@ from differseg_med.errors import CaseError, exit_code
 from differseg_med.evaluation.compare import compare
 from differseg_med.evaluation.evaluate import evaluate_cohort
 from differseg_med.evaluation.metrics import Settings
+from differseg_med.evaluation.policy import KNOWN
 from differseg_med.evaluation.subsets import all_subsets, subset_name, write_subsets
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,14 @@ def measure(
 
 def compare_models(tables: Sequence[str | Path], output_dir: str | Path) -> int:
     """Compare models by their ``metrics.csv``; each is named by its folder."""
-    return exit_code(lambda: compare(dict(zip(_names(tables), tables)), output_dir))
+
+    def job() -> None:
+        for r in compare(dict(zip(_names(tables), tables)), output_dir):
+            label = KNOWN[r.measure].label
+            logger.info("%s, %s - %s: mean %+.3f, p (Holm) %.2g", label, r.second, r.first, r.mean_difference, r.p_holm)
+        logger.info("%s", Path(output_dir) / "comparison.html")
+
+    return exit_code(job)
 
 
 def open_bundle(

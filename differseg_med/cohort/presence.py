@@ -29,7 +29,7 @@ def presence(cases: Sequence[Case], modalities: Sequence[str]) -> list[dict[str,
 def presence_in_words(cases: Sequence[Case]) -> str:
     """The same in a line, the most frequent pattern first: ``7 cases: t1+ct 5, ct 2``."""
     counts = Counter(case.modalities for case in cases).most_common()
-    return f"{len(cases)} cases: {', '.join(f'{name} {count}' for name, count in counts)}"
+    return f"{len(cases)} case{'s' * (len(cases) != 1)}: {', '.join(f'{name} {count}' for name, count in counts)}"
 
 
 def absent_of(case: Case, modalities: Sequence[str]) -> list[str]:

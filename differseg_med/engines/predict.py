@@ -210,10 +210,11 @@ class CohortEvaluator(SupervisedEvaluator):
         batch = image.unsqueeze(0).to(self.state.device)
         planes = len(getattr(self.inferer, "planes", ("axial",)))
         slices = None if planes > 1 else image.shape[-1]
+        place = f"{case.case_id} ({len(self._cases) + 1}/{self.state.epoch_length})"
         with (
             self.mode(self.network),
             torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
-            tqdm(desc=case.case_id, unit="slice", leave=False, disable=None, total=slices) as bar,
+            tqdm(desc=place, unit="slice", leave=False, disable=None, total=slices) as bar,
         ):
             logits = self.inferer(batch, self.network, progress=bar.update)
         if not bool(torch.isfinite(logits).all()):
