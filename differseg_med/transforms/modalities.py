@@ -11,11 +11,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 
+from differseg_med.errors import CaseError
 from differseg_med.transforms.grids import NOTES, REFERENCE
 
 #: The network's input after stacking.
 IMAGE = "image"
-#: Names of the modalities that a case had.
+#: Names of the modalities that a case had; one of nothing but zeros is absent to the network, so it does not count.
 PRESENT = "modalities"
 #: The modality of each channel of the image, also of those that the case has not.
 CHANNELS = "channels"
@@ -36,7 +37,11 @@ class StackModalitiesd(MapTransform):
         self.channels = [1] * len(self.keys) if channels is None else list(channels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add ``image``, ``modalities`` and ``channels``, remove the single volumes."""
+        """Add ``image``, ``modalities`` and ``channels``, remove the single volumes.
+
+        Raises:
+            CaseError: if nothing is left: every volume is zero.
+        """
         d = dict(data)
         reference: MetaTensor = d[d[REFERENCE]]
         channels = [
@@ -45,11 +50,14 @@ class StackModalitiesd(MapTransform):
         ]
         d[CHANNELS] = [str(key) for key, count in zip(self.keys, self.channels) for _ in range(count)]
         stacked = torch.cat([c.as_tensor() if isinstance(c, MetaTensor) else c for c in channels])
-        d[PRESENT] = [str(key) for key in self.keys if key in d]
-        blank = [str(key) for key, channel in zip(self.keys, channels) if key in d and not bool(channel.any())]
+        given = {str(key): channel for key, channel in zip(self.keys, channels) if key in d}
+        blank = [key for key, channel in given.items() if not bool(channel.any())]
+        if len(blank) == len(given):
+            raise CaseError("the images hold nothing but zeros", remedy="Check how they were exported.")
+        d[PRESENT] = [key for key in given if key not in blank]
         if blank:
             d[NOTES] = [*d.get(NOTES, []), *(f"{key}: nothing but zeros, counts as absent" for key in blank)]
-        for key in d[PRESENT]:
+        for key in given:
             del d[key]
         d[IMAGE] = MetaTensor(stacked, meta=reference.meta)  # the meta holds the affine; a modality may be called image
         return d

@@ -15,7 +15,6 @@ from synthetic import (
     MODALITIES,
     ThresholdCenter,
     Volume,
-    affine_of,
     read_nifti,
     read_rows,
     row_of,
@@ -167,13 +166,21 @@ def test_an_empty_mask_counts(tmp_path):
     assert float(read_rows(tmp_path / "out" / "metrics.csv")["a"]["dice"]) == 0
 
 
-def test_images_of_nothing_but_zeros(tmp_path):
-    """A black T1 alone: no slice has a signal, so nothing is computed and the mask is empty."""
-    t1 = write_nifti(tmp_path / "a" / "t1.nii.gz", Volume(np.zeros((6, 5, 4)), affine_of()))
-    table = write_table(tmp_path / "cohort.csv", [row_of("a", {"t1": t1}, tmp_path / "cohort.csv")])
-    evaluator_of(table, evaluate=False).run()
-    assert (summary(table)["a"]["status"], summary(table)["a"]["volume_ml"]) == ("done", "0.000")
-    assert summary(table)["a"]["notes"] == "t1: nothing but zeros, counts as absent"
+def test_images_of_nothing_but_zeros_count_as_absent(tmp_path):
+    table = cohort(tmp_path, "a", "b", b={"ct": "", "pet": ""})
+    for file in ("a/pet.nii.gz", "b/t1.nii.gz"):
+        volume = read_nifti(tmp_path / file)
+        write_nifti(tmp_path / file, Volume(volume.data * 0, volume.affine))
+    evaluator_of(table).run()
+    a, b = (summary(table)[case] for case in "ab")
+    assert (a["status"], a["modalities"], a["notes"]) == (
+        "done",
+        "t1+ct",
+        "pet: nothing but zeros, counts as absent",
+    )
+    assert (b["status"], b["modalities"]) == ("failed", "t1")  # nothing to draw a mask on
+    assert b["reason"].startswith("case b: the images hold nothing but zeros.")
+    assert set(masks(table)) == {"a"}
 
 
 def test_a_network_that_has_gone_wrong_makes_no_mask(tmp_path):
