@@ -90,14 +90,11 @@ def index_with_skipped(
         if item.damaged
     ]
     population = _population(headers)
-    images: dict[str, list[Header]] = {}
-    for header in headers:
-        if kind_of(header) == "image":
-            images.setdefault(str(header.tags.get("SeriesInstanceUID", "")), []).append(header)
-        else:
-            entries.append(_object_entry(header, population))
-    for uid, own in images.items():
-        entries += _image_entries(uid, own, population)
+    entries += [_object_entry(header, population) for header in headers if kind_of(header) != "image"]
+    images = image_series(headers)
+    for key, own in images.items():
+        rivals = [header for other, its in images.items() if other[0] == key[0] and other != key for header in its]
+        entries += _image_entries(key[0], own, population, rivals)
     return sorted(entries, key=lambda entry: entry.cell), [item for item in skipped if not item.damaged]
 
 
@@ -111,10 +108,30 @@ def kind_of(header: Header) -> str:
     return "image" if "Rows" in header.tags or "ImagePositionPatient" in header.tags else "other"
 
 
-def _image_entries(uid: str, own: Sequence[Header], population: Counter[Path]) -> Iterator[SeriesEntry]:
+def image_series(headers: Iterable[Header]) -> dict[tuple[str, ...], list[Header]]:
+    """The images among headers by series: SeriesInstanceUID, and what must be the same within a series.
+
+    Tools that gave UIDs anew may have given one to two patients, or none at all: then the folder must do.
+    """
+    series: dict[tuple[str, ...], list[Header]] = {}
+    for header in headers:
+        if kind_of(header) == "image":
+            uid, *rest = (
+                str(header.tags.get(name, "")) for name in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID")
+            )
+            folder = "" if uid else str(header.source.path.parent)
+            series.setdefault((uid, *rest, folder), []).append(header)
+    return series
+
+
+def _image_entries(
+    uid: str, own: Sequence[Header], population: Counter[Path], rivals: Sequence[Header]
+) -> Iterator[SeriesEntry]:
+    """The parts of one series; ``rivals`` are images of others that carry its UID."""
     parts = series_parts(own)
     path = _path(own)
     alone = population[path] == len(own)
+    mixed = not alone and (not uid or any(path in (h.source.path, *h.source.path.parents) for h in rivals))
     for number, part in enumerate(parts, 1):
         selector = f"{uid}#{number}" if len(parts) > 1 else "" if alone else uid
         first = part.frames[0].tags if part.frames else own[0].tags
@@ -128,12 +145,21 @@ def _image_entries(uid: str, own: Sequence[Header], population: Counter[Path]) -
             tags=tags,
             files=len(sources) or len(own),
             slices=part.grid.shape[2] if part.grid else len(part.frames),
-            problem=_problem(part),
+            problem=shared_uid(path) if mixed else _problem(part),
             notes=part.notes,
             doubts=part.doubts,
             resampled=join_cell(path, selector + RESAMPLE) if _interpolable(part) else "",
             **_identity(own[0]),
         )
+
+
+def shared_uid(path: Path) -> CaseError:
+    """The error for images of several patients or examinations that cannot be told apart by SeriesInstanceUID."""
+    return CaseError(
+        "several patients or examinations share one SeriesInstanceUID, or have none",
+        file=path,
+        remedy="Put the images of each into a folder of its own.",
+    )
 
 
 def _problem(part: Part) -> CaseError | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from differseg_med.dicom.cells import RESAMPLE, split_cell
 from differseg_med.dicom.files import Header, Skipped, Source, read_headers, sources
-from differseg_med.dicom.index import kind_of
+from differseg_med.dicom.index import image_series, kind_of, shared_uid
 from differseg_med.dicom.mosaic import read_mosaic
 from differseg_med.dicom.pet import is_pet, suv_factors
 from differseg_med.dicom.pixels import read_frames
@@ -115,14 +115,8 @@ def find_part(cell: str | Path) -> tuple[Part, tuple[str, ...], bool]:
     resample = selector.endswith(RESAMPLE)
     uid, _, number = selector.removesuffix(RESAMPLE).partition("#")
     headers, skipped = scan(path)
-    series: dict[str, list[Header]] = {}
-    others = [item.reason for item in skipped]
-    for header in headers:
-        if (kind := kind_of(header)) == "image":
-            series.setdefault(str(header.tags.get("SeriesInstanceUID", "")), []).append(header)
-        else:
-            others.append(NO_IMAGE[kind])
-    own = _chosen_series(path, uid, series, others)
+    others = [NO_IMAGE[kind] for header in headers if (kind := kind_of(header)) != "image"]
+    own = _chosen_series(path, uid, image_series(headers), [*others, *(item.reason for item in skipped)])
     parts = series_parts(own)
     part = _chosen_part(path, number, parts, own[0])
     bad = sum(item.damaged for item in skipped)
@@ -130,24 +124,27 @@ def find_part(cell: str | Path) -> tuple[Part, tuple[str, ...], bool]:
     return part, notes, resample
 
 
-def _chosen_series(path: Path, uid: str, series: dict[str, list[Header]], others: Sequence[str]) -> list[Header]:
-    if uid in series:
-        return series[uid]
-    choice = [f"{found} ({_words(headers)})" for found, headers in sorted(series.items())]
+def _chosen_series(
+    path: Path, uid: str, series: dict[tuple[str, ...], list[Header]], others: Sequence[str]
+) -> list[Header]:
+    fitting = [key for key in series if not uid or key[0] == uid]
+    if len(fitting) == 1:
+        return series[fitting[0]]
+    if len(fitting) > len({key[0] for key in fitting}):
+        raise shared_uid(path)
+    choice = [f"{key[0] or 'no UID'} ({_words(headers)})" for key, headers in sorted(series.items())]
     listed = "; ".join(choice[:NAMED]) + (f" and {len(choice) - NAMED} more" if len(choice) > NAMED else "")
     if uid:
         raise CaseError("there is no such series here", file=path, expected=uid, found=listed or "no DICOM image")
     if not series:
         found = "; ".join(sorted(set(others))[:3]) or "nothing"
         raise CaseError("there is no DICOM image here", file=path, found=found, remedy=_NOT_DICOM)
-    if len(series) > 1:
-        raise CaseError(
-            f"there are {len(series)} series here",
-            file=path,
-            found=listed,
-            remedy="Name one after the path: PATH::SeriesInstanceUID.",
-        )
-    return next(iter(series.values()))
+    raise CaseError(
+        f"there are {len(series)} series here",
+        file=path,
+        found=listed,
+        remedy="Name one after the path: PATH::SeriesInstanceUID.",
+    )
 
 
 def _chosen_part(path: Path, number: str, parts: Sequence[Part], header: Header) -> Part:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom.making import blank, enhanced, rtstruct, save, slices, stored, uid
+from dicom.making import ORIGIN, STEP, blank, ds, enhanced, rtstruct, save, slices, stored, uid
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from differseg_med.dicom.index import index_folder, index_with_skipped
@@ -111,6 +111,33 @@ def test_a_directory_under_another_name_is_no_damaged_image(tmp_path):
     assert [(entry.kind, entry.files) for entry in entries] == [("image", 6)]
     assert [item.reason for item in skipped] == ["a DICOM directory: the files themselves are read instead"]
     assert read_volume(folder).notes == ()
+
+
+@pytest.mark.parametrize("same_uid", [True, False])
+def test_two_patients_are_never_one_volume(tmp_path, same_uid):
+    """A tool that gave UIDs anew gave both series one, or none; the slices of one lie right above the others."""
+
+    def above(dataset, number):
+        dataset.PatientID, dataset.SOPInstanceUID = "another", uid("another", number)
+        dataset.ImagePositionPatient = ds(ORIGIN + np.array([0, 0, STEP * (number + 6)]))
+
+    made = [*slices(), *slices(stored(seed=1), change=above)]
+    for dataset in made:
+        if not same_uid:
+            del dataset.SeriesInstanceUID
+    save(tmp_path / "apart" / "a", made[:6])
+    save(tmp_path / "apart" / "b", made[6:])
+    entries = index_folder(tmp_path / "apart")
+    assert [(Path(entry.cell).name, entry.files, entry.problem) for entry in entries] == [
+        ("a", 6, None),
+        ("b", 6, None),
+    ]
+    assert (read_volume(entries[1].cell).data == stored(seed=1).transpose(2, 1, 0) - 1024).all()
+    folder = save(tmp_path / "together", made)
+    assert {"several patients" in str(entry.problem) for entry in index_folder(folder)} == {True}
+    for cell in (folder, f"{folder}::{uid('series', 'series')}" if same_uid else folder):
+        with pytest.raises(CaseError, match=r"several patients .* a folder of its own"):
+            read_volume(cell)
 
 
 def test_a_label_for_an_image_is_called_by_its_name(tmp_path):
