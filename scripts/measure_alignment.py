@@ -13,11 +13,13 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
 from differseg_med.cohort.similarity import measure_alignment
 
+AXES = ("right", "front", "up")
 SHIFTS = {  # LPS, as SimpleITK has it
     "untouched": (0, 0, 0),
     "right": (-1, 0, 0),
@@ -40,7 +42,7 @@ def measure(patient: Path, millimetres: float) -> list[dict[str, object]]:
             found = measure_alignment(images[other], ct)
             row: dict[str, object] = {"patient": patient.name, "ct moved to": name, "against": other}
             if found is not None:
-                shift = dict(zip(("right", "front", "up"), (round(mm, 1) for mm in found.shift_mm)))
+                shift = dict(zip(AXES, (round(mm, 1) for mm in found.shift_mm)))
                 row |= {"off": found.off, **shift, "information": round(found.there, 4), "points": found.points}
             rows.append(row)
     return rows
@@ -58,6 +60,13 @@ def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
             own = [row for row in rows if row["against"] == other and row["ct moved to"] == name and "off" in row]
             cells.append(f"{sum(bool(row['off']) for row in own)} of {len(own)}")
         lines.append(f"| {' | '.join(cells)} |")
+    untouched = [row for row in rows if row["against"] == "pet" and row["ct moved to"] == "untouched" and "off" in row]
+    shifts = np.array([[row[axis] for axis in AXES] for row in untouched], dtype=float)
+    right, front, up = shifts.mean(0)
+    lines.append(
+        f"Untouched, against PET: most alike when moved by {right:+.1f} mm right, {front:+.1f} front, {up:+.1f} up on "
+        f"average, along one axis by {abs(shifts).max():.1f} mm at most."
+    )
     return lines
 
 
