@@ -22,6 +22,13 @@ LONGEST_UPTAKE = timedelta(hours=24)
 MEASUREMENT_UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML"}
 """Units of enhanced PET (UCUM) in the terms of classic PET."""
 
+CREDIBLE = {  # from a mouse to the heaviest patient, from Rb-82 to I-124
+    "PatientWeight": (0.005, 700.0, "kg"),
+    "RadionuclideTotalDose": (1e5, 1e11, "Bq"),
+    "RadionuclideHalfLife": (60.0, 1e6, "s"),
+}
+"""Limits of what SUV is computed from: scanners and tools have written grams, MBq and minutes."""
+
 _REMEDY = "Ask for the series with these attributes, or convert it to SUV with the scanner's software and use NIfTI."
 
 
@@ -84,9 +91,7 @@ def pet_problem(frames: Sequence[Frame]) -> None:
 
 def _per_activity(tags: Mapping[str, Any], file: Path, start: datetime | None) -> float:
     """SUV per Bq/ml."""
-    needed = {
-        name: _positive(tags, name) for name in ("PatientWeight", "RadionuclideTotalDose", "RadionuclideHalfLife")
-    }
+    needed = {name: _positive(tags, name) for name in CREDIBLE}
     missing = [name for name, value in needed.items() if value is None]
     corrected = tags.get("CorrectedImage", ())
     if corrected and "DECY" not in corrected:
@@ -98,6 +103,15 @@ def _per_activity(tags: Mapping[str, Any], file: Path, start: datetime | None) -
         missing.append("DecayCorrection START or ADMIN")
     if missing:
         raise _missing(missing, file, tags.get("Units"))
+    for name, (low, high, unit) in CREDIBLE.items():
+        if not low <= (needed[name] or 0) <= high:
+            raise CaseError(
+                f"{name} of the PET cannot be right",
+                file=file,
+                expected=f"{low:g} to {high:g} {unit}",
+                found=f"{needed[name]:g}",
+                remedy=_REMEDY,
+            )
     weight, dose, half_life = (value for value in needed.values() if value is not None)
     if correction == "START":  # ADMIN: the voxels are already corrected to the time of injection
         dose *= 0.5 ** (_uptake_seconds(tags, file, start) / half_life)
@@ -154,7 +168,8 @@ def _start_before(tags: Mapping[str, Any]) -> datetime | None:
     rate = np.log(2) / half_life
     decayed = rate * duration / 1000
     average = float(np.log(decayed / (1 - np.exp(-decayed))) / rate)
-    return acquired - timedelta(seconds=reference / 1000 - average)
+    offset = reference / 1000 - average
+    return acquired - timedelta(seconds=offset) if abs(offset) < LONGEST_UPTAKE.total_seconds() else None
 
 
 def _moment(text: object) -> datetime | None:

@@ -130,6 +130,10 @@ def test_what_is_missing_is_named(tmp_path, remove, words):
         ({"Units": "PROPCNTS"}, "units from which SUV cannot be computed"),
         ({"CorrectedImage": ["ATTN"]}, "not corrected for decay"),
         ({"PatientWeight": "0"}, "PatientWeight missing"),
+        (
+            {"PatientWeight": "80000"},
+            r"PatientWeight of the PET cannot be right \(expected 0.005 to 700 kg, found 80000\)",
+        ),
         ({"DecayCorrection": "NONE"}, "DecayCorrection START or ADMIN missing"),
     ],
 )
@@ -159,6 +163,11 @@ def test_the_scan_time_of_ge(tmp_path):
         dataset.private_block(0x0009, "GEMS_PETD_01", create=True).add_new(0x0D, "UN", b"20260301120000.00 ")
         dataset.save_as(path)
     assert_allclose(read_volume(folder).data, VALUES * 2 * decayed(3600), rtol=1e-6)
+
+
+def test_a_dose_in_mbq_is_not_taken_for_bq(tmp_path):
+    with pytest.raises(CaseError, match=r"RadionuclideTotalDose .* cannot be right .*100000 to 1e\+11 Bq, found 370"):
+        read_volume(pet(tmp_path, {"RadionuclideTotalDose": "370"}))
 
 
 def test_philips_counts_without_factors(tmp_path):
