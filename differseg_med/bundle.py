@@ -110,13 +110,16 @@ def cohort_dataset(
         split: only these splits; None or empty for all rows.
         withhold: modalities to leave out although the table has them.
         output_dir: where an earlier run wrote its ``summary.csv``.
-        resume: leave out the work on cases that it finished.
+        resume: leave out the work on cases that it finished with the same modalities.
 
     Raises:
         SystemExit: with one line if the table cannot be read.
     """
     cases = _cases(cohort, modalities, split, withhold)
-    finished = read_finished(output_dir) if resume and output_dir is not None else None
+    finished = read_finished(output_dir) if resume and output_dir is not None else {}
+    for case in cases:  # a mask made from other modalities is of another run
+        if finished.get(case.case_id, {}).get("modalities", case.modalities) != case.modalities:
+            del finished[case.case_id]
     return CohortDataset(cases, transform, finished)
 
 

@@ -143,7 +143,7 @@ class CohortEvaluator(SupervisedEvaluator):
             files = "summary.csv and metrics.csv say" if self.evaluate else "summary.csv says"
             total = len(self.summary.rows)
             others = ", the others are done" if len(failed) < total else ""
-            raise SystemExit(f"{len(failed)} of {total} cases failed{others}; {files} why: {ids}")
+            raise SystemExit(f"{len(failed)} of {total} cases failed or are incomplete{others}; {files} why: {ids}")
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]

@@ -214,7 +214,7 @@ def test_an_unforeseen_error_stops_its_case_only(tmp_path, error):
     assert type(error).__name__ in rows["b"]["reason"]
     assert "\n" not in rows["b"]["reason"]
     assert set(masks(table)) == {"a", "c"}
-    with pytest.raises(SystemExit, match=r"1 of 3 cases failed, the others are done; .*: b$"):
+    with pytest.raises(SystemExit, match=r"1 of 3 cases failed or are incomplete, the others are done; .*: b$"):
         evaluator.finish()
 
 
@@ -241,6 +241,17 @@ def test_resuming_keeps_finished_masks_and_does_the_rest(tmp_path):
     scores = read_rows(tmp_path / "out" / "metrics.csv")
     assert [scores[c]["dice"] for c in "ab"] == ["1", "1"]
     assert scores["c"]["status"] == "failed"
+
+
+def test_resuming_does_not_keep_a_mask_that_was_made_from_other_modalities(tmp_path):
+    table = cohort(tmp_path, "a", "b")
+    evaluator_of(table).run()
+    before = masks(table)
+    table.write_text(table.read_text().replace("a/pet.nii.gz", ""))
+    evaluator_of(table, resume=True).run()
+    assert masks(table)["a"] > before["a"]
+    assert masks(table)["b"] == before["b"]
+    assert [summary(table)[c]["modalities"] for c in "ab"] == ["t1+ct", "t1+ct+pet"]
 
 
 def test_resuming_tries_failed_cases_and_lost_masks_again(tmp_path):
@@ -348,7 +359,7 @@ def test_a_mask_that_cannot_be_measured_is_a_failure_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(results, "save_nifti", save_and_lose)
     evaluator.run()
-    with pytest.raises(SystemExit, match=r"1 of 2 cases failed, .* metrics.csv say why: b$"):
+    with pytest.raises(SystemExit, match=r"1 of 2 cases failed or are incomplete, .* metrics.csv say why: b$"):
         evaluator.finish()
 
 
