@@ -112,37 +112,41 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
         CaseError: if contours do not lie in slices of the grid, or hold the center of none of its voxels.
     """
     axis = _slice_axis(region, grid)
-    in_plane = [other for other in range(3) if other != axis]
+    order = [axis, *(other for other in range(3) if other != axis)]
     mask = np.zeros(grid.shape, dtype=np.bool_)
-    outside, total = 0, 0
+    outside = missed = 0
     for contours in region.contours:
         own = np.zeros(grid.shape, dtype=np.bool_) if len(region.contours) > 1 else mask
-        for contour in contours:
-            total += 1
-            indices = grid.indices(contour)
-            number = int(np.rint(indices[:, axis].mean()))
-            if not 0 <= number < grid.shape[axis]:
-                outside += 1
-                continue
-            section = np.moveaxis(own, axis, 0)[number]
-            if _is_outside(indices[:, in_plane], section.shape):
-                outside += 1
-            rows, columns = polygon(indices[:, in_plane[0]], indices[:, in_plane[1]], section.shape)
-            section[rows, columns] ^= True
+        indices = [grid.indices(contour)[:, order] for contour in contours]
+        outside += sum(not _fill(own.transpose(order), points) for points in indices)
+        numbers = np.unique([np.rint(points[:, 0].mean()) for points in indices])
+        missed += int((np.diff(numbers) == 2).sum())
         if own is not mask:
             mask |= own
+    total = sum(map(len, region.contours))
     if not mask.any():
         raise CaseError(
             f"region {region.name} holds no voxel's center",
             expected=f"contours on {describe(grid)}",
             found=f"{outside} of {total} contours outside" if outside else "contours smaller than a voxel",
         )
-    words = f"{outside} of {total} contours of region {region.name} lie outside of the image, whole or in part"
-    return mask, (*region.notes, *((words,) if outside else ()))
+    notes = [f"{missed} single slices without a contour of region {region.name} between others"] if missed else []
+    if outside:
+        notes.append(
+            f"{outside} of {total} contours of region {region.name} lie outside of the image, whole or in part"
+        )
+    return mask, (*region.notes, *notes)
 
 
-def _is_outside(points: FloatArray, shape: tuple[int, ...]) -> bool:
-    return bool((points < -1).any() or (points > np.array(shape)).any())
+def _fill(slices: NDArray[np.bool_], points: FloatArray) -> bool:
+    """Turn over the voxels within a contour (N, 3), in ``slices`` (slice, i, j); whether all of it lies inside."""
+    number = int(np.rint(points[:, 0].mean()))
+    if not 0 <= number < len(slices):
+        return False
+    section, corners = slices[number], points[:, 1:]
+    rows, columns = polygon(corners[:, 0], corners[:, 1], section.shape)
+    section[rows, columns] ^= True
+    return bool((corners >= -1).all() and (corners <= np.array(section.shape)).all())
 
 
 def fits(region: Region, grid: Grid) -> str | None:
@@ -190,7 +194,7 @@ def _slice_axis(region: Region, grid: Grid) -> int:
     if len(gaps) > 1 and gaps.min() > 1 and not (gaps % gaps.min()).any():
         raise CaseError(
             f"the contours of region {region.name} skip slices of the image",
-            found=f"contours on every {gaps.min()}th slice",
+            found=f"contours on one slice of {gaps.min()}",
             remedy="They were drawn on an image with thicker slices: name that one.",
         )
     return axis

@@ -23,7 +23,7 @@ from differseg_med.evaluation.policy import KNOWN
 from differseg_med.evaluation.report import is_failed, worst_first, write_metrics
 from differseg_med.evaluation.saliency import Saliency
 from differseg_med.export.image import closest_ras, save_overlay
-from differseg_med.geometry import Grid, almost_same_grid, describe
+from differseg_med.geometry import Grid, almost_same_grid, describe, differences
 from differseg_med.transforms import labels
 from differseg_med.transforms.grids import grid_of, restore_grid
 from differseg_med.transforms.images import is_picture
@@ -232,7 +232,7 @@ def _prediction(path: Path, grid: Grid) -> tuple[Mask, str]:
     if almost_same_grid(own, grid):
         return mask, ""
     moved = resample_mask(mask.view(np.uint8), own, grid).view(np.bool_)
-    notice = f"resampled from its own grid ({describe(own)}) to the label's ({describe(grid)})"
+    notice = f"resampled from its own grid ({differences(own, grid)}) to the label's ({describe(grid)})"
     before, after = (int(m.sum()) * g.voxel_volume_mm3 for m, g in ((mask, own), (moved, grid)))
     if before - after > LOST_SHARE * before:
         notice += f"; {1 - after / before:.0%} of the predicted volume is not on the label's grid"

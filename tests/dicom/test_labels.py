@@ -83,7 +83,7 @@ def test_contours_between_slices_or_off_the_plane_are_refused(tmp_path, image):
 def test_contours_of_thicker_slices_are_refused(tmp_path):
     thin = save(tmp_path / "thin", slices(np.zeros((16, ROWS, COLUMNS), np.int16)))
     path = drawn(tmp_path, {"x": [contour(star(9), k, (0, 0, 0)) for k in (0, 3, 6, 9)]})
-    refused(f"{path}::x", [thin], "skip slices", "every 3th slice")
+    refused(f"{path}::x", [thin], "skip slices", "contours on one slice of 3")
 
 
 def test_contours_out_of_the_image(tmp_path, image):
@@ -109,6 +109,13 @@ def test_lesions_of_one_slice_each_are_no_thick_slices(tmp_path):
     thin = save(tmp_path / "thin", slices(np.zeros((16, ROWS, COLUMNS), np.int16)))
     path = drawn(tmp_path, {"x": [contour(star(9), k, (0, 0, 0)) for k in (0, 3, 8)]})
     assert_array_equal(np.flatnonzero(load_label(f"{path}::x", [thin])[0].sum((0, 1))), [0, 3, 8])
+
+
+def test_a_forgotten_slice_is_told(tmp_path, image):
+    for number, (drawn_slices, notes) in enumerate((((0, 1, 3, 4), 1), ((0, 1, 4), 0), ((1, 2), 0))):
+        path = drawn(tmp_path / f"{number}", {"x": [contour(star(9), k) for k in drawn_slices]})
+        found = load_label(f"{path}::x", [image]).meta["notes"]
+        assert found == ["1 single slices without a contour of region x between others"] * notes
 
 
 def test_a_region_without_contours_among_others_is_named(tmp_path, image):
