@@ -12,7 +12,6 @@ from differseg_med.evaluation.report import Row, subject_of, worst_first
 from differseg_med.evaluation.statistics import Summary, summarize
 
 SUBGROUP_MEASURES = ("dice", "hd95_mm", "surface_dice")
-CASE_COLUMNS = ("modalities", "empty", "notice")
 
 
 def write_evaluation_page(
@@ -136,7 +135,7 @@ def _subgroups(done: Sequence[Row], group_by: Sequence[str]) -> Iterator[str]:
 
 
 def _cases(done: Sequence[Row]) -> list[str]:
-    wanted = ("case_id", *KNOWN, "volume_ml", "reference_ml", *CASE_COLUMNS)
+    wanted = ("case_id", "modalities", *KNOWN, "volume_ml", "reference_ml", "empty", "notice")
     columns = [c for c in wanted if any(c in row for row in done)]
     names = [KNOWN[c].label if c in KNOWN else c for c in columns]
     lines = [[row.get(column, "") for column in columns] for row in done]

@@ -25,11 +25,10 @@ COLUMNS = {
     "area_percent": "area (%)",
     "boundary_entropy": "boundary entropy (bits)",
     "flags": "flags",
-    "reason": "reason",
     "notes": "notes",
 }
 SIZES = {"volume_ml": "ml", "area_percent": "% of the picture"}
-TEXTS = ("flags", "reason", "notes")
+TEXTS = ("flags", "notes")
 
 STYLE = """
 tr.failed td { background: #fdebed; } tr.flagged td { background: #fff6dd; }
@@ -137,6 +136,7 @@ def _section(row: Mapping[str, object], folder: Path, part: Mapping[str, Any] | 
     facts = [str(row["status"]), str(row.get("modalities", ""))]
     facts += [f"{row[name]} {unit}" for name, unit in SIZES.items() if row.get(name)]
     lines.append(html.paragraph(" · ".join(fact for fact in facts if fact)))
+    lines += [html.paragraph(str(row["reason"]), "failed")] if row.get("reason") else []
     lines += [html.paragraph(flag, "notice") for flag in str(row.get("flags") or "").split("; ") if flag]
     if part:
         if part.get("volumes"):
