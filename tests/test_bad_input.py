@@ -69,7 +69,7 @@ MESSAGES = {
     "nan": ("case nan, file nan/ct.nii.gz: voxels without a number", "1 of 4800 voxels"),
     "elsewhere": ("case elsewhere, file elsewhere/pet.nii.gz: pet: does not overlap t1", "mm apart"),
     "label": ("case label, file label/label.nii.gz: the label is on another grid than t1", "Resample the label"),
-    "nothing": ("case nothing: the case has no image", "at least one of ['t1', 'ct', 'pet']"),
+    "nothing": ("case nothing: the case has no image", "at least one of t1, ct, pet"),
     "folder": ("case folder, file ", "there is no DICOM image here"),
     "twice": ("case twice, file ", "the case id stands in 2 rows"),
     "row12": ("case row12, file ", "row 12 has no case_id"),

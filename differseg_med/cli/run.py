@@ -44,7 +44,7 @@ def predict(
     presets: Presets = None,
     settings: Settings = None,
 ) -> None:
-    """Segment every case of a cohort: OUTPUT_DIR/<case_id>/mask.nii.gz and summary.csv."""
+    """Segment every case of a cohort: OUT/<case_id>/mask.nii.gz, summary.csv and report.html."""
     from differseg_med.workflows import run_bundle
 
     options = {
@@ -127,7 +127,7 @@ def train(
     presets: Presets = None,
     settings: Settings = None,
 ) -> None:
-    """Train on the rows of split "train" and validate on those of "validation"; goes on if OUTPUT_DIR has a start."""
+    """Train on the rows of split "train" and validate on those of "validation"; goes on if OUT has a start."""
     from differseg_med.workflows import run_bundle
 
     options = {"resume": resume, "device": device}

@@ -80,7 +80,7 @@ class ChooseReferenced(MapTransform):
         if not present:
             raise CaseError(
                 "the case has no image",
-                expected=f"at least one of {list(self.keys)}",
+                expected=f"at least one of {', '.join(map(str, self.keys))}",
                 remedy="Fill in the cohort table.",
             )
         d[NOTES] = list(d.get(NOTES, []))

@@ -177,7 +177,7 @@ def test_without_the_reference_the_label_may_have_another_grid_but_not_another_s
 
 
 def test_no_modality_at_all():
-    with pytest.raises(CaseError, match=r"the case has no image \(expected at least one of \['t1', 'ct', 'pet'\]"):
+    with pytest.raises(CaseError, match=r"the case has no image \(expected at least one of t1, ct, pet\)"):
         ChooseReferenced(NAMES, "t1")({"case_id": "x"})
 
 
