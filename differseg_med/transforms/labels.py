@@ -80,8 +80,14 @@ def _mask_file(path: Path, selector: str) -> MetaTensor:
             raise CaseError(
                 "the values of the label are no numbers", file=path, expected="::1,2,3", found=f"::{selector}"
             ) from None
-        if not set(wanted) & set(values):
-            raise CaseError("the label has none of these values", file=path, expected=wanted, found=values[:NAMED])
+        if any(values) and not set(wanted) & set(values):
+            raise CaseError(
+                "the label has none of these values",
+                file=path,
+                expected=", ".join(f"{value:g}" for value in wanted),
+                found=", ".join(f"{value:g}" for value in values[:NAMED]),
+                remedy="If the patient has no target, name a mask of zeros.",
+            )
         chosen = torch.isin(volume.as_tensor(), torch.tensor(wanted, dtype=volume.dtype))
     else:
         others = [value for value in values if value != 0]
