@@ -253,9 +253,10 @@ def read_dataset(file: BinaryIO, *, pixels: bool, every_tag: bool = False) -> Fi
             specific_tags=None if every_tag or pixels else HEADER_TAGS,
         )
         unknown = dataset.get("SOPClassUID") is None
+        directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
     except Exception as error:  # pydicom raises whatever the damaged bytes lead to
         raise UnreadableError(f"a damaged DICOM file ({type(error).__name__})", damaged=True) from error
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+    if directory:
         raise UnreadableError(DIRECTORY, damaged=False)
     if unknown:
         raise UnreadableError(

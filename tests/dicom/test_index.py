@@ -113,6 +113,13 @@ def test_a_directory_under_another_name_is_no_damaged_image(tmp_path):
     assert read_volume(folder).notes == ()
 
 
+def test_damaged_file_meta_information_is_told(tmp_path):
+    path = next(save(tmp_path, slices()[:1]).iterdir())
+    path.write_bytes(path.read_bytes().replace(b"\2\0\2\0UI", b"\2\0\2\0U\t"))
+    (entry,) = index_folder(tmp_path)
+    assert "a damaged DICOM file (NotImplementedError)" in str(entry.problem)
+
+
 @pytest.mark.parametrize("same_uid", [True, False])
 def test_two_patients_are_never_one_volume(tmp_path, same_uid):
     """A tool that gave UIDs anew gave both series one, or none; the slices of one lie right above the others."""
