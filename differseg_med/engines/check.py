@@ -109,7 +109,7 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     for modality, cell in case.images.items():
         try:
             volumes[modality] = run_for_case(load_volume, cell, case)
-            _identify(check, case.case_id, modality, cell)
+            _ask_dicom(check, case.case_id, modality, cell)
         except CaseError as error:
             check.findings.append(_error(case, modality, error))
     if not volumes:
@@ -136,9 +136,12 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
         check.findings += check_alignment(images, case.case_id)
 
 
-def _identify(check: Check, case_id: str, modality: str, cell: Path) -> None:
+def _ask_dicom(check: Check, case_id: str, modality: str, cell: Path) -> None:
+    """What DICOM says beside the voxels: who it is, and what is doubtful."""
     if is_dicom(cell):
-        tags = find_part(cell)[0].frames[0].header.tags
+        part, _, _ = find_part(cell)
+        tags, look = part.frames[0].header.tags, "Look at the image before you use it."
+        check.findings += [Finding(case_id, modality, "warning", doubt, look, cell) for doubt in part.doubts]
         for name, values in check.identities.items():
             values[case_id, modality] = str(tags.get(name, ""))
 

@@ -166,6 +166,16 @@ def test_a_patient_whose_number_is_in_the_dicom_files_is_found_on_both_sides(tmp
     assert not any("4711" in text for text in (output, (tmp_path / "out/check.html").read_text(), caplog.text))
 
 
+def test_doubts_about_a_series_are_warnings(tmp_path):
+    made = slices(stored())
+    made[2].LossyImageCompression = "01"
+    save(tmp_path / "a", made)
+    table = write_table(tmp_path / "cohort.csv", [{"case_id": "a", "t1": "a"}])
+    (found,) = check_cohort(read_cohort(table, ("t1",))).worse_than_ok()
+    assert (found.level, found.case, found.modality) == ("warning", "a", "t1")
+    assert "compressed with loss" in found.message
+
+
 def test_a_subject_on_both_sides_is_an_error(tmp_path, files):
     table = table_of(tmp_path, files, split={"a": "train", "b": "validation", "c": "train"})
     text = table.read_text().replace("\na,,", "\na,p1,").replace("\nb,,", "\nb,p1,")
