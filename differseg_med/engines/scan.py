@@ -89,14 +89,23 @@ def summary_lines(scan: Scan) -> list[str]:
     if scan.cases:
         lines += text_table(presence(scan.cases, scan.modalities))
     for level in ("error", "warning"):
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for case, source in scan.audit:
-            if source.level == level:
-                reasons.setdefault((case, source.reason), []).append(source.series)
-        for (case, reason), series in reasons.items():
-            more = f" and {len(series) - 1} more" if len(series) > 1 else ""
-            lines.append(f"{level}: {f'{case}, ' if case else ''}{series[0]}{more}: {reason}")
+        for case, series, reason in _findings(scan, level):
+            lines.append(f"{level}: {f'{case}, ' if case else ''}{series}: {reason}")
     return lines
+
+
+def _findings(scan: Scan, level: str, *, parts_only: bool = False) -> list[tuple[str, str, str]]:
+    """Case, series and reason of what has a level; one line for all of one reason, or only for parts of one series."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for case, source in scan.audit:
+        if source.level == level:
+            series = (source.series_uid or source.cell) if parts_only else ""
+            alike.setdefault((case, source.reason, series), []).append(source.series)
+    more = " more parts of the series" if parts_only else " more"
+    return [
+        (case, found[0] + (f" and {len(found) - 1}{more}" if len(found) > 1 else ""), reason)
+        for (case, reason, _), found in alike.items()
+    ]
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -126,12 +135,10 @@ def _page(scan: Scan) -> list[str]:
         rows = presence(scan.cases, scan.modalities)
         parts += [html.heading("Which cases have what"), html.table(tuple(rows[0]), [tuple(r.values()) for r in rows])]
     for level, kind in (("error", "failed"), ("warning", "notice")):
-        found = [(case, source) for case, source in scan.audit if source.level == level]
-        if found:
-            parts.append(html.heading(f"{'Errors' if level == 'error' else 'Warnings'} ({len(found)})"))
-        for case, source in found:
-            place = f"{case}: " if case else ""
-            parts.append(html.paragraph(f"{place}{source.series}. {source.reason}", kind))
+        if levels[level]:
+            parts.append(html.heading(f"{'Errors' if level == 'error' else 'Warnings'} ({levels[level]})"))
+        for case, series, reason in _findings(scan, level, parts_only=True):
+            parts.append(html.paragraph(f"{f'{case}: ' if case else ''}{series}: {reason}", kind))
     rest = [(case, s.series, _column(s), s.level, s.reason) for case, s in scan.audit]
     parts.append(html.heading("Everything that was found"))
     parts.append(html.table(("case", "series or file", "column", "level", "what became of it"), rest, (1, 4)))

@@ -10,7 +10,7 @@ from dicom.making import enhanced, save, slices, stored, uid
 from differseg_med.cohort.rules import load_rules
 from differseg_med.cohort.scan import Scan
 from differseg_med.dicom.reader import read_volume
-from differseg_med.engines.scan import scan_folder
+from differseg_med.engines.scan import scan_folder, write_scan
 
 
 def sequence(folder: Path, name: str, number: int, pixels: np.ndarray, change=None) -> None:
@@ -76,3 +76,23 @@ def test_the_trace_is_the_diffusion_image_and_many_directions_are_not_all_named(
     (case,) = scanned(tmp_path).cases
     assert (read_volume(case.images["dwi"]).data == stored((4, 12, 10), seed=9).T).all()
     assert (read_volume(case.images["dwi_low"]).data == stored((4, 12, 10), seed=0).T).all()
+
+
+def test_the_parts_of_a_series_are_one_warning_of_the_page(tmp_path):
+    def repeated(turn: int):
+        def change(dataset, index):
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid("bold", turn, index)
+            dataset.TemporalPositionIdentifier = turn
+
+        return change
+
+    sequence(tmp_path, "t1_mprage", 1, stored((4, 12, 10)))
+    sequence(tmp_path, "swi", 2, stored((4, 12, 10)))
+    for turn in range(1, 4):
+        pixels = stored((4, 12, 10), seed=turn)
+        save(tmp_path / "3", slices(pixels, modality="MR", series="bold", change=repeated(turn)), seed=turn)
+    write_scan(scanned(tmp_path), tmp_path / "out" / "cohort.csv")
+    page = (tmp_path / "out" / "audit.html").read_text()
+    warnings = page.split("Warnings (4)")[1].split("Everything that was found")[0]
+    assert warnings.count("no rule fits") == 2
+    assert "bold, TemporalPositionIdentifier 1 (MR, 4 slices) and 2 more parts of the series: no rule fits" in warnings
