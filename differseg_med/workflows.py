@@ -13,7 +13,7 @@ from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
 from differseg_med.cohort.table import read_cohort, table_modalities
-from differseg_med.engines.summary import FAILED
+from differseg_med.engines.summary import FAILED, as_predicted
 from differseg_med.errors import CaseError, exit_code
 from differseg_med.evaluation.compare import compare
 from differseg_med.evaluation.evaluate import evaluate_cohort
@@ -100,7 +100,7 @@ def measure(
     """Measure masks that are already there (see `mask_file`) against a cohort's labels; ``stretch``: see `Settings`."""
 
     def job() -> None:
-        cases = read_cohort(cohort, table_modalities(cohort)).select(split)
+        cases = as_predicted(read_cohort(cohort, table_modalities(cohort)).select(split), predictions)
         evaluation = evaluate_cohort(
             cases,
             predictions,

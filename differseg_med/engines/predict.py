@@ -21,7 +21,7 @@ from differseg_med.cohort.table import Case
 from differseg_med.engines.dataset import Item, run_for_case
 from differseg_med.engines.quality import QualityFlags
 from differseg_med.engines.results import CaseResult, CaseWriter, write_mask, write_view
-from differseg_med.engines.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary
+from differseg_med.engines.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary, as_predicted
 from differseg_med.errors import CaseError, exiting
 from differseg_med.evaluation.evaluate import evaluate_cohort, load_label, mask_file
 from differseg_med.evaluation.metrics import Settings, binary
@@ -122,6 +122,7 @@ class CohortEvaluator(SupervisedEvaluator):
             replace(case, problem=self._problems.get(case.case_id))
             for case in {case.case_id: case for case in self._cases}.values()  # an id may stand in several bad rows
         ]
+        cases = as_predicted(cases, self.output_dir)
         self.metrics = evaluate_cohort(cases, self.output_dir, self.output_dir, settings=self.settings).rows
 
     @property

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from differseg_med.atomic import write_text
+from differseg_med.cohort.table import Case
 from differseg_med.evaluation.evaluate import mask_file
 
 FILE = "summary.csv"
@@ -65,8 +67,8 @@ class Summary:
         return [row for row in self.rows if row["status"] in statuses]
 
 
-def read_finished(folder: str | Path) -> dict[str, Row]:
-    """Rows of an earlier run whose case is done and whose mask is still there, by case id."""
+def read_finished(folder: str | Path, statuses: Sequence[str] = (DONE,)) -> dict[str, Row]:
+    """Rows of an earlier run whose case has one of ``statuses`` and whose mask is still there, by case id."""
     path = Path(folder) / FILE
     if not path.is_file():
         return {}
@@ -75,5 +77,20 @@ def read_finished(folder: str | Path) -> dict[str, Row]:
     return {
         row["case_id"]: dict.fromkeys(COLUMNS, "") | row
         for row in rows
-        if row.get("status") == DONE and mask_file(path.parent, row.get("case_id", "")).is_file()
+        if row.get("status") in statuses and mask_file(path.parent, row.get("case_id", "")).is_file()
     }
+
+
+def as_predicted(cases: Iterable[Case], folder: str | Path) -> list[Case]:
+    """The cases with those modalities only that their masks in ``folder`` were made from, as its summary tells.
+
+    A modality may have been withheld from a run, or hold nothing. Without a summary the cases are as they are.
+    """
+    rows = read_finished(folder, (DONE, INCOMPLETE))
+    used = {case_id: str(row["modalities"]).split("+") for case_id, row in rows.items()}
+    return [
+        replace(case, images={m: case.images[m] for m in used[case.case_id]})
+        if case.images.keys() >= set(used.get(case.case_id, [""]))
+        else case
+        for case in cases
+    ]

@@ -24,6 +24,7 @@ from synthetic import (
     write_table,
 )
 
+from differseg_med import workflows
 from differseg_med.bundle import (
     CohortEvaluator,
     case_loader,
@@ -181,6 +182,20 @@ def test_images_of_nothing_but_zeros_count_as_absent(tmp_path):
     assert (b["status"], b["modalities"]) == ("failed", "t1")  # nothing to draw a mask on
     assert b["reason"].startswith("case b: the images hold nothing but zeros.")
     assert set(masks(table)) == {"a"}
+    assert read_rows(tmp_path / "out" / "metrics.csv")["a"]["modalities"] == "t1+ct"
+
+
+def test_masks_measured_later_are_of_the_modalities_that_they_were_made_from(tmp_path):
+    table = cohort(tmp_path, "a", "b", b={"ct": ""})
+    evaluator_of(table, evaluate=False).run()
+    summary_file = tmp_path / "out" / "summary.csv"
+    summary_file.write_text(summary_file.read_text().replace("t1+ct+pet", "t1+pet"))  # as with --withhold ct
+    assert workflows.measure(tmp_path / "out", table, tmp_path / "measured") == 0
+    rows = read_rows(tmp_path / "measured" / "metrics.csv")
+    assert [(rows[c]["modalities"], rows[c]["dice"]) for c in "ab"] == [("t1+pet", "1"), ("t1+pet", "1")]
+    summary_file.unlink()  # masks of another program
+    assert workflows.measure(tmp_path / "out", table, tmp_path / "measured") == 0
+    assert read_rows(tmp_path / "measured" / "metrics.csv")["a"]["modalities"] == "t1+ct+pet"
 
 
 def test_a_network_that_has_gone_wrong_makes_no_mask(tmp_path):
