@@ -38,9 +38,10 @@ NAMED = 8
 def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTensor:
     """Load a label as a 0/1 mask ``(1, H, W, D)`` float32 with its RAS affine.
 
-    * A mask file (NIfTI, NRRD, MHA): 0 and one other value; of several, ``PATH::1,2,3`` chooses.
+    * A mask file (NIfTI, NRRD, MHA): 0 and one other value; of several, ``PATH::1,2,3`` chooses, or ``PATH::>=0.5``.
     * ``.seg.nrrd`` and DICOM SEG: ``PATH::segment`` by name or number, on the lattice of the image if both share one
-      (slices and borders that the file leaves out are empty), else on its own grid.
+      (slices and borders that the file leaves out are empty), else on its own grid with a note. Of a FRACTIONAL SEG
+      ``PATH::segment>=0.3`` says which share or probability is enough.
     * RTSTRUCT: ``PATH::ROI name``, on the grid of the image that it was drawn on: the one that it refers to if that is
       among ``drawn_on``, else the first one whose slices its contours lie in.
 
@@ -49,7 +50,7 @@ def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTen
         drawn_on: the images of the case in declared order, as cells.
 
     Raises:
-        CaseError: if there is no such mask, or it cannot be placed.
+        CaseError: if there is no such mask, it cannot be placed, or it lies outside of every image.
     """
     path, selector = split_cell(cell)
     if is_dicom(cell):
