@@ -19,6 +19,9 @@ UNIT_TOLERANCE = 1e-3
 MAX_SIDE = 2**15
 """Most rows or columns of a credible image: a damaged header must not make us ask for gigabytes."""
 
+_NO_GEOMETRY = "Export the series again with its geometry; screenshots and reports have none."
+_VFRAME = "It holds all slices of a volume side by side, as United Imaging stores them: convert it with dcm2niix."
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -126,7 +129,7 @@ def _numbers(frame: Frame, keyword: str, count: int) -> NDArray[np.float64]:
         raise CaseError(
             f"{keyword} is missing: without it nobody knows where the voxels are in the patient",
             file=frame.header.source.path if not frame.header.source.members else frame.header.source.name,
-            remedy="Export the series again with its geometry; screenshots and reports have none.",
+            remedy=_VFRAME if "VFRAME" in (frame.tags.get("ImageType") or ()) else _NO_GEOMETRY,
         )
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
         raise _impossible(frame, keyword, value)

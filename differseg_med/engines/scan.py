@@ -124,7 +124,7 @@ def _column(source: Source) -> str:
 
 
 def _page(scan: Scan) -> list[str]:
-    levels = Counter(source.level for _, source in scan.audit)
+    levels: Counter[str] = Counter(source.level for _, source in scan.audit)
     parts = [
         html.paragraph(
             f"{len(scan.cases)} cases. Of {len(scan.audit)} series, segmentations and files {levels['error']} have an "

@@ -109,3 +109,12 @@ def test_numbers_do_not_mix_b_values(tmp_path):
 
     with pytest.raises(CaseError, match="no attribute says which belong together"):
         read_volume(series_of_volumes(tmp_path, np.arange(1, 3 * SLICES + 1).reshape(SLICES, 3).T, b_value))
+
+
+def test_mosaics_of_united_imaging_are_refused_with_a_remedy(tmp_path):
+    def mosaic(dataset, number):
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", "VFRAME"]
+        del dataset.ImagePositionPatient
+
+    with pytest.raises(CaseError, match="side by side, as United Imaging stores them: convert it with dcm2niix"):
+        read_volume(save(tmp_path, slices(modality="MR", change=mosaic)))
