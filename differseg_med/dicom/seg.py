@@ -9,6 +9,7 @@ import numpy as np
 from highdicom.seg import Segmentation
 from nibabel.affines import from_matvec
 from numpy.typing import NDArray
+from pydicom.dataset import FileDataset
 
 from differseg_med.dicom.files import Header, opened, quiet, read_dataset
 from differseg_med.dicom.names import choose, split_least
@@ -76,6 +77,7 @@ def read_segments(header: Header, selector: str) -> Segments:
             for _, stream in opened([header.source]):
                 dataset = as_native(read_dataset(stream, pixels=True))
                 check_codec(str(dataset.file_meta.TransferSyntaxUID), header)
+                _fill_thickness(dataset)
                 seg = Segmentation.from_dataset(dataset, copy=False)
                 geometry = seg.get_volume_geometry()
                 if geometry is None:
@@ -114,6 +116,13 @@ def _fraction(header: Header, selector: str) -> tuple[str, float, tuple[str, ...
         expected = "more than 0, at most 1"
         raise CaseError("no such share", file=header.source.path, expected=expected, found=f"{fraction:g}")
     return name, fraction, ()
+
+
+def _fill_thickness(dataset: FileDataset) -> None:
+    """Give a SEG without SliceThickness, on which highdicom insists, the distance of its slices, or an empty one."""
+    for groups in (*dataset.SharedFunctionalGroupsSequence, *dataset.PerFrameFunctionalGroupsSequence):
+        for measures in groups.get("PixelMeasuresSequence") or ():
+            measures.setdefault("SliceThickness", measures.get("SpacingBetweenSlices"))
 
 
 def _gap_mm(seg: Any, grid: Grid) -> float:

@@ -218,6 +218,22 @@ def test_left_out_slices_whose_distance_is_not_stated(tmp_path, image, thickness
     assert_array_equal(label[0] > 0, blob().transpose(2, 1, 0))
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_seg_without_slice_thickness(tmp_path, image, stated):
+    """Without its slices' distance it may have left some out, or have thicker ones: it stays on its own voxels."""
+
+    def change(dataset):
+        measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        del measures.SliceThickness
+        if not stated:
+            del measures.SpacingBetweenSlices
+
+    label = load_label(changed(seg(tmp_path, "BINARY", blob().astype(np.uint8)), change), [image])
+    expected = blob().transpose(2, 1, 0)
+    assert_array_equal(label[0] > 0, expected if stated else expected[:, :, [2, 4]])
+    assert bool(label.meta["notes"]) is not stated
+
+
 def test_slices_twice_as_thick_are_not_stripes(tmp_path, image):
     def change(dataset):
         measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
