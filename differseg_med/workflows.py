@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from monai.bundle import ConfigWorkflow
-from tqdm import tqdm
 
 from differseg_med.cohort.table import read_cohort, table_modalities
+from differseg_med.engines.progress import progress_bar
 from differseg_med.engines.summary import FAILED, as_predicted
 from differseg_med.errors import CaseError, exit_code
 from differseg_med.evaluation.compare import compare
@@ -106,7 +107,7 @@ def measure(
             predictions,
             output_dir,
             settings=Settings(stretch=stretch),
-            progress=lambda c: tqdm(c, unit="case", disable=None),
+            progress=partial(progress_bar, unit="case"),
         )
         if evaluation.failures:
             raise SystemExit(f"{len(evaluation.failures)} of {len(cases)} cases failed, see {evaluation.out_dir}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from tqdm import tqdm
+
+from differseg_med.engines.progress import progress_bar
 
 Table = Annotated[Path, typer.Argument(help="Cohort table (CSV).", exists=True, dir_okay=False)]
 Out = Annotated[Path, typer.Option("--out", help="Cohort table to write (CSV).")]
@@ -21,9 +22,4 @@ def names(text: str) -> list[str]:
 
 def progress(unit: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """A progress bar over ``unit``, on terminals only."""
-
-    def wrapped(items: Iterable[Any]) -> Iterable[Any]:
-        columns, rows = shutil.get_terminal_size()  # tqdm alone draws nothing where it is told 0 (script, docker exec)
-        return tqdm(items, unit=unit, disable=None, ncols=columns, nrows=rows)
-
-    return wrapped
+    return partial(progress_bar, unit=unit)

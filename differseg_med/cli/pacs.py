@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from differseg_med import pacs
+from differseg_med.engines.progress import progress_bar
 from differseg_med.errors import exit_code
 
 app = typer.Typer(
@@ -64,7 +65,7 @@ def pull(
             output_dir,
             series=series or (),
             modalities=modality or (),
-            progress=lambda found: tqdm(found, unit="file", leave=False, disable=None),
+            progress=partial(progress_bar, unit="file", leave=False),
         )
 
     sys.exit(exit_code(job))

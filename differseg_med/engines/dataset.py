@@ -13,11 +13,11 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, SelectItemsd
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from differseg_med.cohort.presence import presence_in_words
 from differseg_med.cohort.table import Case
 from differseg_med.dicom.reader import stamp
+from differseg_med.engines.progress import progress_bar
 from differseg_med.errors import CaseError
 from differseg_med.transforms.affines import AFFINE, KeepAffined
 from differseg_med.transforms.loading import without_folders
@@ -118,7 +118,7 @@ def cached_items(
     steps = Compose([*transform.transforms, KeepAffined(keys[0]), SelectItemsd((*keys, AFFINE, "case_id"))])
     dataset = PersistentDataset([], steps, cache_dir, hash_transform=pickle_hashing)
     usable: list[Item] = []
-    for case in tqdm(cases, desc="preparing", unit="case", disable=None):
+    for case in progress_bar(cases, desc="preparing", unit="case"):
         try:
             if case.problem is not None:
                 raise case.problem

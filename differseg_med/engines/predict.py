@@ -15,10 +15,10 @@ from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import Compose
-from tqdm import tqdm
 
 from differseg_med.cohort.table import Case
 from differseg_med.engines.dataset import Item, run_for_case
+from differseg_med.engines.progress import progress_bar
 from differseg_med.engines.quality import QualityFlags
 from differseg_med.engines.results import CaseResult, CaseWriter, write_mask, write_view
 from differseg_med.engines.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary, as_predicted
@@ -215,7 +215,7 @@ class CohortEvaluator(SupervisedEvaluator):
         with (
             self.mode(self.network),
             torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
-            tqdm(desc=place, unit="slice", leave=False, disable=None, total=slices) as bar,
+            progress_bar(desc=place, unit="slice", leave=False, total=slices) as bar,
         ):
             logits = self.inferer(batch, self.network, progress=bar.update)
         if not bool(torch.isfinite(logits).all()):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from differseg_med.cohort.table import Case
 from differseg_med.engines.dataset import Item, run_for_case
+from differseg_med.engines.progress import progress_bar
 from differseg_med.engines.results import CaseResult
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import load_label
@@ -71,7 +71,7 @@ def fingerprint_of(cases: Sequence[Case], transform: Callable[[Item], Item]) -> 
         channels = sample[CHANNELS]
         return measure(label[0].numpy() > 0, grid_of(label), np.asarray(sample[IMAGE]), channels)
 
-    for case in tqdm(cases, desc="measuring", unit="case", disable=None):
+    for case in progress_bar(cases, desc="measuring", unit="case"):
         try:
             measured.append(run_for_case(one, case, case))
         except CaseError as error:
