@@ -17,9 +17,9 @@ SPLIT_BY = (
     "StackID", "EchoNumbers", "EchoTime", "DiffusionBValue", "TemporalPositionIdentifier",
     "TemporalPositionIndex", "InversionTime", "ImageType", "ComplexImageComponent",
     "AcquisitionNumber", "FrameAcquisitionNumber", "DiffusionDirectionality", "DiffusionGradientOrientation",
-    "NominalCardiacTriggerDelayTime", "TriggerTime", "FlipAngle", "RepetitionTime", "KVP", "ConvolutionKernel",
-    "ContrastBolusAgent", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
-    "SeriesDescription",
+    "NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "TriggerTime", "FlipAngle", "RepetitionTime",
+    "KVP", "ConvolutionKernel", "ContrastBolusAgent", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime",
+    "ContentTime", "SeriesDescription",
 )
 # fmt: on
 """What can tell volumes of one series apart, the more telling first."""

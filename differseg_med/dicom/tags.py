@@ -23,9 +23,9 @@ RULES = (
     "EchoTrainLength", "DiffusionBValue", "DiffusionGradientOrientation", "DiffusionDirectionality",
     "ContrastBolusAgent", "KVP", "ConvolutionKernel", "ReconstructionDiameter", "SliceThickness",
     "SpacingBetweenSlices", "AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex",
-    "NumberOfTemporalPositions", "TriggerTime", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
-    "NumberOfFrames", "PatientPosition", "GantryDetectorTilt", "Units", "SUVType", "DecayCorrection",
-    "DecayCorrected", "DecayCorrectionDateTime", "CorrectedImage", "SegmentationType",
+    "NumberOfTemporalPositions", "NominalPercentageOfCardiacPhase", "TriggerTime", "ImageOrientationPatient",
+    "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "PatientPosition", "GantryDetectorTilt", "Units", "SUVType",
+    "DecayCorrection", "DecayCorrected", "DecayCorrectionDateTime", "CorrectedImage", "SegmentationType",
 )
 """What rules may look at: nothing that says who the patient is."""
 GEOMETRY = (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from nibabel.eulerangles import euler2mat
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -19,6 +20,9 @@ from pydicom.uid import (
     RTStructureSetStorage,
     generate_uid,
 )
+
+from differseg_med.dicom.reader import read_volume
+from differseg_med.errors import CaseError
 
 ROWS, COLUMNS, SLICES = 36, 40, 6
 SPACING = (1.5, 0.75)  # rows, columns
@@ -200,3 +204,12 @@ def rtstruct(
         contours.append(drawn)
     dataset.StructureSetROISequence, dataset.ROIContourSequence = DicomSequence(names), DicomSequence(contours)
     return dataset
+
+
+def refused(cell: str | Path, *words: str) -> str:
+    """Assert that an image is refused with these words; the message."""
+    with pytest.raises(CaseError) as caught:
+        read_volume(cell)
+    text = str(caught.value)
+    assert [word for word in words if word not in text] == [], text
+    return text

@@ -156,3 +156,9 @@ def test_a_label_for_an_image_is_called_by_its_name(tmp_path):
 def test_nowhere(tmp_path):
     with pytest.raises(CaseError, match="no such file or folder"):
         index_folder(tmp_path / "none")
+
+
+def test_links_that_go_in_circles(tmp_path):
+    folder = save(tmp_path / "a", slices())
+    (folder / "loop").symlink_to(tmp_path)
+    np.testing.assert_array_equal(read_volume(folder).data, stored().transpose(2, 1, 0) - 1024.0)
