@@ -127,6 +127,8 @@ def cached_items(
             item = {**case.as_item(), "stamps": [stamp(p) for p in (*case.images.values(), case.label)]}
             # The first time the cache gives MetaTensors, later plain ones: samples must not depend on which.
             content = run_for_case(dataset._cachecheck, item, case)
+            if LABEL in keys and not content[LABEL].any():
+                logger.warning("case %s: the label is empty on the network's grid", case.case_id)
             usable.append(convert_to_tensor(content, track_meta=False, convert_numeric=False))
         except CaseError as error:
             logger.error("left out: %s", error)

@@ -32,13 +32,14 @@ from differseg_med.transforms.seg_nrrd import read_slicer
 Mask = NDArray[np.bool_]
 
 NAMED = 8
-"""How many values a message lists."""
+"""How many values a message lists one by one."""
 
 
 def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTensor:
     """Load a label as a 0/1 mask ``(1, H, W, D)`` float32 with its RAS affine.
 
     * A mask file (NIfTI, NRRD, MHA): 0 and one other value; of several, ``PATH::1,2,3`` chooses, or ``PATH::>=0.5``.
+      Nothing chosen is an empty mask, with a note.
     * ``.seg.nrrd`` and DICOM SEG: ``PATH::segment`` by name or number, on the lattice of the image if both share one
       (slices and borders that the file leaves out are empty), else on its own grid with a note. Of a FRACTIONAL SEG
       ``PATH::segment>=0.3`` says which share or probability is enough.
@@ -81,14 +82,6 @@ def _mask_file(path: Path, selector: str) -> MetaTensor:
             raise CaseError(
                 "the values of the label are no numbers", file=path, expected="::1,2,3", found=f"::{selector}"
             ) from None
-        if any(values) and not set(wanted) & set(values):
-            raise CaseError(
-                "the label has none of these values",
-                file=path,
-                expected=", ".join(f"{value:g}" for value in wanted),
-                found=", ".join(f"{value:g}" for value in values[:NAMED]),
-                remedy="If the patient has no target, name a mask of zeros.",
-            )
         chosen = torch.isin(volume.as_tensor(), torch.tensor(wanted, dtype=volume.dtype))
     else:
         others = [value for value in values if value != 0]
@@ -97,11 +90,20 @@ def _mask_file(path: Path, selector: str) -> MetaTensor:
                 "the label has several values",
                 file=path,
                 expected="0 and one other",
-                found=", ".join(f"{value:g}" for value in values[:NAMED]) + (", ..." if len(values) > NAMED else ""),
+                found=_listed(values),
                 remedy=f"Say which are foreground: {join_cell(path.name, f'{others[0]:g}')}.",
             )
         chosen = volume.as_tensor() != 0
+    if any(values) and not chosen.any():  # a class that this patient does not have, or a slip in the table
+        volume.meta[NOTES] = [f"nothing in it is {selector}, only {_listed(values)}: taken as empty"]
     return MetaTensor(chosen.float(), meta=volume.meta)
+
+
+def _listed(values: Sequence[float]) -> str:
+    """Values in ascending order, in words."""
+    if len(values) > NAMED:
+        return f"{len(values)} values from {values[0]:g} to {values[-1]:g}"
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _dicom_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[Mask, Grid, tuple[str, ...]]:

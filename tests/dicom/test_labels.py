@@ -352,11 +352,20 @@ def test_chosen_values_of_a_mask_file(tmp_path):
     path = nifti(tmp_path / "m.nii.gz", values)
     assert_array_equal(load_label(f"{path}::1,3")[0] > 0, np.isin(values, (1, 3)))
     refused(path, (), "the label has several values", "0, 1, 2, 3, 4", "m.nii.gz::1")
-    refused(f"{path}::9", (), "none of these values (expected 9, found 0, 1, 2, 3, 4)")
-    assert not load_label(f"{nifti(tmp_path / 'healthy.nii', values * 0)}::1,3").any()
     refused(f"{path}::tumour", (), "no numbers")
     assert_array_equal(load_label(nifti(tmp_path / "255.nii", (values > 2) * 255))[0] > 0, values > 2)
     assert_array_equal(load_label(f"{path}::>=2.5")[0] > 0, values >= 3)
+
+
+@pytest.mark.parametrize("selector", ["9,7", ">=5"])
+def test_a_class_that_a_patient_does_not_have(tmp_path, selector):
+    values = np.random.default_rng(0).integers(0, 5, (6, 5, 4))
+    label = load_label(f"{nifti(tmp_path / 'm.nii', values)}::{selector}")
+    assert not label.any()
+    assert label.meta["notes"] == [f"nothing in it is {selector}, only 0, 1, 2, 3, 4: taken as empty"]
+    healthy = load_label(f"{nifti(tmp_path / 'healthy.nii', values * 0)}::{selector}")
+    assert not healthy.any()
+    assert "notes" not in healthy.meta
 
 
 def test_an_image_is_no_label(image):

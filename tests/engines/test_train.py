@@ -266,6 +266,14 @@ def test_bad_cases_are_left_out_and_none_at_all_is_an_error(tmp_path, caplog):
         training_dataset(table, MODALITIES, preprocessing(MODALITIES, "t1"), tmp_path / "cache")
 
 
+def test_a_label_without_any_of_the_chosen_values_is_told(tmp_path, caplog):
+    table = tmp_path / "cohort.csv"
+    row = row_of("a", write_case(tmp_path / "a"), table, split="train")
+    write_table(table, [{**row, "label": f"{row['label']}::2,3"}])
+    assert not items(table, tmp_path / "cache")[0]["label"].any()
+    assert "case a: the label is empty" in caplog.text
+
+
 def test_the_average_follows_slowly():
     network = torch.nn.BatchNorm1d(2)
     average = AveragedNetwork(network, decay=0.9)
