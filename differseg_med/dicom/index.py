@@ -15,7 +15,7 @@ from typing import Any
 from differseg_med.dicom.cells import RESAMPLE, join_cell
 from differseg_med.dicom.files import Header, Skipped, read_headers
 from differseg_med.dicom.pet import pet_problem
-from differseg_med.dicom.pixels import check_codec, check_pixels
+from differseg_med.dicom.pixels import check_codec, check_pixels, scale
 from differseg_med.dicom.series import Part, common_parent, series_parts
 from differseg_med.dicom.tags import RULES
 from differseg_med.errors import CaseError
@@ -178,6 +178,8 @@ def _check_values(part: Part) -> None:
     check_pixels(header)
     if "TransferSyntaxUID" in header.tags:
         check_codec(header.tags["TransferSyntaxUID"], header)
+    for frame in part.frames:
+        scale(frame)
     pet_problem(part.frames)
 
 

@@ -102,7 +102,17 @@ def decode(dataset: FileDataset, header: Header, numbers: Sequence[int]) -> Iter
 
 
 def rescaled(pixels: NDArray[np.generic], frame: Frame) -> NDArray[np.float32]:
-    """Stored values to real ones by the frame's own RescaleSlope and RescaleIntercept (PS3.3 C.11.1).
+    """Stored values to real ones by the frame's own `scale`.
+
+    Raises:
+        CaseError: as `scale`.
+    """
+    slope, intercept = scale(frame)
+    return pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def scale(frame: Frame) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept (PS3.3 C.11.1).
 
     Raises:
         CaseError: for a slope that is 0 or no number.
@@ -114,7 +124,7 @@ def rescaled(pixels: NDArray[np.generic], frame: Frame) -> NDArray[np.float32]:
             file=frame.header.source.path,
             found=(slope, intercept),
         )
-    return pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    return slope, intercept
 
 
 def damaged(header: Header, error: BaseException) -> CaseError:

@@ -127,7 +127,7 @@ def _numbers(frame: Frame, keyword: str, count: int) -> NDArray[np.float64]:
         numbers = np.empty(0)
     if value is None:
         raise CaseError(
-            f"{keyword} is missing: without it nobody knows where the voxels are in the patient",
+            f"{keyword} is missing in {frame.name}: without it nobody knows where the voxels are in the patient",
             file=frame.header.source.path if not frame.header.source.members else frame.header.source.name,
             remedy=_VFRAME if "VFRAME" in (frame.tags.get("ImageType") or ()) else _NO_GEOMETRY,
         )

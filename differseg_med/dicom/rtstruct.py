@@ -55,9 +55,10 @@ def read_region(header: Header, selector: str) -> Region:
             try:
                 dataset = read_dataset(stream, pixels=True)
                 found = [_contours(dataset, number) for number, _ in chosen]
+                frame_uid = _frame_uid(header, dataset, chosen)
             except UnreadableError as error:
                 raise CaseError(str(error), file=file) from error
-            except (TypeError, ValueError, KeyError, AttributeError) as error:
+            except Exception as error:  # pydicom raises whatever the damaged bytes lead to
                 raise CaseError(
                     "the contours of the RTSTRUCT cannot be read", file=file, found=type(error).__name__
                 ) from error
@@ -66,7 +67,7 @@ def read_region(header: Header, selector: str) -> Region:
     if empty := [name for (_, name), (contours, _) in zip(chosen, found) if not contours]:
         raise CaseError(f"region {', '.join(empty)} has no closed contour", file=file, remedy="Choose another region.")
     notes = (f"{left_out} points, lines, specks or copies of region {names} left out",) if left_out else ()
-    return Region(names, tuple(contours for contours, _ in found), _frame_uid(header, dataset, chosen), notes)
+    return Region(names, tuple(contours for contours, _ in found), frame_uid, notes)
 
 
 def _contours(dataset: Dataset, number: int | None) -> tuple[tuple[FloatArray, ...], int]:

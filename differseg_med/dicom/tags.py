@@ -86,6 +86,8 @@ def header_values(dataset: Dataset) -> dict[str, Any]:
     """The attributes of `HEADER_TAGS` that a data set has, by keyword; a value that cannot be read counts as absent."""
     names = (*IDENTITY, *RULES, *GEOMETRY, *PIXELS, *TIMES)
     values = _values(dataset, names)
+    if not isinstance(values.get("InstanceNumber", 0), int):  # nothing needs it, and numbers do not sort with text
+        del values["InstanceNumber"]
     for sequence, inner in NESTED.items():
         for item in _items(dataset, sequence)[:1]:
             values |= _values(item, inner)

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from dicom.making import ORIGIN, SLICES, STEP, axes, save, slices
 
+from differseg_med.errors import CaseError
+from differseg_med.transforms.labels import load_label
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz_dicom.py"
 
 
@@ -34,3 +37,11 @@ def test_the_judge_sees_wrong_geometry(script, tmp_path):
     folder = save(tmp_path / "moved", slices(angles=script.ANGLES, positions=ORIGIN + between))
     assert script.outcome("ct", folder, series["ct"]).startswith("wrong geometry")
     assert script.outcome("ct", series["ct"], series["ct"]) == "read"
+
+
+def test_a_contour_of_no_known_type_of_value(script, tmp_path):
+    series = script.make_series(tmp_path)
+    path = next(series["rtstruct"].iterdir())
+    path.write_bytes(path.read_bytes().replace(b"\6\x30\x42\0CS", b"\6\x30\x42\0CC"))
+    with pytest.raises(CaseError, match="cannot be read .found NotImplementedError"):
+        load_label(f"{path}::GTV", [series["ct"]])

@@ -162,3 +162,30 @@ def test_links_that_go_in_circles(tmp_path):
     folder = save(tmp_path / "a", slices())
     (folder / "loop").symlink_to(tmp_path)
     np.testing.assert_array_equal(read_volume(folder).data, stored().transpose(2, 1, 0) - 1024.0)
+
+
+def test_what_reading_refuses_gets_no_cell(tmp_path):
+    """A decimal comma, which is no DICOM, in one slice only."""
+    folder = save(tmp_path, slices())
+    path = sorted(folder.iterdir())[3]
+    path.write_bytes(path.read_bytes().replace(b"\x28\0\x53\x10DS\2\x001 ", b"\x28\0\x53\x10DS\4\x000,5 "))
+    (entry,) = index_folder(folder)
+    assert f"cannot be right in {path.name} (found ('0,5', -1024.0))" in str(entry.problem)
+    with pytest.raises(CaseError, match="0,5"):
+        read_volume(folder)
+
+
+def test_an_instance_number_that_is_text(tmp_path):
+    folder = save(tmp_path, slices())
+    plain = read_volume(folder)
+    path = sorted(folder.iterdir())[2]
+    path.write_bytes(path.read_bytes().replace(b"\x20\0\x13\0IS", b"\x20\0\x13\0LO"))
+    assert [entry.problem for entry in index_folder(folder)] == [None]
+    np.testing.assert_array_equal(read_volume(folder).data, plain.data)
+
+
+def test_the_slice_without_a_position_is_named(tmp_path):
+    made = slices()
+    del made[4].ImagePositionPatient
+    (entry,) = index_folder(save(tmp_path, made))
+    assert "ImagePositionPatient is missing in IM" in str(entry.problem)
