@@ -43,5 +43,5 @@ def test_a_contour_of_no_known_type_of_value(script, tmp_path):
     series = script.make_series(tmp_path)
     path = next(series["rtstruct"].iterdir())
     path.write_bytes(path.read_bytes().replace(b"\6\x30\x42\0CS", b"\6\x30\x42\0CC"))
-    with pytest.raises(CaseError, match="cannot be read .found NotImplementedError"):
+    with pytest.raises(CaseError, match="cannot be read"):
         load_label(f"{path}::GTV", [series["ct"]])
