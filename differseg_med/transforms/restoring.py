@@ -15,10 +15,10 @@ from monai.transforms import (
     Compose,
     KeepLargestConnectedComponentd,
     MapTransform,
-    SpatialResample,
 )
 from monai.utils import convert_to_tensor, ensure_tuple
 from numpy.typing import NDArray
+from scipy import ndimage
 from skimage import measure
 
 from differseg_med.geometry import Grid
@@ -27,6 +27,9 @@ from differseg_med.transforms.modalities import IMAGE
 
 PRED = "pred"
 PROBABILITY = "probability"
+
+TIE_VOXELS = 1e-3
+"""What the larger index is preferred by: more than affines are rounded by, less than matters."""
 
 
 class RestoreGridd(MapTransform):
@@ -84,11 +87,15 @@ class RemoveSmallComponentsd(MapTransform):
 
 
 def resample_mask(mask: NDArray[np.uint8], source: Grid, target: Grid) -> NDArray[np.uint8]:
-    """Bring a 0/1 mask ``(H, W, D)`` from one grid to another of the same space, nearest neighbour, zero outside."""
-    volume = MetaTensor(torch.from_numpy(mask.astype(np.float32)).unsqueeze(0), affine=torch.tensor(source.affine))
-    resample = SpatialResample(mode="nearest", padding_mode="zeros", dtype=np.float32)
-    moved = resample(volume, dst_affine=torch.tensor(target.affine), spatial_size=target.shape)
-    return np.asarray(moved[0], dtype=np.uint8)
+    """Bring a 0/1 mask ``(H, W, D)`` from one grid to another of the same space, nearest neighbour, zero outside.
+
+    Halfway between two voxels it is always the next one: rounded to even, or at random by the last digit, some would be
+    taken twice and others not at all.
+    """
+    to_source = np.linalg.inv(source.affine) @ target.affine
+    offset = to_source[:3, 3] + TIE_VOXELS
+    moved = ndimage.affine_transform(mask, to_source[:3, :3], offset, target.shape, order=0, mode="grid-constant")
+    return np.asarray(moved, dtype=np.uint8)
 
 
 def postprocessing(threshold: float = 0.5, min_component_ml: float = 0.0, largest_only: bool = False) -> Compose:

@@ -96,3 +96,17 @@ def test_resampling_to_the_same_grid_along_other_axes_changes_no_position():
         label.data.astype(np.uint8), Grid(label.data.shape, label.affine), Grid(other.data.shape, other.affine)
     )
     np.testing.assert_array_equal(found, other.data)
+
+
+@pytest.mark.parametrize("off", [(0.5, 0.5, 0), (-0.5, 0, 0.5)])
+def test_a_mask_half_a_voxel_off_keeps_its_shape(off):
+    """No voxel is taken twice and none is left out, although both neighbours of each are equally near."""
+    spacing = np.array([0.976562, 0.976562, 3.27])
+    source = np.diag([*spacing, 1])
+    source[:3, 3] = 101.56233, -27.343849, 588.32825
+    target = source.copy()
+    target[:3, 3] += spacing * off
+    mask = np.zeros((30, 28, 12), np.uint8)
+    mask[3:-3, 3:-3, 3:-3] = np.random.default_rng(0).integers(0, 2, (24, 22, 6))
+    found = resample_mask(mask, Grid(mask.shape, source), Grid(mask.shape, target))
+    np.testing.assert_array_equal(found, np.roll(mask, [-1 if o > 0 else 0 for o in off], axis=(0, 1, 2)))
