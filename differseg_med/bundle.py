@@ -173,27 +173,21 @@ def training_dataset(
 
 
 def training_fingerprint(
-    cohort: str | Path,
-    modalities: Mapping[str, Any] | Sequence[str],
-    transform: Compose,
-    path: str | Path,
-    *,
-    split: str | Sequence[str] = "train",
+    cohort: str | Path, modalities: Mapping[str, Any] | Sequence[str], dataset: MonaiDataset, path: str | Path
 ) -> Path:
     """Write what the training cases measure, for the quality flags of predictions; see `Fingerprint`.
 
     Args:
         cohort: the table.
         modalities: in the network's order.
-        transform: preprocessing.
+        dataset: the `training_dataset` of the table.
         path: the JSON file to write; put it beside the released weights.
-        split: which rows.
 
     Raises:
-        SystemExit: with one line if the table cannot be read or no case can be measured.
+        SystemExit: with one line if a label cannot be read any more.
     """
     with exiting():
-        fingerprint_of(_cases(cohort, modalities, split, ()), transform).write(path)
+        fingerprint_of(_cases(cohort, modalities, None, ()), dataset.data).write(path)
     return Path(path)
 
 

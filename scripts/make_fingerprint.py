@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from differseg_med.bundle import training_fingerprint
+from differseg_med.bundle import training_dataset, training_fingerprint
 from differseg_med.evaluation.quality import Fingerprint
 
 
@@ -35,7 +36,10 @@ def main() -> None:
     config.read_config(str(arguments.bundle / "configs" / "inference.yaml"))
     config["bundle_root"] = str(arguments.bundle)
     transform = config.get_parsed_content("preprocessing")
-    training_fingerprint(arguments.cohort, config["modalities"], transform, out, split=arguments.split)
+    cohort, modalities = arguments.cohort, config["modalities"]
+    with tempfile.TemporaryDirectory() as cache:
+        cases = training_dataset(cohort, modalities, transform, cache, split=arguments.split)
+    training_fingerprint(cohort, modalities, cases, out)
     if arguments.predictions:
         with (arguments.predictions / "summary.csv").open(newline="", encoding="utf-8") as file:
             entropy = [float(row["boundary_entropy"]) for row in csv.DictReader(file) if row["boundary_entropy"]]

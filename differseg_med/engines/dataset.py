@@ -21,7 +21,7 @@ from differseg_med.engines.progress import progress_bar
 from differseg_med.errors import CaseError
 from differseg_med.transforms.affines import AFFINE, KeepAffined
 from differseg_med.transforms.loading import without_folders
-from differseg_med.transforms.modalities import IMAGE
+from differseg_med.transforms.modalities import CHANNELS, IMAGE
 from differseg_med.transforms.pipelines import LABEL
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def single_item(batch: list[Item]) -> Item:
 
 
 def cached_items(
-    cases: Sequence[Case], transform: Compose, cache_dir: str | Path, keys: Sequence[str] = (IMAGE, LABEL)
+    cases: Sequence[Case], transform: Compose, cache_dir: str | Path, keys: Sequence[str] = (IMAGE, LABEL, CHANNELS)
 ) -> list[Item]:
     """Preprocess labelled cases once, to disk (MONAI's `PersistentDataset`) and memory, with a progress bar.
 
@@ -110,7 +110,7 @@ def cached_items(
         cases: cases with labels.
         transform: deterministic preprocessing; the cache notices when it or a file changes.
         cache_dir: folder of the cache.
-        keys: entries of the result to keep, as plain tensors, beside ``case_id`` and the ``affine`` of the first.
+        keys: entries of the result to keep, tensors as plain ones, beside ``case_id`` and the ``affine`` of the first.
 
     Raises:
         CaseError: if no case can be used.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,10 @@ from differseg_med.cohort.table import Case
 from differseg_med.engines.dataset import Item, run_for_case
 from differseg_med.engines.progress import progress_bar
 from differseg_med.engines.results import CaseResult
-from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import load_label
-from differseg_med.evaluation.quality import Fingerprint, Measures, flags, measure
+from differseg_med.evaluation.quality import Fingerprint, flags, measure
 from differseg_med.transforms.grids import grid_of
 from differseg_med.transforms.modalities import CHANNELS, IMAGE
-from differseg_med.transforms.pipelines import LABEL
 
 logger = logging.getLogger(__name__)
 
@@ -48,34 +46,20 @@ class QualityFlags:
         return {FLAGS: "; ".join(found), ENTROPY: "" if entropy is None else f"{entropy:.3f}"}
 
 
-def fingerprint_of(cases: Sequence[Case], transform: Callable[[Item], Item]) -> Fingerprint:
-    """Measure labelled cases as a prediction would be measured.
+def fingerprint_of(cases: Sequence[Case], items: Sequence[Item]) -> Fingerprint:
+    """Measure training cases as a prediction would be measured.
 
     Args:
-        cases: training cases; those that cannot be used are logged with the reason and left out.
-        transform: preprocessing.
+        cases: of the table.
+        items: those among them that are trained on, preprocessed, see `cached_items`.
 
     Raises:
-        CaseError: if no case can be used.
+        CaseError: if the label of one cannot be read any more.
     """
-    measured: list[Measures] = []
-    channels: Sequence[str] = ()
-
-    def one(case: Case) -> Measures:
-        if case.problem is not None:
-            raise case.problem
-        label = load_label(case)
-        item = {key: value for key, value in case.as_item().items() if key != LABEL}
-        sample = transform(item)
-        nonlocal channels
-        channels = sample[CHANNELS]
-        return measure(label[0].numpy() > 0, grid_of(label), np.asarray(sample[IMAGE]), channels)
-
-    for case in progress_bar(cases, desc="measuring", unit="case"):
-        try:
-            measured.append(run_for_case(one, case, case))
-        except CaseError as error:
-            logger.error("left out: %s", error)
-    if not measured:
-        raise CaseError("no case can be measured", expected="at least one with images and a label")
-    return Fingerprint.of(measured, channels)
+    by_id = {case.case_id: case for case in cases}
+    measured = []
+    for item in progress_bar(items, desc="measuring", unit="case"):
+        case = by_id[item["case_id"]]
+        label = run_for_case(load_label, case, case)  # the item's is on the network's grid
+        measured.append(measure(np.asarray(label[0]) > 0, grid_of(label), np.asarray(item[IMAGE]), item[CHANNELS]))
+    return Fingerprint.of(measured, items[0][CHANNELS])

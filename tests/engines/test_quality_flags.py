@@ -13,6 +13,7 @@ from synthetic import MODALITIES, ThresholdCenter, read_rows, row_of, tumour_ima
 
 from differseg_med.bundle import CohortEvaluator, case_loader, cohort_dataset, postprocessing, preprocessing
 from differseg_med.cohort.table import read_cohort
+from differseg_med.engines.dataset import cached_items
 from differseg_med.engines.quality import fingerprint_of
 from differseg_med.inferers import SliceWindowInferer
 
@@ -53,7 +54,8 @@ def shown(table: Path) -> list[str]:
 @pytest.fixture
 def fingerprint(tmp_path: Path) -> Path:
     table = table_of(tmp_path / "training", "x", "y", "z")
-    found = fingerprint_of(read_cohort(table, MODALITIES).cases, PREPROCESSING)
+    cases = read_cohort(table, MODALITIES).cases
+    found = fingerprint_of(cases, cached_items(cases, PREPROCESSING, tmp_path / "cache"))
     assert found.cases == 3
     ml = tumour_images()["label"].data.sum() * 1.5 * 1.7 * 3.1 / 1000
     assert found.ranges["volume_ml"] == pytest.approx((ml, ml))
