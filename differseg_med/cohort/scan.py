@@ -186,8 +186,11 @@ def _without_image(source: Source) -> Source:
 def _judge_space(source: Source, reference: Source) -> Source:
     if not source.frame_uid or not reference.frame_uid or source.frame_uid == reference.frame_uid:
         return source
-    words = f"its frame of reference is not that of {reference.modality}, so the scanner does not say how they lie"
-    return _noted(source, "warning", f"{words}. See what cohort check says of their alignment")
+    words = (
+        f"its frame of reference is not that of {reference.modality}, so the scanner does not say how they lie. "
+        "See what cohort check says of their alignment"
+    )
+    return _noted(replace(source, reason=words), "warning", source.reason)  # what became of it first
 
 
 def _noted(source: Source, level: Level, words: str) -> Source:
