@@ -223,8 +223,10 @@ def read_header(source: Source, file: BinaryIO) -> Header:
     """Read one header.
 
     Raises:
-        UnreadableError: if the file is not DICOM, or damaged.
+        UnreadableError: if the file is not DICOM, packed with gzip, or damaged.
     """
+    if source.name.lower().endswith(".dcm.gz"):
+        raise UnreadableError("packed with gzip: unpack it, then scan again", damaged=True)
     with quiet():
         dataset = read_dataset(file, pixels=False)
         tags = header_values(dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 import zipfile
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom.making import ORIGIN, STEP, blank, ds, enhanced, rtstruct, save, slices, stored, uid
+from dicom.making import ORIGIN, SLICES, STEP, blank, ds, enhanced, rtstruct, save, slices, stored, uid
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from differseg_med.dicom.index import index_folder, index_with_skipped
@@ -156,6 +157,14 @@ def test_a_label_for_an_image_is_called_by_its_name(tmp_path):
 def test_nowhere(tmp_path):
     with pytest.raises(CaseError, match="no such file or folder"):
         index_folder(tmp_path / "none")
+
+
+def test_a_file_packed_with_gzip_is_named(tmp_path):
+    folder = save(tmp_path / "a", slices())
+    (folder / "one.dcm.gz").write_bytes(gzip.compress(b"x"))
+    packed, image = sorted(index_folder(tmp_path), key=lambda entry: entry.kind, reverse=True)
+    assert (packed.kind, image.files) == ("other", SLICES)
+    assert "one.dcm.gz: packed with gzip: unpack it" in str(packed.problem)
 
 
 def test_links_that_go_in_circles(tmp_path):
