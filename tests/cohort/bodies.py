@@ -1,12 +1,18 @@
-"""Images of one made-up body on any grid; helpers, not tests."""
+"""Images of one made-up body on any grid, and where real patients are; helpers, not tests."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from scipy import ndimage
 from synthetic import affine_of
 
 from differseg_med.cohort.itk import as_image
+
+STS = Path(__file__).parents[2] / "../shared/data/sts"
+needs_sts = pytest.mark.skipif(not STS.is_dir(), reason="needs ../shared/data/sts, beside the project")
 
 AFFINE = affine_of((2.0, 2.0, 2.5), (-60.0, -50.0, -60.0))
 SHAPE = (60, 50, 48)

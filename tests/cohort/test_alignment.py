@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cohort.bodies import AFFINE, SHAPE, body
+from cohort.bodies import AFFINE, SHAPE, STS, body, needs_sts
 from nibabel.eulerangles import euler2mat
 from synthetic import affine_of
 
@@ -16,9 +14,7 @@ from differseg_med.cohort.itk import as_image, as_voxels, empty_image
 from differseg_med.cohort.similarity import Alignment, measure_alignment
 from differseg_med.geometry import Grid, affine_from_itk
 
-STS = Path(__file__).parents[2] / "../shared/data/sts"
 MS = STS.parent / "ms_mni"
-needs_sts = pytest.mark.skipif(not STS.is_dir(), reason="shared data are not there")
 
 
 def turned(degrees):
