@@ -28,7 +28,8 @@ class Source:
     Args:
         cell: what the cohort table would hold.
         path: file or folder relative to the tree, for the audit.
-        series: what it is, in words: description, part, kind, number of the series, number of slices.
+        series: what it is, in words: description, part, kind, number of the series, number of slices; of a file that
+            says nothing its name.
         role: what it can be used for.
         modality: of an image.
         rank: place of the rule that fits in the rule file; the earlier is preferred.
@@ -142,7 +143,7 @@ def _source(entry: SeriesEntry, root: Path) -> Source:
     return Source(
         cell=entry.cell,
         path=_relative(path, root),
-        series=f"{', '.join(words)} ({', '.join(kind)})",
+        series=f"{', '.join(words)} ({', '.join(kind)})" if tags else path.name,
         role="unknown",
         patient=entry.patient_key or entry.study_uid or entry.series_uid,
         study=entry.study_uid or entry.series_uid,

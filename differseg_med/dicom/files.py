@@ -156,7 +156,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 
 
 def _is_archive(path: Path) -> bool:
-    return path.suffix.lower() == ".zip" and zipfile.is_zipfile(path)
+    return path.suffix.lower() == ".zip"
 
 
 def _members(source: Source) -> Iterator[tuple[Source, BinaryIO | str]]:

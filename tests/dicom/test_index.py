@@ -198,3 +198,19 @@ def test_the_slice_without_a_position_is_named(tmp_path):
     del made[4].ImagePositionPatient
     (entry,) = index_folder(save(tmp_path, made))
     assert "ImagePositionPatient is missing in IM" in str(entry.problem)
+
+
+def test_an_archive_cut_short_is_told(tmp_path):
+    """As an interrupted download leaves it: without the directory at the end, nothing shows that it is an archive."""
+    folder = save(tmp_path / "in", slices())
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    (folder / "study.zip").write_bytes(whole.read_bytes()[:2000])
+    entries = index_folder(folder)
+    assert [(entry.kind, entry.files) for entry in entries if entry.problem is None] == [("image", 6)]
+    (problem,) = (entry.problem for entry in entries if entry.problem is not None)
+    assert "study.zip: the archive is damaged" in str(problem)
+    with pytest.raises(CaseError, match="the archive is damaged"):
+        read_volume(folder / "study.zip")
