@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -157,7 +158,7 @@ def _draw(fixed: sitk.Image, moving: sitk.Image, found: Registration, path: Path
                 plot.contour(outline.T, levels=levels, colors=["#00a0d0", "#ff7f0e"], linewidths=1.2)
             plot.set_axis_off()
         axes[row, 0].set_title(name, loc="left")
-    figure.suptitle(f"{title}, outlined on the reference: {found.describe()}", fontsize=9)
+    figure.suptitle(fill(f"{title}, outlined on the reference: {found.describe()}", 130), fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
