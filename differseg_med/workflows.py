@@ -144,7 +144,9 @@ def open_bundle(
     files = [Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml" for name in configs]
     for file in files:
         if not file.is_file():
-            raise CaseError("the bundle has no such configuration", file=file, remedy="Check the path of the bundle.")
+            raise CaseError(
+                "there is no such configuration", file=file, remedy="Check the path of the bundle or preset."
+            )
     overrides: dict[str, Any] = {k: v for k, v in (options or {}).items() if v is not None}
     if unknown := [name for name in overrides if name not in _settings_of(files)]:
         raise CaseError(f"the bundle has no entry {unknown[0]!r}", file=files[0], remedy="Leave the option out.")

@@ -64,7 +64,7 @@ def test_settings_reach_the_configuration(tmp_path: Path) -> None:
 
 def test_missing_configuration_is_named(tmp_path: Path) -> None:
     """A folder that is no bundle gives one sentence, not a traceback."""
-    with pytest.raises(CaseError, match=r"configs/inference.yaml: the bundle has no such configuration"):
+    with pytest.raises(CaseError, match=r"configs/inference.yaml: there is no such configuration"):
         open_bundle(tmp_path, ["inference"], TABLE, tmp_path / "out")
 
 

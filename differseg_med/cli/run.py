@@ -24,7 +24,10 @@ Formats = Annotated[
     str | None, typer.Option(help="Also write these, separated by commas: seg.nrrd, dicom-seg, png, scene, bids ...")
 ]
 Presets = Annotated[
-    list[Path] | None, typer.Option("--preset", help="Configuration over the bundle's, such as configs/cpu.yaml.")
+    list[Path] | None,
+    typer.Option(
+        "--preset", help="Configuration over the bundle's: a path, such as the repository's configs/cpu.yaml."
+    ),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any other entry of the configuration, as name=value; YAML values.")
