@@ -28,7 +28,8 @@ def is_volume_file(path: str | Path) -> bool:
 def stem(name: str) -> str:
     """A volume file's name without its ending, ``.seg`` included."""
     endings = (*(f".seg{ending}" for ending in (".nrrd", ".nhdr")), *sorted(VOLUMES, key=len, reverse=True))
-    return name[: -len(next((ending for ending in endings if name.lower().endswith(ending)), "")) or None]
+    ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)]
 
 
 def header_shape(path: Path) -> tuple[int, ...]:
