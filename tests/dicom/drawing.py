@@ -27,7 +27,7 @@ def drawn(tmp_path: Path, regions: dict, **settings) -> Path:
     return next(save(tmp_path / "rt", [rtstruct(regions, **settings)]).iterdir())
 
 
-def refused(cell, drawn_on=(), *words: str) -> str:
+def assert_refused(cell, drawn_on=(), *words: str) -> str:
     with pytest.raises(CaseError) as caught:
         load_label(cell, drawn_on)
     text = str(caught.value)

@@ -206,7 +206,7 @@ def rtstruct(
     return dataset
 
 
-def refused(cell: str | Path, *words: str) -> str:
+def assert_refused(cell: str | Path, *words: str) -> str:
     """Assert that an image is refused with these words; the message."""
     with pytest.raises(CaseError) as caught:
         read_volume(cell)

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom.drawing import OBLIQUE, blob, contour, drawn, filled, refused, seg, star
+from dicom.drawing import OBLIQUE, assert_refused, blob, contour, drawn, filled, seg, star
 from dicom.making import (
     COLUMNS,
     ORIGIN,
@@ -69,28 +69,28 @@ def test_regions_by_name_in_any_case_by_number_and_several(tmp_path, image):
     left, right = (int(load_label(f"{path}::{name}", [image]).sum()) for name in ("gtv, LEFT", "2"))
     assert left == int(filled(star(6, (10.2, 10.3))).sum())
     assert int(load_label(f"{path}::PTV,1", [image]).sum()) == left + right
-    refused(f"{path}::GVT", [image], "no region 'GVT'", "GTV, left (1), PTV (2)")
-    refused(path, [image], "there are 2 regions here", f"{path.name}::GTV, left")
+    assert_refused(f"{path}::GVT", [image], "no region 'GVT'", "GTV, left (1), PTV (2)")
+    assert_refused(path, [image], "there are 2 regions here", f"{path.name}::GTV, left")
 
 
 def test_contours_between_slices_or_off_the_plane_are_refused(tmp_path, image):
     between = drawn(tmp_path / "a", {"x": [contour(star(9), 1.5)]})
-    refused(f"{between}::x", [image], "lie between the slices", "1.25 mm from the next slice", "2.50 mm apart")
+    assert_refused(f"{between}::x", [image], "lie between the slices", "1.25 mm from the next slice", "2.50 mm apart")
     tilted = contour(star(9), 2) + axes(OBLIQUE)[2] * np.linspace(0, 3, 22)[:, None]
-    refused(f"{drawn(tmp_path / 'b', {'x': [tilted]})}::x", [image], "not in the planes", "cross 1.2 slices")
+    assert_refused(f"{drawn(tmp_path / 'b', {'x': [tilted]})}::x", [image], "not in the planes", "cross 1.2 slices")
 
 
 def test_contours_of_thicker_slices_are_refused(tmp_path):
     thin = save(tmp_path / "thin", slices(np.zeros((16, ROWS, COLUMNS), np.int16)))
     path = drawn(tmp_path, {"x": [contour(star(9), k, (0, 0, 0)) for k in (0, 3, 6, 9)]})
-    refused(f"{path}::x", [thin], "skip slices", "contours on one slice of 3")
+    assert_refused(f"{path}::x", [thin], "skip slices", "contours on one slice of 3")
 
 
 def test_contours_out_of_the_image(tmp_path, image):
     far = [contour(star(9), k) for k in (1, 2)] + [contour(star(9, (200, 200)), 3), contour(star(9), 30)]
     label = load_label(f"{drawn(tmp_path / 'a', {'x': far})}::x", [image])
     assert "2 of 4 contours" in label.meta["notes"][0]
-    refused(f"{drawn(tmp_path / 'b', {'x': far[3:]})}::x", [image], "fits none", "lies outside")
+    assert_refused(f"{drawn(tmp_path / 'b', {'x': far[3:]})}::x", [image], "fits none", "lies outside")
 
 
 def test_a_region_larger_than_the_image_fills_it(tmp_path, image):
@@ -102,7 +102,9 @@ def test_a_region_larger_than_the_image_fills_it(tmp_path, image):
 
 def test_a_contour_without_a_voxel_is_no_empty_mask(tmp_path, image):
     speck = np.array([[10.2, 10.2], [10.4, 10.2], [10.4, 10.4]])
-    refused(f"{drawn(tmp_path, {'x': [contour(speck, 1)]})}::x", [image], "holds no voxel's center", "smaller than")
+    assert_refused(
+        f"{drawn(tmp_path, {'x': [contour(speck, 1)]})}::x", [image], "holds no voxel's center", "smaller than"
+    )
 
 
 def test_lesions_of_one_slice_each_are_no_thick_slices(tmp_path):
@@ -120,7 +122,7 @@ def test_a_forgotten_slice_is_told(tmp_path, image):
 
 def test_a_region_without_contours_among_others_is_named(tmp_path, image):
     path = drawn(tmp_path, {"GTV": [contour(star(9), 1)], "Node": []})
-    refused(f"{path}::GTV,Node", [image], "region Node has no closed contour")
+    assert_refused(f"{path}::GTV,Node", [image], "region Node has no closed contour")
 
 
 def test_an_umlaut_of_two_characters(tmp_path, image):
@@ -138,7 +140,7 @@ def test_the_named_series_counts_more_than_a_frame_of_reference(tmp_path, image)
 
 def test_another_frame_of_reference_is_refused(tmp_path, image):
     path = drawn(tmp_path, {"x": [contour(star(9), 1)]}, frame=uid("elsewhere"))
-    refused(f"{path}::x", [image], "another frame of reference than the case's images")
+    assert_refused(f"{path}::x", [image], "another frame of reference than the case's images")
 
 
 def test_the_image_it_was_drawn_on_decides(tmp_path, image):
@@ -155,7 +157,7 @@ def test_the_image_it_was_drawn_on_decides(tmp_path, image):
     assert_array_equal(first.affine, second.affine)
     assert first.shape == (1, *shape)
     assert_allclose(np.linalg.norm(first.affine[:3, 0]), 0.6, rtol=1e-5)
-    refused(f"{plain}::x", [], "needs the image")
+    assert_refused(f"{plain}::x", [], "needs the image")
 
 
 def test_withheld_images_keep_the_grid_of_the_label(tmp_path, image):
@@ -186,7 +188,7 @@ def test_seg_by_name_and_number_with_empty_slices_left_out(tmp_path, image, kind
         label = load_label(f"{path}::{selector}", [image])
         assert_array_equal(label[0] > 0, mask.transpose(2, 1, 0))
         assert_allclose(label.affine, ras(affine_lps(OBLIQUE)), atol=1e-5)
-    refused(path, [image], "there are 2 segments here", "GTV (1), node (2)")
+    assert_refused(path, [image], "there are 2 segments here", "GTV (1), node (2)")
 
 
 def test_a_seg_that_declares_more_than_it_holds(tmp_path, image):
@@ -194,7 +196,7 @@ def test_a_seg_that_declares_more_than_it_holds(tmp_path, image):
     dataset = pydicom.dcmread(path)
     dataset.NumberOfFrames = 99999999
     dataset.save_as(path)
-    refused(path, [image], "does not describe each of its frames")
+    assert_refused(path, [image], "does not describe each of its frames")
 
 
 def changed(path: Path, change) -> Path:
@@ -269,14 +271,14 @@ def test_a_seg_of_another_frame_of_reference(tmp_path, image):
     def unnamed(dataset):
         del dataset.ReferencedSeriesSequence
 
-    refused(changed(path, unnamed), [image], "another frame of reference than the case's images (found image)")
+    assert_refused(changed(path, unnamed), [image], "another frame of reference than the case's images (found image)")
 
 
 def test_a_seg_outside_of_its_image_is_no_empty_mask(tmp_path, image):
     path = seg(tmp_path, "BINARY", blob().astype(np.uint8), axes(OBLIQUE)[0] * SPACING[1] * COLUMNS)
-    refused(path, [image], "lies outside of the image", f"none of its {blob().sum()} voxels inside")
+    assert_refused(path, [image], "lies outside of the image", f"none of its {blob().sum()} voxels inside")
     path = seg(tmp_path, "BINARY", blob().astype(np.uint8), axes(OBLIQUE)[0] * SPACING[1] * (COLUMNS + 0.5))
-    refused(path, [image], "lies outside of the image")
+    assert_refused(path, [image], "lies outside of the image")
 
 
 @pytest.mark.parametrize(("selector", "least"), [("GTV>=0.2", 0.2), (">=0.8", 0.8), ("1 >= 1", 1)])
@@ -286,8 +288,8 @@ def test_the_share_of_a_fractional_seg_that_is_enough(tmp_path, image, selector,
     label = load_label(f"{path}::{selector}", [image])
     assert_array_equal(label[0] > 0, np.rint(share * 100).transpose(2, 1, 0) >= round(least * 100))
     assert label.meta["notes"] == []
-    refused(f"{path}::GTV>=0", [image], "no such share", "more than 0, at most 1")
-    refused(f"{path}::GTV>=50", [image], "no such share")
+    assert_refused(f"{path}::GTV>=0", [image], "no such share", "more than 0, at most 1")
+    assert_refused(f"{path}::GTV>=50", [image], "no such share")
 
 
 def test_a_seg_of_a_projection(tmp_path, image):
@@ -298,11 +300,11 @@ def test_a_seg_of_a_projection(tmp_path, image):
             del frame.PlanePositionSequence
 
     path = changed(seg(tmp_path, "BINARY", blob().astype(np.uint8)), flattened)
-    refused(path, [image], "no place in the patient", "ImagePositionPatient of each frame")
+    assert_refused(path, [image], "no place in the patient", "ImagePositionPatient of each frame")
 
 
 def test_only_shares_have_a_least(tmp_path, image):
-    refused(f"{seg(tmp_path, 'BINARY', blob().astype(np.uint8))}::GTV>=0.3", [image], "no segment 'GTV>=0.3'")
+    assert_refused(f"{seg(tmp_path, 'BINARY', blob().astype(np.uint8))}::GTV>=0.3", [image], "no segment 'GTV>=0.3'")
 
 
 def test_fractional_seg_is_cut_at_one_half(tmp_path, image):
@@ -351,8 +353,8 @@ def test_chosen_values_of_a_mask_file(tmp_path):
     values = np.random.default_rng(0).integers(0, 5, (6, 5, 4))
     path = nifti(tmp_path / "m.nii.gz", values)
     assert_array_equal(load_label(f"{path}::1,3")[0] > 0, np.isin(values, (1, 3)))
-    refused(path, (), "the label has several values", "0, 1, 2, 3, 4", "m.nii.gz::1")
-    refused(f"{path}::tumour", (), "no numbers")
+    assert_refused(path, (), "the label has several values", "0, 1, 2, 3, 4", "m.nii.gz::1")
+    assert_refused(f"{path}::tumour", (), "no numbers")
     assert_array_equal(load_label(nifti(tmp_path / "255.nii", (values > 2) * 255))[0] > 0, values > 2)
     assert_array_equal(load_label(f"{path}::>=2.5")[0] > 0, values >= 3)
 
@@ -369,7 +371,7 @@ def test_a_class_that_a_patient_does_not_have(tmp_path, selector):
 
 
 def test_an_image_is_no_label(image):
-    refused(image, [image], "this is no label", "one RTSTRUCT or DICOM SEG", "found CT")
+    assert_refused(image, [image], "this is no label", "one RTSTRUCT or DICOM SEG", "found CT")
 
 
 def test_a_truncated_rtstruct(tmp_path, image):
@@ -377,7 +379,7 @@ def test_a_truncated_rtstruct(tmp_path, image):
     dataset = pydicom.dcmread(path)
     del dataset.ROIContourSequence
     dataset.save_as(path)
-    refused(f"{path}::GTV", [image], "no closed contour")
+    assert_refused(f"{path}::GTV", [image], "no closed contour")
 
 
 def test_the_start_of_the_series(tmp_path, image):

@@ -99,7 +99,7 @@ def converted(program: Path, source: Path, folder: Path) -> list[nib.Nifti1Image
     return [nib.load(path) for path in sorted(folder.glob("*.nii"))]
 
 
-def same_world(volume, image: nib.Nifti1Image, atol: float = 1e-3) -> None:
+def assert_same_world(volume, image: nib.Nifti1Image, atol: float = 1e-3) -> None:
     """Same voxels at the same world positions, however stored."""
     turn = io_orientation(np.linalg.inv(volume.grid.affine) @ image.affine)
     assert_allclose(image.affine @ inv_ornt_aff(turn, image.shape), volume.grid.affine, atol=atol)
@@ -110,14 +110,14 @@ def same_world(volume, image: nib.Nifti1Image, atol: float = 1e-3) -> None:
 def test_sarcoma_series_as_dcm2niix(series, tmp_path, require_program):
     source = STS / "STS_042" / series / "image"
     (image,) = converted(require_program("dcm2niix"), source, tmp_path / "out")
-    same_world(read_volume(source), image)
+    assert_same_world(read_volume(source), image)
 
 
 @pytest.mark.parametrize("angles", [(20, -10, 5), (0, 0, 90), (0, 90, 0), (-130, 70, 200)])
 def test_oblique_series_as_dcm2niix(angles, tmp_path, require_program):
     folder = save(tmp_path / "in", slices(angles=angles))
     (image,) = converted(require_program("dcm2niix"), folder, tmp_path / "out")
-    same_world(read_volume(folder), image)
+    assert_same_world(read_volume(folder), image)
 
 
 @pytest.mark.parametrize("number", range(1, 10))
@@ -129,7 +129,7 @@ def test_nine_transfer_syntaxes_of_one_mosaic(number, tmp_path, require_program)
     (image,) = converted(require_program("dcm2niix"), source, tmp_path / "out")
     volume = read_volume(SAMPLES / "transfer_syntaxes" / f"{number}.dcm")
     assert volume.grid.shape == (64, 64, 35)
-    same_world(volume, image)
+    assert_same_world(volume, image)
 
 
 def test_nine_copies_of_one_series_in_a_folder_are_a_choice():
@@ -146,7 +146,7 @@ def test_enhanced_ct_as_pydicom_and_dcm2niix(tmp_path, require_program):
     source.mkdir()
     (source / path.name).symlink_to(path)
     (image,) = converted(require_program("dcm2niix"), source, tmp_path / "out")
-    same_world(volume, image)
+    assert_same_world(volume, image)
 
 
 @pytest.mark.parametrize("path", sorted((SAMPLES / "enhanced_and_seg").glob("emri_small*.dcm")), ids=lambda p: p.stem)

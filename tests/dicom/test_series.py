@@ -16,11 +16,11 @@ from dicom.making import (
     SLICES,
     STEP,
     affine_lps,
+    assert_refused,
     axes,
     ds,
     enhanced,
     ras,
-    refused,
     save,
     slices,
     stored,
@@ -130,9 +130,9 @@ def test_a_missing_slice_is_named(tmp_path):
     made = slices()
     del made[3]
     between = f"1 between {ORIGIN[2] + 2 * STEP:.2f} and {ORIGIN[2] + 4 * STEP:.2f} mm"
-    text = refused(save(tmp_path, made), "slices are missing", between, "2.50 mm apart")
+    text = assert_refused(save(tmp_path, made), "slices are missing", between, "2.50 mm apart")
     assert "+resample" not in text
-    refused(f"{tmp_path}::+resample", "slices are missing")
+    assert_refused(f"{tmp_path}::+resample", "slices are missing")
 
 
 def test_a_slice_at_the_end_more_or_less_is_a_volume(tmp_path):
@@ -144,7 +144,7 @@ def test_uneven_spacing_is_refused_and_resampled_on_request(tmp_path):
     depth = np.array([0, 2.5, 5.0, 8.2, 10.0, 12.5])
     ramp = np.broadcast_to(np.rint(depth * 100).astype(np.int16)[:, None, None], (SLICES, ROWS, COLUMNS))
     folder = save(tmp_path, slices(ramp, ORIGIN + depth[:, None] * [0, 0, 1]))
-    refused(folder, "unevenly spaced, 1.80 to 3.20 mm apart", "3.20 mm at -305.25 mm", "+resample")
+    assert_refused(folder, "unevenly spaced, 1.80 to 3.20 mm apart", "3.20 mm at -305.25 mm", "+resample")
     volume = read_volume(f"{folder}::+resample")
     assert volume.grid.shape == (COLUMNS, ROWS, SLICES)
     assert_allclose(volume.data[3, 3], np.arange(6) * 250.0 - 1024, atol=1e-3)  # linear in space, whatever the slices
@@ -164,12 +164,12 @@ def thin_and_thick(depth: np.ndarray) -> list:
 def test_thick_slices_beside_thin_ones_are_no_missing_slices(tmp_path):
     depth = np.array([0, 2.5, 5.0, 7.5, 12.5, 17.5, 22.5])
     folder = save(tmp_path / "a", thin_and_thick(depth))
-    assert "missing" not in refused(folder, "unevenly spaced", "5.00 mm at -302.75 mm", "+resample")
+    assert "missing" not in assert_refused(folder, "unevenly spaced", "5.00 mm at -302.75 mm", "+resample")
     volume = read_volume(f"{folder}::+resample")
     assert_allclose(volume.grid.spacing_mm, (0.75, 1.5, 2.5))
     assert_allclose(volume.data[3, 3], np.arange(10) * 250.0 - 1024, atol=1e-3)
     hole = save(tmp_path / "b", thin_and_thick(np.delete(depth, 5)))
-    text = refused(f"{hole}::+resample", "unevenly spaced", "nobody knows what lies in a gap of 10.00 mm")
+    text = assert_refused(f"{hole}::+resample", "unevenly spaced", "nobody knows what lies in a gap of 10.00 mm")
     assert "+resample" not in text
 
 
@@ -180,7 +180,7 @@ def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path, angles):
     way = normal * np.cos(tilt) + column * np.sin(tilt)
     along = ORIGIN + np.arange(SLICES)[:, None] * STEP / np.cos(tilt) * way
     folder = save(tmp_path, slices(positions=along, angles=angles))
-    refused(folder, "tilted", "12.0 degrees", "+resample")
+    assert_refused(folder, "tilted", "12.0 degrees", "+resample")
     with pytest.raises(CaseError, match=r"12\.0 degrees"):
         read_grid(folder)
 
@@ -208,7 +208,7 @@ def test_a_tilted_gantry_is_resampled_on_request(tmp_path):
 def test_tilted_with_uneven_gaps_says_both(tmp_path):
     depth = np.array([0, 2.5, 5.0, 8.2, 10.0, 12.5])[:, None]
     folder = save(tmp_path, slices(positions=ORIGIN + depth * [0, 0.2, 1]))
-    refused(folder, "unevenly spaced", "tilted", "11.3 degrees")
+    assert_refused(folder, "unevenly spaced", "tilted", "11.3 degrees")
 
 
 def test_a_slice_out_of_line(tmp_path):
@@ -216,7 +216,7 @@ def test_a_slice_out_of_line(tmp_path):
         if number == 2:
             dataset.ImagePositionPatient = ds(ORIGIN + np.array([0.4, 0, 2 * STEP]))
 
-    refused(save(tmp_path, slices(change=move)), "do not lie behind each other", "-305.25 mm is 0.40 mm aside")
+    assert_refused(save(tmp_path, slices(change=move)), "do not lie behind each other", "-305.25 mm is 0.40 mm aside")
 
 
 def test_rounded_positions_are_no_fault(tmp_path):
@@ -233,7 +233,7 @@ def test_missing_geometry_is_refused_and_named(tmp_path, keyword):
         if number == 4:
             del dataset[keyword]
 
-    refused(save(tmp_path, slices(change=strip)), f"{keyword} is missing", "file ")
+    assert_refused(save(tmp_path, slices(change=strip)), f"{keyword} is missing", "file ")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_impossible_values_are_refused(tmp_path, keyword, value):
     def break_it(dataset, number):
         setattr(dataset, keyword, value)
 
-    refused(save(tmp_path, slices(change=break_it)[:1]), "cannot be right")
+    assert_refused(save(tmp_path, slices(change=break_it)[:1]), "cannot be right")
 
 
 def test_a_single_slice_has_its_thickness_for_a_distance(tmp_path):
@@ -262,7 +262,7 @@ def test_a_single_slice_has_its_thickness_for_a_distance(tmp_path):
     assert "single slice" in volume.notes[0]
     made = slices()[:1]
     del made[0].SliceThickness
-    refused(save(tmp_path / "b", made), "does not say how thick")
+    assert_refused(save(tmp_path / "b", made), "does not say how thick")
 
 
 def test_identical_duplicates_are_dropped_with_a_note(tmp_path):
@@ -298,19 +298,19 @@ def test_loss_by_compression_is_told(tmp_path, flag):
 
 def test_different_duplicates_are_refused(tmp_path):
     again = slices(stored(seed=1))[2:3]
-    refused(save(tmp_path / "a", [*slices(), *again]), "same SOPInstanceUID")
+    assert_refused(save(tmp_path / "a", [*slices(), *again]), "same SOPInstanceUID")
     again[0].SOPInstanceUID = again[0].file_meta.MediaStorageSOPInstanceUID = uid("another")
-    refused(save(tmp_path / "b", [*slices(), *again]), "1 slice positions have several different images", "-305.25 mm")
+    assert_refused(save(tmp_path / "b", [*slices(), *again]), "1 slice positions have several different", "-305.25 mm")
 
 
 def test_several_series_in_one_folder(tmp_path):
     folder = save(tmp_path, [*slices(), *slices(stored(seed=1), series="other")])
-    refused(
+    assert_refused(
         folder, "there are 2 series here", f"{uid('series', 'series')} (CT, series, 6 files)", "PATH::SeriesInstanceUID"
     )
     cell = f"{folder}::{uid('series', 'other')}"
     assert_array_equal(read_volume(cell).data, stored(seed=1).transpose(2, 1, 0) - 1024.0)
-    refused(f"{folder}::1.2.3", "no such series here")
+    assert_refused(f"{folder}::1.2.3", "no such series here")
 
 
 def test_folders_in_folders_zips_in_zips_and_other_files(tmp_path):
@@ -347,19 +347,19 @@ def test_colour_pictures_are_refused(tmp_path):
     made = slices()
     for dataset in made:
         dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
-    refused(save(tmp_path, made), "colour image", "RGB")
+    assert_refused(save(tmp_path, made), "colour image", "RGB")
 
 
 def test_declared_sizes_are_not_believed(tmp_path):
     def grow(dataset, number):
         dataset.Rows = 60000
 
-    refused(save(tmp_path / "a", slices(change=grow)), "cannot be right")
+    assert_refused(save(tmp_path / "a", slices(change=grow)), "cannot be right")
 
     def much(dataset, number):
         dataset.Rows = dataset.Columns = 30000
 
-    refused(save(tmp_path / "b", slices(change=much)), "too large")
+    assert_refused(save(tmp_path / "b", slices(change=much)), "too large")
 
 
 def test_monai_reads_dicom_through_the_reader(tmp_path):

@@ -1,35 +1,28 @@
-"""Cohorts through the evaluator: summaries, failures that stop nobody, interruption and resuming, privacy."""
+"""Cohorts through the evaluator: summaries, failures that stop nobody, privacy."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import re
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from engines.running import StopsAt, cohort, evaluator_of, masks, summary
 from synthetic import (
     MODALITIES,
     ThresholdCenter,
     Volume,
     read_nifti,
     read_rows,
-    row_of,
     tumour_images,
-    write_case,
     write_nifti,
-    write_table,
 )
 
 from differseg_med import workflows
 from differseg_med.bundle import (
-    CohortEvaluator,
-    case_loader,
-    cohort_dataset,
-    postprocessing,
     preprocessing,
     training_dataset,
     validation_evaluator,
@@ -38,53 +31,6 @@ from differseg_med.engines import results
 from differseg_med.engines.summary import COLUMNS, read_finished
 from differseg_med.errors import CaseError
 from differseg_med.inferers import SliceWindowInferer
-
-
-class StopsAt(ThresholdCenter):
-    """Raises at the n-th case; with batches of all slices a case is one call."""
-
-    def __init__(self, case: int, error: BaseException) -> None:
-        super().__init__()
-        self.case, self.error = case, error
-
-    def forward(self, x):
-        if len(self.calls) + 1 == self.case:
-            self.calls.append(())
-            raise self.error
-        return super().forward(x)
-
-
-def evaluator_of(table: Path, network=None, resume: bool = False, evaluate: bool = True, writers=()) -> CohortEvaluator:
-    out = table.parent / "out"
-    transform = preprocessing(MODALITIES, "t1", None)
-    dataset = cohort_dataset(table, MODALITIES, transform, output_dir=out, resume=resume)
-    return CohortEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=case_loader(dataset),
-        network=network or ThresholdCenter(),
-        inferer=SliceWindowInferer((24, 24), sw_batch_size=16),
-        postprocessing=postprocessing(),
-        output_dir=out,
-        reference="t1",
-        evaluate=evaluate,
-        writers=writers,
-    )
-
-
-def cohort(folder: Path, *cases: str, **changes: dict) -> Path:
-    """A table of good cases; ``changes`` replace cells of a case's row."""
-    table = folder / "cohort.csv"
-    rows = [row_of(c, write_case(folder / c, seed=i), table) | changes.get(c, {}) for i, c in enumerate(cases)]
-    return write_table(table, rows)
-
-
-def summary(table: Path) -> dict[str, dict[str, str]]:
-    return read_rows(table.parent / "out" / "summary.csv")
-
-
-def masks(table: Path) -> dict[str, int]:
-    """Time of the last change of each mask by case."""
-    return {p.parent.name: p.stat().st_mtime_ns for p in (table.parent / "out").glob("*/mask.nii.gz")}
 
 
 def test_what_is_written(tmp_path):
@@ -205,19 +151,6 @@ def test_a_network_that_has_gone_wrong_makes_no_mask(tmp_path):
     assert masks(table) == {}
 
 
-def test_a_summary_with_other_columns_can_be_resumed(tmp_path):
-    table = cohort(tmp_path, "a", "b")
-    evaluator_of(table).run()
-    path = tmp_path / "out" / "summary.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0] + ",remark", lines[1] + ",seen", lines[2] + ",,,"]))
-    network = ThresholdCenter()
-    evaluator_of(table, network, resume=True).run()
-    assert network.calls == []
-    assert list(summary(table)["a"]) == [*COLUMNS, "remark"]
-    assert [summary(table)[c]["remark"] for c in "ab"] == ["seen", ""]
-
-
 @pytest.mark.parametrize("error", [RuntimeError("out of memory\nlong trace"), ValueError(), MemoryError()])
 def test_an_unforeseen_error_stops_its_case_only(tmp_path, error):
     table = cohort(tmp_path, "a", "b", "c")
@@ -231,82 +164,6 @@ def test_an_unforeseen_error_stops_its_case_only(tmp_path, error):
     assert set(masks(table)) == {"a", "c"}
     with pytest.raises(SystemExit, match=r"1 of 3 cases failed or are incomplete, the others are done; .*: b$"):
         evaluator.finish()
-
-
-def test_an_interrupted_run_keeps_and_reports_what_it_has(tmp_path):
-    table = cohort(tmp_path, "a", "b", "c")
-    with pytest.raises(KeyboardInterrupt):
-        evaluator_of(table, StopsAt(2, KeyboardInterrupt())).run()
-    assert list(summary(table)) == ["a"]
-    assert list(read_rows(tmp_path / "out" / "metrics.csv")) == ["a"]
-    assert set(masks(table)) == {"a"}
-
-
-def test_resuming_keeps_finished_masks_and_does_the_rest(tmp_path):
-    table = cohort(tmp_path, "a", "b", "c", c={"t1": "nowhere.nii.gz"})
-    with pytest.raises(KeyboardInterrupt):
-        evaluator_of(table, StopsAt(2, KeyboardInterrupt())).run()
-    before, seconds = masks(table), summary(table)["a"]["seconds"]
-    network = ThresholdCenter()
-    evaluator_of(table, network, resume=True).run()
-    assert len(network.calls) == 1  # case b
-    assert masks(table)["a"] == before["a"]
-    assert [summary(table)[c]["status"] for c in "abc"] == ["done", "done", "failed"]
-    assert summary(table)["a"]["seconds"] == seconds
-    scores = read_rows(tmp_path / "out" / "metrics.csv")
-    assert [scores[c]["dice"] for c in "ab"] == ["1", "1"]
-    assert scores["c"]["status"] == "failed"
-
-
-def test_resuming_does_not_keep_a_mask_that_was_made_from_other_modalities(tmp_path):
-    table = cohort(tmp_path, "a", "b")
-    evaluator_of(table).run()
-    before = masks(table)
-    table.write_text(table.read_text().replace("a/pet.nii.gz", ""))
-    evaluator_of(table, resume=True).run()
-    assert masks(table)["a"] > before["a"]
-    assert masks(table)["b"] == before["b"]
-    assert [summary(table)[c]["modalities"] for c in "ab"] == ["t1+ct", "t1+ct+pet"]
-
-
-def test_resuming_tries_failed_cases_and_lost_masks_again(tmp_path):
-    table = cohort(tmp_path, "a", "b")
-    evaluator_of(table, StopsAt(1, RuntimeError())).run()
-    (tmp_path / "out" / "b" / "mask.nii.gz").unlink()
-    assert read_finished(tmp_path / "out") == {}
-    evaluator_of(table, resume=True).run()
-    assert [row["status"] for row in summary(table).values()] == ["done", "done"]
-
-
-def test_a_resumed_run_that_is_interrupted_forgets_nothing(tmp_path):
-    table = cohort(tmp_path, "a", "b", "c")
-    evaluator_of(table, StopsAt(1, RuntimeError())).run()  # a fails, b and c are done
-    with pytest.raises(KeyboardInterrupt):
-        evaluator_of(table, StopsAt(1, KeyboardInterrupt()), resume=True).run()
-    with pytest.raises(KeyboardInterrupt):  # interrupted at c, after a and b have been reported
-        evaluator_of(cohort(tmp_path, "a", "b", "d", "c"), StopsAt(2, KeyboardInterrupt()), resume=True).run()
-    assert {c: row["status"] for c, row in summary(table).items()} == {"a": "done", "b": "done", "c": "done"}
-    assert set(read_finished(tmp_path / "out")) == {"a", "b", "c"}
-
-
-def test_without_resume_everything_is_done_again(tmp_path):
-    table = cohort(tmp_path, "a")
-    evaluator_of(table).run()
-    before = masks(table)
-    network = ThresholdCenter()
-    evaluator_of(table, network).run()
-    assert len(network.calls) == 1
-    assert masks(table)["a"] > before["a"]
-
-
-def test_a_case_that_fails_now_says_so_beside_its_old_mask(tmp_path):
-    table = cohort(tmp_path, "a")
-    evaluator_of(table).run()
-    (tmp_path / "a" / "t1.nii.gz").unlink()
-    evaluator_of(table).run()
-    assert summary(table)["a"]["status"] == "failed"
-    assert summary(table)["a"]["notes"] == "the mask in the folder is of an earlier run"
-    assert summary(table)["a"]["modalities"] == "t1+ct+pet"  # what the table says it has
 
 
 def test_a_case_without_any_image_fails_and_says_so(tmp_path):

@@ -93,7 +93,7 @@ def test_only_the_present_keys_are_loaded(tmp_path, volume):
     assert loaded["case_id"] == "x"
 
 
-def refused(path: Path, message: str) -> CaseError:
+def assert_refused(path: Path, message: str) -> CaseError:
     with pytest.raises(CaseError, match=message) as caught:
         load_volume(path)
     assert f"file {path.parent.name}/{path.name}" in str(caught.value)
@@ -102,14 +102,14 @@ def refused(path: Path, message: str) -> CaseError:
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    refused(tmp_path / "none.nii.gz", "there is no such file")
-    refused(tmp_path, "there is no DICOM image here")
+    assert_refused(tmp_path / "none.nii.gz", "there is no such file")
+    assert_refused(tmp_path, "there is no DICOM image here")
 
 
 @pytest.mark.parametrize("name", ["a.nii.zap", "a", "a.gif", "a.npy"])
 def test_an_unknown_ending(tmp_path, name):
     (tmp_path / name).write_bytes(b"x" * 400)
-    refused(tmp_path / name, r"unknown kind of file \(expected one of .nii, .nii.gz, .nrrd")
+    assert_refused(tmp_path / name, r"unknown kind of file \(expected one of .nii, .nii.gz, .nrrd")
 
 
 @pytest.mark.parametrize("ending", ["nii.gz", "nii", "nrrd", "mha"])
@@ -120,7 +120,7 @@ def test_a_file_cut_short(tmp_path, volume, ending, share):
     (write_nifti if "nii" in ending else save_itk)(path, Volume(data, volume.affine))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    refused(path, "cannot be read; it is damaged, cut short or not an image")
+    assert_refused(path, "cannot be read; it is damaged, cut short or not an image")
 
 
 def test_a_damaged_archive(tmp_path, volume):
@@ -128,25 +128,27 @@ def test_a_damaged_archive(tmp_path, volume):
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 0xFF
     path.write_bytes(whole)
-    refused(path, "cannot be read")
+    assert_refused(path, "cannot be read")
 
 
 def test_a_text_file_under_the_name_of_an_image(tmp_path):
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(b"<html>404 Not Found</html>" * 50))
-    refused(path, "cannot be read")
+    assert_refused(path, "cannot be read")
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 4, 2), (5, 5, 4, 1, 3), (6, 5)])
 def test_other_numbers_of_axes(tmp_path, shape):
     path = write_nifti(tmp_path / "a.nii.gz", Volume(np.ones(shape), np.eye(4)))
-    error = refused(path, "not one 3-D volume")
+    error = assert_refused(path, "not one 3-D volume")
     assert f"found shape {shape}" in str(error)
 
 
 def test_a_picture_stored_as_a_volume(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((4, 5), np.float32)), str(tmp_path / "a.nrrd"))
-    assert "expected one volume of three axes, found 2 axes" in str(refused(tmp_path / "a.nrrd", "not one 3-D volume"))
+    assert "expected one volume of three axes, found 2 axes" in str(
+        assert_refused(tmp_path / "a.nrrd", "not one 3-D volume")
+    )
 
 
 def test_the_last_line_of_itk_says_what_is_wrong(tmp_path, volume):
@@ -154,13 +156,13 @@ def test_the_last_line_of_itk_says_what_is_wrong(tmp_path, volume):
     path.write_bytes(
         path.read_bytes().replace(b"encoding: gzip", b"encoding: bzip2").replace(b"encoding: raw", b"encoding: bzip2")
     )
-    refused(path, "found RuntimeError: .*bzip2 encoding not available")
+    assert_refused(path, "found RuntimeError: .*bzip2 encoding not available")
 
 
 def test_more_than_one_number_per_voxel(tmp_path):
     image = sitk.GetImageFromArray(np.ones((4, 5, 6, 3), np.float32), isVector=True)
     sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
-    refused(tmp_path / "a.nrrd", "not one 3-D volume")
+    assert_refused(tmp_path / "a.nrrd", "not one 3-D volume")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -168,18 +170,18 @@ def test_voxels_without_a_number(tmp_path, volume, value):
     data = volume.data.copy()
     data[2, 3, 1:4] = value
     path = write_nifti(tmp_path / "a.nii.gz", Volume(data, volume.affine))
-    refused(path, f"voxels without a number .*found 3 of {data.size} voxels")
+    assert_refused(path, f"voxels without a number .*found 3 of {data.size} voxels")
 
 
 def test_numbers_too_large_for_32_bits_are_not_read_as_infinite_in_silence(tmp_path):
     path = write_nifti(tmp_path / "a.nii", Volume(np.full((3, 3, 3), 1e300), np.eye(4)), np.float64)
-    refused(path, "voxels without a number")
+    assert_refused(path, "voxels without a number")
 
 
 def test_messages_name_no_folder_above_the_files_own(tmp_path):
     path = tmp_path / "Anna Muster" / "case 1" / "t 1.nii.gz"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no image at all")
-    text = str(refused(path, "cannot be read"))
+    text = str(assert_refused(path, "cannot be read"))
     assert "Muster" not in text
     assert "Anna" not in text

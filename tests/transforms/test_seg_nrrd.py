@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import slicerio
-from dicom.drawing import refused
+from dicom.drawing import assert_refused
 from dicom.making import ras
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -72,8 +72,8 @@ def test_a_damaged_segmentation(tmp_path):
         tmp_path / "a.seg.nrrd", np.ones((3, 2, 2)), "", "(1,0,0) (0,1,0) (0,0,2)", "domain domain domain"
     )
     path.write_bytes(path.read_bytes()[:-4])
-    refused(path, (), "damaged or cut short")
-    refused(tmp_path / "no.seg.nrrd", (), "no such file")
+    assert_refused(path, (), "damaged or cut short")
+    assert_refused(tmp_path / "no.seg.nrrd", (), "no such file")
 
 
 def test_files_of_2015_have_four_axes_of_space_and_an_origin_elsewhere(tmp_path):
@@ -121,7 +121,7 @@ def test_a_file_that_does_not_say_where_it_is(tmp_path):
         other.write_bytes(
             path.read_bytes().replace(b"space: left-posterior-superior\n", space or b"space dimension: 3\n")
         )
-        refused(other, (), "does not say where it is in the patient", "Save it again from 3D Slicer")
+        assert_refused(other, (), "does not say where it is in the patient", "Save it again from 3D Slicer")
 
 
 def test_segments_in_files_with_another_ending_and_axis_of_layers(tmp_path):
@@ -149,17 +149,17 @@ def test_voxels_outside_of_the_extent_are_told(tmp_path):
 def test_segments_that_cannot_be_told_apart(tmp_path):
     fields = "Segment0_Name:=a\nSegment1_Name:=b\n"
     path = slicer_file(tmp_path / "a.seg.nrrd", np.ones((3, 2, 2)), fields, AXES, DOMAINS)
-    refused(f"{path}::a", (), "does not say which voxels are segment 'a'")
+    assert_refused(f"{path}::a", (), "does not say which voxels are segment 'a'")
     fields = "Segment0_Name:=a\nSegment0_LabelValue:=1\nSegment0_Layer:=2\n"
     path = slicer_file(tmp_path / "a.seg.nrrd", np.ones((3, 2, 2)), fields, AXES, DOMAINS)
-    refused(f"{path}::a", (), "does not say which voxels are segment 'a'")
+    assert_refused(f"{path}::a", (), "does not say which voxels are segment 'a'")
 
 
 def test_a_segmentation_outside_of_its_image(tmp_path):
     fields = "Segment0_Name:=t\nSegment0_LabelValue:=1\n"
     path = slicer_file(tmp_path / "a.seg.nrrd", np.ones((3, 2, 2)), fields, AXES, DOMAINS)
     nib.save(nib.Nifti1Image(np.zeros((9, 8, 7), np.float32), np.diag([-1.0, -1, 2, 1])), tmp_path / "image.nii")
-    refused(path, [tmp_path / "image.nii"], "lies outside of the image", "none of its 12 voxels inside")
+    assert_refused(path, [tmp_path / "image.nii"], "lies outside of the image", "none of its 12 voxels inside")
 
 
 def test_values_of_a_file_without_segments(tmp_path):
