@@ -300,7 +300,8 @@ def test_different_duplicates_are_refused(tmp_path):
     again = slices(stored(seed=1))[2:3]
     assert_refused(save(tmp_path / "a", [*slices(), *again]), "same SOPInstanceUID")
     again[0].SOPInstanceUID = again[0].file_meta.MediaStorageSOPInstanceUID = uid("another")
-    assert_refused(save(tmp_path / "b", [*slices(), *again]), "1 slice positions have several different", "-305.25 mm")
+    folder = save(tmp_path / "b", [*slices(), *again])
+    assert_refused(folder, "1 slice positions have several different images", "-305.25 mm")
 
 
 def test_several_series_in_one_folder(tmp_path):
