@@ -38,7 +38,9 @@ class StopsAt(ThresholdCenter):
         return super().forward(x)
 
 
-def evaluator_of(table: Path, network=None, resume: bool = False, evaluate: bool = True, writers=()) -> CohortEvaluator:
+def evaluator_of(
+    table: Path, network=None, resume: bool = False, evaluate: bool = True, **settings: object
+) -> CohortEvaluator:
     out = table.parent / "out"
     transform = preprocessing(MODALITIES, "t1", None)
     dataset = cohort_dataset(table, MODALITIES, transform, output_dir=out, resume=resume)
@@ -51,7 +53,7 @@ def evaluator_of(table: Path, network=None, resume: bool = False, evaluate: bool
         output_dir=out,
         reference="t1",
         evaluate=evaluate,
-        writers=writers,
+        **settings,
     )
 
 

@@ -9,40 +9,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from synthetic import MODALITIES, ThresholdCenter, read_rows, row_of, tumour_images, write_case, write_table
+from engines.running import StopsAt, cohort, evaluator_of, summary
+from synthetic import MODALITIES, ThresholdCenter, tumour_images
 
-from differseg_med.bundle import CohortEvaluator, case_loader, cohort_dataset, postprocessing, preprocessing
+from differseg_med.bundle import preprocessing
 from differseg_med.cohort.table import read_cohort
 from differseg_med.engines.dataset import cached_items
 from differseg_med.engines.quality import fingerprint_of
-from differseg_med.inferers import SliceWindowInferer
 
 PREPROCESSING = preprocessing(MODALITIES, "t1", pixdim=None)
 
 
-def table_of(folder: Path, *cases: str) -> Path:
-    table = folder / "cohort.csv"
-    return write_table(table, [row_of(c, write_case(folder / c, seed=i), table) for i, c in enumerate(cases)])
-
-
 def run(table: Path, network: torch.nn.Module | None = None, **settings: object) -> dict[str, dict[str, str]]:
     """Segment the cohort; returns the summary."""
-    out = table.parent / "out"
-    dataset = cohort_dataset(
-        table, MODALITIES, PREPROCESSING, output_dir=out, resume=bool(settings.pop("resume", False))
-    )
-    evaluator = CohortEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=case_loader(dataset),
-        network=network or ThresholdCenter(),
-        inferer=SliceWindowInferer((24, 24), sw_batch_size=16),
-        postprocessing=postprocessing(),
-        output_dir=out,
-        reference="t1",
-        **settings,
-    )
-    evaluator.run()
-    return read_rows(out / "summary.csv")
+    evaluator_of(table, network, evaluate=False, **settings).run()
+    return summary(table)
 
 
 def shown(table: Path) -> list[str]:
@@ -53,7 +34,7 @@ def shown(table: Path) -> list[str]:
 
 @pytest.fixture
 def fingerprint(tmp_path: Path) -> Path:
-    table = table_of(tmp_path / "training", "x", "y", "z")
+    table = cohort(tmp_path / "training", "x", "y", "z")
     cases = read_cohort(table, MODALITIES).cases
     found = fingerprint_of(cases, cached_items(cases, PREPROCESSING, tmp_path / "cache"))
     assert found.cases == 3
@@ -65,7 +46,7 @@ def fingerprint(tmp_path: Path) -> Path:
 
 
 def test_a_case_like_training_has_no_flag_and_one_in_other_units_has(tmp_path: Path, fingerprint: Path):
-    table = table_of(tmp_path, "a", "b")
+    table = cohort(tmp_path, "a", "b")
     pet = nib.load(tmp_path / "b" / "pet.nii.gz")
     nib.save(nib.Nifti1Image(pet.get_fdata() * 5000, pet.affine), tmp_path / "b" / "pet.nii.gz")  # Bq/ml, not SUV
     rows = run(table, fingerprint=fingerprint)
@@ -77,7 +58,7 @@ def test_a_case_like_training_has_no_flag_and_one_in_other_units_has(tmp_path: P
 
 
 def test_without_a_fingerprint_the_mask_alone_is_judged(tmp_path: Path):
-    table = table_of(tmp_path, "a")
+    table = cohort(tmp_path, "a")
     assert run(table)["a"]["flags"] == ""
     row = run(table, ThresholdCenter(threshold=99))["a"]
     assert (row["flags"], row["boundary_entropy"], row["status"]) == ("the mask is empty", "", "done")
@@ -85,15 +66,9 @@ def test_without_a_fingerprint_the_mask_alone_is_judged(tmp_path: Path):
 
 
 def test_an_interrupted_run_has_a_report_and_resuming_completes_it(tmp_path: Path):
-    class Stops(ThresholdCenter):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if x.shape[0] and len(self.calls) >= 1:
-                raise KeyboardInterrupt
-            return super().forward(x)
-
-    table = table_of(tmp_path, "a", "b")
+    table = cohort(tmp_path, "a", "b")
     with pytest.raises(KeyboardInterrupt):
-        run(table, Stops())
+        run(table, StopsAt(2, KeyboardInterrupt()))
     assert shown(table) == ["a"]
     rows = run(table, resume=True)
     assert shown(table) == ["a", "b"]
@@ -101,13 +76,13 @@ def test_an_interrupted_run_has_a_report_and_resuming_completes_it(tmp_path: Pat
 
 
 def test_a_fingerprint_that_is_none_stops_the_run_in_one_line(tmp_path: Path):
-    table = table_of(tmp_path, "a")
+    table = cohort(tmp_path, "a")
     with pytest.raises(SystemExit, match=r"cohort.csv: this is not a fingerprint .*make_fingerprint.py"):
         run(table, fingerprint=table)
 
 
 def test_report_says_why_a_case_failed(tmp_path: Path):
-    table = table_of(tmp_path, "a", "b")
+    table = cohort(tmp_path, "a", "b")
     (tmp_path / "b" / "t1.nii.gz").write_bytes(b"no image")
     run(table)
     text = (tmp_path / "out" / "report.html").read_text()
