@@ -22,8 +22,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
 from differseg_med.atomic import replacing
-from differseg_med.dicom.files import quiet
 from differseg_med.errors import CaseError
+from differseg_med.io.dicom.files import quiet
 
 logger = logging.getLogger(__name__)
 

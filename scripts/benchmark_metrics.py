@@ -28,7 +28,7 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[float, ...]]
 
 def pairs(folder: Path, kind: str) -> Iterator[Pair]:
     """Prediction, reference and spacing of each case; the prediction is the reference moved, or the ellipsoid floor."""
-    from differseg_med.evaluation.floors import ellipsoid_floor
+    from differseg_med.evaluation.baselines import ellipsoid_floor
 
     for path in sorted(folder.glob("*/mask.nii.gz")):
         image = nib.load(path)
@@ -39,7 +39,7 @@ def pairs(folder: Path, kind: str) -> Iterator[Pair]:
 
 def ours(cases: list[Pair]) -> list[tuple[float, float]]:
     """HD95 and ASSD of each case, among all other measures."""
-    from differseg_med.evaluation.metrics import case_metrics
+    from differseg_med.metrics.case import case_metrics
 
     found = [case_metrics(*case) for case in cases]
     return [(float(f["hd95_mm"]), float(f["assd_mm"])) for f in found]
@@ -77,7 +77,7 @@ def compare(folder: Path, kind: str, rounds: int) -> str:
 
 def peak(kind: str) -> None:
     """Print the peak memory of this process, and its seconds, after measuring one large pair of masks."""
-    from differseg_med.evaluation.metrics import case_metrics
+    from differseg_med.metrics.case import case_metrics
 
     if kind == "nothing":
         print(f"{peak_gb():.2f} 0")

@@ -9,9 +9,9 @@ import csv
 import sys
 from pathlib import Path
 
+from differseg_med.bundles.workflows import run_bundle
 from differseg_med.cohort.table import Case, read_cohort
-from differseg_med.evaluation.floors import floors
-from differseg_med.workflows import run_bundle
+from differseg_med.evaluation.baselines import floors
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"

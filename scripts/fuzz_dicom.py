@@ -28,14 +28,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELos
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from dicom.making import COLUMNS, ROWS, SLICES, SPACING, enhanced, rtstruct, save, slices
+from support.making import COLUMNS, ROWS, SLICES, SPACING, enhanced, rtstruct, save, slices
 
-from differseg_med.dicom.files import quiet
-from differseg_med.dicom.index import index_folder
-from differseg_med.dicom.reader import read_volume
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, lattice_map
-from differseg_med.transforms.labels import load_label
+from differseg_med.io.dicom.files import quiet
+from differseg_med.io.dicom.index import index_folder
+from differseg_med.io.dicom.reader import read_volume
+from differseg_med.io.labels import load_label
 
 SECONDS = 10
 MEMORY_BYTES = 2**31

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from differseg_med.bundle import training_dataset, training_fingerprint
-from differseg_med.evaluation.quality import Fingerprint
+from differseg_med.bundles.factories import training_dataset, training_fingerprint
+from differseg_med.prediction.quality import Fingerprint
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from differseg_med.cohort.table import Case, read_cohort
-from differseg_med.evaluation.quality import Fingerprint, flags, measure
+from differseg_med.io.volumes import LoadVolumesd
+from differseg_med.prediction.quality import Fingerprint, flags, measure
 from differseg_med.transforms.grids import original_grid
-from differseg_med.transforms.loading import LoadVolumesd
 from differseg_med.transforms.modalities import CHANNELS, IMAGE
 
 Change = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic import (
+from support.synthetic import (
     BUNDLE,
     SMALL,
     Volume,

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from synthetic import read_rows, write_table
+from support.synthetic import read_rows, write_table
 from typer.testing import CliRunner
 
 from differseg_med.cli import app

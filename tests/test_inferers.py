@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from monai.data import MetaTensor
-from synthetic import tiny_network
+from support.synthetic import tiny_network
 from torch import Tensor
 
 from differseg_med.inferers import SliceWindowInferer

@@ -78,7 +78,7 @@ def violations(sources: Mapping[str, tuple[str, bool]]) -> list[str]:
 
 
 def room_of(name: str) -> str:
-    """``differseg_med.engines.train`` is in the room ``engines``; the package itself in none."""
+    """``differseg_med.training.train`` is in the room ``engines``; the package itself in none."""
     return [*name.split("."), ""][1]
 
 

@@ -24,13 +24,13 @@ import numpy as np
 import pydicom
 import pytest
 import requests
-from synthetic import BUNDLE, ROOT
+from support.synthetic import BUNDLE, ROOT
 from typer.testing import CliRunner
 
 from differseg_med import pacs
 from differseg_med.cli import app
 from differseg_med.errors import CaseError
-from differseg_med.transforms.loading import load_volume
+from differseg_med.io.volumes import load_volume
 
 SHARED = ROOT.parent / "shared" / "data" / "sts_dicom" / "STS_041"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import map_coordinates
-from synthetic import (
+from support.synthetic import (
     MODALITIES,
     OBLIQUE,
     ORIENTATIONS,
@@ -25,7 +25,7 @@ from synthetic import (
     write_table,
 )
 
-from differseg_med.bundle import CohortEvaluator, case_loader, cohort_dataset, postprocessing, preprocessing
+from differseg_med.bundles.factories import CohortEvaluator, case_loader, cohort_dataset, postprocessing, preprocessing
 from differseg_med.inferers import SliceWindowInferer
 
 PET_ORIENTATIONS = dict(zip(ORIENTATIONS, ORIENTATIONS[17:] + ORIENTATIONS[:17]))  # never that of the T1

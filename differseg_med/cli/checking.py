@@ -11,13 +11,13 @@ import typer
 
 from differseg_med.cli.options import Table, names, progress
 from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
-from differseg_med.cohort.registration import Method
+from differseg_med.cohort.registration.rigid import Method
+from differseg_med.cohort.scan.scan import text_table
 from differseg_med.cohort.table import Cohort, read_cohort, table_modalities, write_cohort
-from differseg_med.engines.scan import text_table
 from differseg_med.errors import exit_code
 
 if TYPE_CHECKING:
-    from differseg_med.engines.register import Changed
+    from differseg_med.cohort.registration.register import Changed
 
 OutDir = Annotated[Path, typer.Option("--out", help="Folder for the new volumes and cohort.csv.")]
 
@@ -29,7 +29,7 @@ def check(
     alignment: Annotated[bool, typer.Option(help="Compare where the images of a case lie (slow).")] = True,
 ) -> None:
     """Read every file; compare grids, places and labels; find patients on both sides of a split."""
-    from differseg_med.engines.check import check_cohort, report_lines, write_check
+    from differseg_med.cohort.check.check import check_cohort, report_lines, write_check
 
     def job() -> None:
         found = check_cohort(_read(table, modalities), alignment=alignment, progress=progress("case"))
@@ -55,7 +55,7 @@ def folds(
     out: Annotated[Path | None, typer.Option("--out", help="Table to write; default: the same one.")] = None,
 ) -> None:
     """Fill the column fold: subjects stay together, the columns of --stratify spread evenly. Test cases get none."""
-    from differseg_med.engines.check import label_volumes
+    from differseg_med.cohort.check.check import label_volumes
 
     def job() -> None:
         cohort = _read(table)
@@ -89,7 +89,7 @@ def register(
     method: Annotated[Method, typer.Option("--register", help="Which motions are tried.")] = Method.RIGID,
 ) -> None:
     """Register the modalities to the first: volumes with new affines, transforms (.tfm), pictures, OUT/cohort.csv."""
-    from differseg_med.engines.register import register_cohort
+    from differseg_med.cohort.registration.register import register_cohort
 
     def job() -> None:
         done = register_cohort(_read(table), out, names(modalities), method=method, progress=progress("case"))
@@ -102,7 +102,7 @@ def n4(
     table: Table, out: OutDir, modalities: Annotated[str, typer.Option(help="MR columns to correct, with commas.")]
 ) -> None:
     """Correct the slow shading of MR images (N4 bias field): new volumes and OUT/cohort.csv."""
-    from differseg_med.engines.register import correct_cohort
+    from differseg_med.cohort.registration.register import correct_cohort
 
     def job() -> None:
         _tell(correct_cohort(_read(table), out, names(modalities), progress=progress("case")), out)
@@ -115,7 +115,7 @@ def _read(table: Path, modalities: str = "") -> Cohort:
 
 
 def _tell(done: Sequence[Changed], out: Path) -> None:
-    from differseg_med.engines.register import TABLE
+    from differseg_med.cohort.registration.register import TABLE
 
     for changed in done:
         for note in changed.notes:

@@ -12,11 +12,11 @@ import typer
 
 from differseg_med.cli import checking, conversion
 from differseg_med.cli.options import Out, names, progress
-from differseg_med.cohort.folders import find_pictures, with_validation
-from differseg_med.cohort.rules import load_rules
-from differseg_med.cohort.scan import Naming, Unit
+from differseg_med.cohort.image_folders import find_pictures, with_validation
+from differseg_med.cohort.scan import scan as scanning
+from differseg_med.cohort.scan.choose import Naming, Unit
+from differseg_med.cohort.scan.rules import load_rules
 from differseg_med.cohort.table import write_cohort
-from differseg_med.engines import scan as scanning
 from differseg_med.errors import exit_code
 
 app = typer.Typer(help="Make, check and convert cohort tables.", no_args_is_help=True)

@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from differseg_med.cli.options import Out, Table, progress
-from differseg_med.cohort import layouts
-from differseg_med.cohort.presence import absent_of, presence
+from differseg_med.cohort import importers as layouts
+from differseg_med.cohort.availability import absent_of, presence
+from differseg_med.cohort.scan.scan import text_table
 from differseg_med.cohort.table import read_cohort, table_modalities
-from differseg_med.engines.scan import text_table
 from differseg_med.errors import CaseError, exit_code
 
 Root = Annotated[Path, typer.Argument(help="Folder of the data set.", exists=True)]
@@ -85,7 +85,7 @@ def to_msd(
     layout: Annotated[Layout, typer.Option(help="Name the files where they are, or write 4-D files.")] = Layout.LIST,
 ) -> None:
     """An MSD data list with folds, for MONAI's Auto3DSeg and others."""
-    from differseg_med.engines.convert import export_msd
+    from differseg_med.cohort.exporters import export_msd
 
     _export(table, lambda cohort: export_msd(cohort, out, stacked=layout is Layout.STACKED, progress=progress("case")))
 
@@ -96,7 +96,7 @@ def to_nnunet(
     missing: Annotated[Missing, typer.Option(help="Cases with an absent modality.")] = Missing.SKIP,
 ) -> None:
     """An nnU-Net raw data set, with splits_final.json."""
-    from differseg_med.engines.convert import export_nnunet
+    from differseg_med.cohort.exporters import export_nnunet
 
     _export(table, lambda cohort: export_nnunet(cohort, out, missing=missing.value, progress=progress("case")))
 
@@ -117,7 +117,7 @@ def _export(table: Path, write: Callable[..., Sequence[CaseError]]) -> None:
 
 
 def _write(found: layouts.Imported, out: Path, foreground: str) -> None:
-    from differseg_med.engines.convert import write_imported
+    from differseg_med.cohort.exporters import write_imported
 
     cases = write_imported(found, out, foreground, progress("case"))
     for note in found.notes:

@@ -30,7 +30,7 @@ def export(
     resample: Annotated[bool, typer.Option("--resample", help="Allow another grid than the reference's.")] = False,
 ) -> None:
     """Write a mask for 3D Slicer (seg.nrrd, scene), PACS (dicom-seg), BIDS, or as a picture; each file is verified."""
-    from differseg_med.engines.exports import export_mask
+    from differseg_med.prediction.writers import export_mask
 
     if bundle is not None and segment is not None:
         raise typer.BadParameter("give either --bundle or --segment")

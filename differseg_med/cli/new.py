@@ -20,7 +20,7 @@ def new(
     folder: Annotated[Path, typer.Option(help="Where to put the bundle.")] = Path("bundles"),
 ) -> None:
     """Make a bundle for a new task on pictures: FOLDER/NAME with configurations and a card to fill in."""
-    from differseg_med.engines.new import TEMPLATES, new_bundle
+    from differseg_med.bundles.new import TEMPLATES, new_bundle
 
     def job() -> None:
         made = new_bundle(TEMPLATES / f"{template}.yaml", folder / name)

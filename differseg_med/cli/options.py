@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from differseg_med.engines.progress import progress_bar
+from differseg_med.progress import progress_bar
 
 Table = Annotated[Path, typer.Argument(help="Cohort table (CSV).", exists=True, dir_okay=False)]
 Out = Annotated[Path, typer.Option("--out", help="Cohort table to write (CSV).")]

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from differseg_med import pacs
-from differseg_med.engines.progress import progress_bar
 from differseg_med.errors import exit_code
+from differseg_med.progress import progress_bar
 
 app = typer.Typer(
     help=f"Fetch series by DICOMweb, and send results back. User and password: {pacs.USER}, {pacs.PASSWORD}.",

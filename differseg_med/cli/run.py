@@ -48,7 +48,7 @@ def predict(
     settings: Settings = None,
 ) -> None:
     """Segment every case of a cohort: OUT/<case_id>/mask.nii.gz, summary.csv and report.html."""
-    from differseg_med.workflows import run_bundle
+    from differseg_med.bundles.workflows import run_bundle
 
     options = {
         "split": split,
@@ -84,7 +84,7 @@ def evaluate(
     settings: Settings = None,
 ) -> None:
     """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
-    from differseg_med.workflows import measure, run_bundle, run_subsets
+    from differseg_med.bundles.workflows import measure, run_bundle, run_subsets
 
     if predictions is not None and bundle is None:
         others = {
@@ -115,7 +115,7 @@ def compare(
     output_dir: Output = Path("comparison"),
 ) -> None:
     """Compare models on the same cases: paired tests with Holm's correction, effect sizes, comparison.html."""
-    from differseg_med.workflows import compare_models
+    from differseg_med.bundles.workflows import compare_models
 
     sys.exit(compare_models(metrics, output_dir))
 
@@ -131,7 +131,7 @@ def train(
     settings: Settings = None,
 ) -> None:
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUT has a start."""
-    from differseg_med.workflows import run_bundle
+    from differseg_med.bundles.workflows import run_bundle
 
     options = {"resume": resume, "device": device}
     sys.exit(run_bundle(bundle, _with(["inference", "train"], presets), cohort, output_dir, options, settings or []))

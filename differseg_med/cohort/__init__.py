@@ -1,1 +1,1 @@
-"""Cohorts: who has which images, where, and in which split."""
+"""Cohorts: tables, folds, and what is found, checked, registered, imported and exported."""

@@ -3,7 +3,7 @@
 Columns: ``case_id, subject_id, <one per modality>, label, split, fold`` and any others (site, scanner, age). A blank
 modality cell means that the modality is absent. A cell is ``PATH`` or ``PATH::SELECTOR``: a file (NIfTI, NRRD, MHA,
 picture) or DICOM (file, folder, zip archive), with the series, region or segment that is meant; see
-`differseg_med.dicom.reader` and `differseg_med.transforms.labels`. Paths are relative to the table.
+`differseg_med.io.dicom.reader` and `differseg_med.io.labels`. Paths are relative to the table.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from differseg_med.atomic import replacing
-from differseg_med.dicom.cells import join_cell, split_cell
 from differseg_med.errors import CaseError
+from differseg_med.io.dicom.cells import join_cell, split_cell
 
 OWN_COLUMNS = ("case_id", "subject_id", "label", "split", "fold")
 

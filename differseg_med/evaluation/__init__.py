@@ -1,1 +1,1 @@
-"""Measures of segmentation quality in mm and ml, with one policy for empty masks, and the reports made of them."""
+"""Masks against labels: scores of a cohort, comparisons of models, baselines."""

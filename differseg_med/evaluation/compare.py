@@ -17,10 +17,10 @@ from scipy import stats
 
 from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
-from differseg_med.evaluation import figures, html
-from differseg_med.evaluation.policy import KNOWN, POLICY, badness
-from differseg_med.evaluation.report import check_rows, is_failed, subject_of
-from differseg_med.evaluation.statistics import per_subject, summarize
+from differseg_med.evaluation.tables import check_rows, is_failed, subject_of
+from differseg_med.metrics.policy import KNOWN, POLICY, badness
+from differseg_med.metrics.statistics import per_subject, summarize
+from differseg_med.reports import figures, html
 
 COMPARED = ("dice", "hd95_mm", "surface_dice", "volume_difference_ml")
 

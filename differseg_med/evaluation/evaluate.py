@@ -12,22 +12,22 @@ import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from differseg_med.cohort.audit import audit_grids, raise_on_errors
 from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.html import number
-from differseg_med.evaluation.metrics import Settings, binary, case_metrics
-from differseg_med.evaluation.page import write_evaluation_page
-from differseg_med.evaluation.pictures import draw_picture, measure_picture
-from differseg_med.evaluation.policy import KNOWN
-from differseg_med.evaluation.report import is_failed, worst_first, write_metrics
-from differseg_med.evaluation.saliency import Saliency
-from differseg_med.export.image import closest_ras, save_overlay
+from differseg_med.evaluation.images2d import draw_picture, measure_picture
+from differseg_med.evaluation.tables import is_failed, worst_first, write_metrics
 from differseg_med.geometry import Grid, almost_same_grid, describe, differences
-from differseg_med.transforms import labels
+from differseg_med.grids import audit_grids, raise_on_errors
+from differseg_med.io import labels
+from differseg_med.io.images2d import is_picture
+from differseg_med.io.volumes import load_volume
+from differseg_med.metrics.case import Settings, binary, case_metrics
+from differseg_med.metrics.policy import KNOWN
+from differseg_med.metrics.saliency import Saliency
+from differseg_med.reports.evaluation import write_evaluation_page
+from differseg_med.reports.html import number
+from differseg_med.reports.overlay import closest_ras, save_overlay
 from differseg_med.transforms.grids import grid_of, restore_grid
-from differseg_med.transforms.images import is_picture
-from differseg_med.transforms.loading import load_volume
 from differseg_med.transforms.restoring import resample_mask
 
 logger = logging.getLogger(__name__)

@@ -1,1 +1,1 @@
-"""Masks and pictures to disk, each written under a temporary name, checked, then renamed."""
+"""Masks to disk, each written under a temporary name, checked, then renamed."""

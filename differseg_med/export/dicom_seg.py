@@ -15,12 +15,12 @@ from pydicom.sr.codedict import codes
 from pydicom.valuerep import validate_value
 
 from differseg_med.atomic import exporting
-from differseg_med.dicom.files import quiet
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.source import SourceSeries
 from differseg_med.geometry import FloatArray
+from differseg_med.io.dicom.files import quiet
 
 PRODUCT = "differseg_med"
 

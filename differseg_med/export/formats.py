@@ -11,19 +11,19 @@ import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from differseg_med.dicom.cells import split_cell
 from differseg_med.errors import CaseError
 from differseg_med.export import nifti
 from differseg_med.export.bids import save_bids
 from differseg_med.export.dicom_seg import save_dicom_seg
-from differseg_med.export.image import closest_ras, save_overlay
 from differseg_med.export.scene import save_scene
 from differseg_med.export.seg_nrrd import save_seg_nrrd, save_volume
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.source import read_source
 from differseg_med.geometry import Grid, describe, differences, lattice_map, overlap_fraction
+from differseg_med.io.dicom.cells import split_cell
+from differseg_med.io.volumes import file_grid, load_volume
+from differseg_med.reports.overlay import closest_ras, save_overlay
 from differseg_med.transforms.grids import grid_of, restore_grid
-from differseg_med.transforms.loading import file_grid, load_volume
 from differseg_med.transforms.restoring import resample_mask
 
 Notes = list[str]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from scipy.ndimage import map_coordinates
 
-from differseg_med.dicom.cells import split_cell
-from differseg_med.dicom.files import UnreadableError, opened, quiet, read_dataset
-from differseg_med.dicom.planes import Plane, plane_of
-from differseg_med.dicom.reader import find_part, is_dicom
-from differseg_med.dicom.series import Part
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, affine_from_dicom, almost_same_grid, describe, reordered
+from differseg_med.io.dicom.cells import split_cell
+from differseg_med.io.dicom.files import UnreadableError, opened, quiet, read_dataset
+from differseg_med.io.dicom.planes import Plane, plane_of
+from differseg_med.io.dicom.reader import find_part, is_dicom
+from differseg_med.io.dicom.series import Part
 
 OTHERWISE = "A mask of such an image can be saved as .seg.nrrd or NIfTI."
 

@@ -12,9 +12,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, ResampleToMatch, Spacing, SpatialResample
 from nibabel.affines import from_matvec
 
-from differseg_med.cohort.audit import audit_grids, raise_on_errors
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, almost_same_grid, describe, differences, lattice_map
+from differseg_med.grids import audit_grids, raise_on_errors
 
 #: What transforms add to a case: the modality whose grid the mask will have, and remarks for the report.
 REFERENCE, NOTES = "reference", "notes"
@@ -91,7 +91,7 @@ class ChooseReferenced(MapTransform):
 
 
 class AuditGridsd(MapTransform):
-    """Compare every image's grid with the reference's; see `differseg_med.cohort.audit`.
+    """Compare every image's grid with the reference's; see `differseg_med.grids`.
 
     Args:
         keys: modalities in declared order.

@@ -16,7 +16,7 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 from torch import Tensor
 
-from differseg_med.transforms.images import luminance
+from differseg_med.io.images2d import luminance
 
 
 def normalize_ct(volume: Tensor, window: Sequence[float] = (-160.0, 240.0), smooth: float = 0.0) -> Tensor:

@@ -9,11 +9,11 @@ import numpy as np
 from monai.transforms import Compose, EnsureTyped, RandAffined, RandFlipd, RandScaleCropd, RandZoomd, SelectItemsd
 
 from differseg_med.cohort.table import DRAWN_ON, OWN_COLUMNS
+from differseg_med.io.images2d import FitPicturesd
+from differseg_med.io.labels import LoadLabeld
+from differseg_med.io.volumes import LoadVolumesd
 from differseg_med.transforms.grids import NOTES, REFERENCE, AuditGridsd, ChooseReferenced, ToNetworkGridd
-from differseg_med.transforms.images import FitPicturesd
 from differseg_med.transforms.intensity import NormalizeByKindd
-from differseg_med.transforms.labels import LoadLabeld
-from differseg_med.transforms.loading import LoadVolumesd
 from differseg_med.transforms.modalities import CHANNELS, IMAGE, PRESENT, RandModalityDropoutd, StackModalitiesd
 from differseg_med.transforms.slices import RandFlipSlabd, RandModalityIntensityd, RandSlabd
 

@@ -11,9 +11,9 @@ from scipy import stats
 
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.compare import compare, holm, rank_biserial
-from differseg_med.evaluation.metrics import Settings
-from differseg_med.evaluation.policy import MEASURES
-from differseg_med.evaluation.report import write_metrics
+from differseg_med.evaluation.tables import write_metrics
+from differseg_med.metrics.case import Settings
+from differseg_med.metrics.policy import MEASURES
 
 CASES = [f"case{i:02d}" for i in range(12)]
 RNG = np.random.default_rng(4)

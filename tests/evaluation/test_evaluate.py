@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.masks import blob
+from support.masks import blob
 
 from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
-from differseg_med.evaluation import figures
 from differseg_med.evaluation.evaluate import evaluate_case, evaluate_cohort
 from differseg_med.export.nifti import save_nifti
+from differseg_med.reports import figures
 
 AFFINE = np.array([[-1.0, 0, 0, 40], [0, -1.0, 0, 30], [0, 0, 3.0, -100], [0, 0, 0, 1]])
 TUMOUR = blob((24, 20, 12), (12, 10, 6), (6, 5, 3))

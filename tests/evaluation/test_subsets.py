@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from differseg_med.evaluation.metrics import case_metrics
 from differseg_med.evaluation.subsets import all_subsets, subset_name, write_subsets
+from differseg_med.metrics.case import case_metrics
 
 FULL = np.pad(np.ones((3, 3, 3), np.uint8), 2)
 

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.sr.coding import Code
-from synthetic import affine_of
+from support.synthetic import affine_of
 
 from differseg_med.export.bids import save_bids
 from differseg_med.export.segment import SegmentInfo

@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from export.series import (
+from pydicom.sr.coding import Code
+from support.series import (
     AXIAL,
     COLUMNS,
     CORONAL,
@@ -26,8 +27,7 @@ from export.series import (
     sources_by_position,
     write_series,
 )
-from pydicom.sr.coding import Code
-from synthetic import BUNDLE, ORIENTATIONS, Volume, stored_as
+from support.synthetic import BUNDLE, ORIENTATIONS, Volume, stored_as
 
 from differseg_med.errors import CaseError
 from differseg_med.export import dicom_seg

@@ -13,16 +13,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import slicerio
-from export.series import COLUMNS, ROWS, SLICES, TURNED, positions, positions_in_seg, write_series
 from pydicom.sr.coding import Code
-from synthetic import BUNDLE, ORIENTATIONS, Volume, affine_of, stored_as, write_nifti
+from support.series import COLUMNS, ROWS, SLICES, TURNED, positions, positions_in_seg, write_series
+from support.synthetic import BUNDLE, ORIENTATIONS, Volume, affine_of, stored_as, write_nifti
 
 from differseg_med.errors import CaseError
 from differseg_med.export.formats import FORMATS, Segmented, onto_reference, save_mask, write_format
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.geometry import Grid
+from differseg_med.io.volumes import load_volume
 from differseg_med.transforms.grids import grid_of
-from differseg_med.transforms.loading import load_volume
 
 LESION = SegmentInfo(
     "Lesion",

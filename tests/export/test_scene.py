@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import SimpleITK as sitk
 import slicerio
-from synthetic import affine_of, tumour_images
+from support.synthetic import affine_of, tumour_images
 
 from differseg_med.export.scene import save_scene
 from differseg_med.export.segment import SegmentInfo

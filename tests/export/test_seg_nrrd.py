@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicerio
-from export.series import by_row, positions
 from pydicom.sr.coding import Code
 from scipy.spatial.transform import Rotation
-from synthetic import ORIENTATIONS, Volume, stored_as
+from support.series import by_row, positions
+from support.synthetic import ORIENTATIONS, Volume, stored_as
 
 from differseg_med.errors import CaseError
 from differseg_med.export import seg_nrrd

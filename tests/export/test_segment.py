@@ -6,7 +6,7 @@ import json
 
 import pytest
 from pydicom.sr.coding import Code
-from synthetic import BUNDLE
+from support.synthetic import BUNDLE
 
 from differseg_med.errors import CaseError
 from differseg_med.export.segment import SegmentInfo, read_segment

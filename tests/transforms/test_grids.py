@@ -11,10 +11,20 @@ from monai.data import MetaTensor
 from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.orientations import aff2axcodes
 from scipy.ndimage import map_coordinates
-from synthetic import MODALITIES, OBLIQUE, Volume, affine_of, label_volume, stored_as, tumour_images, write_nifti
+from support.synthetic import (
+    MODALITIES,
+    OBLIQUE,
+    Volume,
+    affine_of,
+    label_volume,
+    stored_as,
+    tumour_images,
+    write_nifti,
+)
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
+from differseg_med.io.volumes import LoadVolumesd
 from differseg_med.transforms.grids import (
     NOTES,
     REFERENCE,
@@ -25,7 +35,6 @@ from differseg_med.transforms.grids import (
     grid_of,
     original_grid,
 )
-from differseg_med.transforms.loading import LoadVolumesd
 from differseg_med.transforms.pipelines import preprocessing
 
 NAMES = ("t1", "ct", "pet")

@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from nibabel.affines import apply_affine
 from scipy.ndimage import map_coordinates
-from synthetic import OBLIQUE, Volume, affine_of, label_volume, stored_as
+from support.synthetic import OBLIQUE, Volume, affine_of, label_volume, stored_as
 
 from differseg_med.geometry import Grid
 from differseg_med.transforms.restoring import PRED, RestoreGridd, postprocessing, resample_mask

@@ -1,0 +1,237 @@
+"""Everything that a bundle's configuration may name: factories with flat, keyword arguments.
+
+Bundles hold data only. Their configurations name these factories and MONAI or torch classes, so that a pipeline is
+written once, in the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import DataLoader
+from monai.data import Dataset as MonaiDataset
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import IgniteMetricHandler, from_engine
+from monai.inferers import Inferer
+from monai.transforms import Activationsd, AsDiscreted, Compose
+from torch import nn
+
+from differseg_med.cohort.table import Case, read_cohort
+from differseg_med.errors import exiting
+from differseg_med.inferers import SliceWindowInferer
+from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
+from differseg_med.metrics.handlers import CaseMetric
+from differseg_med.networks import DifferSeg
+from differseg_med.networks.checkpoints import load_weights
+from differseg_med.prediction import writers as exports
+from differseg_med.prediction.dataset import CohortDataset, cached_items, single_item, tell_presence
+from differseg_med.prediction.evaluator import CohortEvaluator
+from differseg_med.prediction.images2d import picture_writers
+from differseg_med.prediction.quality_flags import fingerprint_of
+from differseg_med.prediction.result import CaseWriter
+from differseg_med.prediction.summary import read_finished
+from differseg_med.training.train import AveragedNetwork, TrainingRecorder, sample_loader
+from differseg_med.transforms.affines import GiveAffined
+from differseg_med.transforms.pipelines import LABEL, preprocessing, training_samples
+from differseg_med.transforms.restoring import PRED, postprocessing
+
+__all__ = [
+    "AveragedNetwork",
+    "CohortEvaluator",
+    "DeepSupervisionLoss",
+    "DifferSeg",
+    "SliceWindowInferer",
+    "StructureLoss",
+    "TrainingRecorder",
+    "case_loader",
+    "cohort_dataset",
+    "dice_ce_loss",
+    "format_writers",
+    "optimizer",
+    "picture_writers",
+    "postprocessing",
+    "preprocessing",
+    "sample_loader",
+    "trainer",
+    "training_dataset",
+    "training_fingerprint",
+    "training_network",
+    "training_samples",
+    "validation_evaluator",
+    "with_weights",
+]
+
+
+def with_weights(network_def: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Load a checkpoint strictly and move the network to its device, in evaluation mode.
+
+    Raises:
+        SystemExit: with a line that says what is wrong with the checkpoint.
+    """
+    try:
+        load_weights(network_def, path)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return network_def.to(device).to(memory_format=torch.channels_last).eval()
+
+
+def training_network(
+    network_def: nn.Module, device: torch.device | str = "cpu", initial_weights: str | Path | None = None
+) -> nn.Module:
+    """The network to train: on its device, and from ``initial_weights`` if they are given (fine-tuning).
+
+    Raises:
+        SystemExit: with a line that says what is wrong with the weights.
+    """
+    if initial_weights:
+        return with_weights(network_def, initial_weights, device).train()
+    return network_def.to(device).to(memory_format=torch.channels_last)
+
+
+def cohort_dataset(
+    cohort: str | Path,
+    modalities: Mapping[str, Any] | Sequence[str],
+    transform: Compose,
+    *,
+    split: str | Sequence[str] | None = None,
+    withhold: Sequence[str] = (),
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+) -> CohortDataset:
+    """Cases of a cohort table to predict.
+
+    Args:
+        cohort: the table.
+        modalities: in the network's order.
+        transform: preprocessing.
+        split: only these splits; None or empty for all rows.
+        withhold: modalities to leave out although the table has them.
+        output_dir: where an earlier run wrote its ``summary.csv``.
+        resume: leave out the work on cases that it finished with the same modalities.
+
+    Raises:
+        SystemExit: with one line if the table cannot be read.
+    """
+    cases = _cases(cohort, modalities, split, withhold)
+    finished = read_finished(output_dir) if resume and output_dir is not None else {}
+    for case in cases:  # a mask made from other modalities is of another run
+        if finished.get(case.case_id, {}).get("modalities", case.modalities) != case.modalities:
+            del finished[case.case_id]
+    return CohortDataset(cases, transform, finished)
+
+
+def case_loader(dataset: CohortDataset, num_workers: int = 0) -> DataLoader:
+    """Loader of one case at a time."""
+    return DataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=single_item)
+
+
+def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWriter]:
+    """Writers for the formats of a run besides NIfTI, see `differseg_med.prediction.writers`.
+
+    Args:
+        formats: names, ``seg.nrrd`` or ``dicom-seg`` for example.
+        bundle: folder whose metadata say what the masks show.
+
+    Raises:
+        SystemExit: with one line if there is no such format, or the metadata are not right.
+    """
+    with exiting():
+        return exports.format_writers(formats, bundle)
+
+
+def training_dataset(
+    cohort: str | Path,
+    modalities: Mapping[str, Any] | Sequence[str],
+    transform: Compose,
+    cache_dir: str | Path,
+    *,
+    split: str | Sequence[str] = "train",
+    samples: Compose | None = None,
+) -> MonaiDataset:
+    """Labelled cases of a split, preprocessed once and kept in memory.
+
+    Args:
+        cohort: the table.
+        modalities: in the network's order.
+        transform: preprocessing, cached.
+        cache_dir: folder of the cache.
+        split: which rows.
+        samples: random part, applied at each access; None for whole volumes (validation).
+
+    Raises:
+        SystemExit: with one line if the table cannot be read or no case can be used.
+    """
+    cases = _cases(cohort, modalities, split, ())
+    with exiting():
+        items = cached_items(cases, transform, cache_dir)
+    usable = {item["case_id"] for item in items}
+    tell_presence([case for case in cases if case.case_id in usable], tuple(modalities))
+    return MonaiDataset(items, samples)
+
+
+def training_fingerprint(
+    cohort: str | Path, modalities: Mapping[str, Any] | Sequence[str], dataset: MonaiDataset, path: str | Path
+) -> Path:
+    """Write what the training cases measure, for the quality flags of predictions; see `Fingerprint`.
+
+    Args:
+        cohort: the table.
+        modalities: in the network's order.
+        dataset: the `training_dataset` of the table.
+        path: the JSON file to write; put it beside the released weights.
+
+    Raises:
+        SystemExit: with one line if a label cannot be read any more.
+    """
+    with exiting():
+        fingerprint_of(_cases(cohort, modalities, None, ()), dataset.data).write(path)
+    return Path(path)
+
+
+def optimizer(network: nn.Module, learning_rate: float = 1e-3, weight_decay: float = 0.01) -> torch.optim.AdamW:
+    """AdamW on the parameters that need gradients."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
+def validation_evaluator(
+    device: torch.device, dataset: MonaiDataset, network: nn.Module, inferer: Inferer, threshold: float = 0.5
+) -> SupervisedEvaluator:
+    """Mean Dice and HD95 in mm at ``threshold`` over whole volumes on the network's grid, with the policy of reports.
+
+    The key metric is ``val_mean_dice``.
+    """
+
+    def mean(measure: str) -> IgniteMetricHandler:
+        return IgniteMetricHandler(metric_fn=CaseMetric(measure), output_transform=from_engine([PRED, LABEL]))
+
+    steps = [Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold), GiveAffined(LABEL)]
+    return SupervisedEvaluator(
+        device=device,
+        val_data_loader=DataLoader(dataset, batch_size=1),
+        network=network,
+        inferer=inferer,
+        postprocessing=Compose(steps),
+        key_val_metric={"val_mean_dice": mean("dice")},
+        additional_metrics={"val_mean_hd95_mm": mean("hd95_mm")},
+    )
+
+
+def trainer(recorder: TrainingRecorder, network: nn.Module, **kwargs: Any) -> SupervisedTrainer:
+    """MONAI's trainer with a `TrainingRecorder`; ``kwargs`` are those of `SupervisedTrainer`."""
+    engine = SupervisedTrainer(network=network, optimizer=recorder.optimizer, decollate=False, **kwargs)
+    recorder.attach(engine)
+    return engine
+
+
+def _cases(
+    cohort: str | Path,
+    modalities: Mapping[str, Any] | Sequence[str],
+    split: str | Sequence[str] | None,
+    withhold: Sequence[str],
+) -> tuple[Case, ...]:
+    with exiting():
+        return read_cohort(cohort, tuple(modalities)).withhold(withhold).select(split or None)

@@ -1,0 +1,1 @@
+"""What of a cohort will not work, before it is run."""

@@ -1,0 +1,248 @@
+"""``differseg-med cohort check``: are the files readable, do the images of a case fit together, does a split leak?"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+
+from differseg_med.atomic import write_text
+from differseg_med.cohort.availability import presence
+from differseg_med.cohort.check.alignment import check_alignment
+from differseg_med.cohort.check.leaks import content_key, image_leaks, patient_leaks, subject_leaks
+from differseg_med.cohort.scan.scan import text_table
+from differseg_med.cohort.table import Case, Cohort
+from differseg_med.errors import CaseError
+from differseg_med.evaluation.evaluate import load_label
+from differseg_med.grids import Finding, Level, audit_grids
+from differseg_med.io.dicom.cells import split_cell
+from differseg_med.io.dicom.reader import NOTES, find_part, is_dicom
+from differseg_med.io.headers import is_volume_file, transform_conflict
+from differseg_med.io.itk import as_image
+from differseg_med.io.slicer_header import is_segmentation
+from differseg_med.io.volumes import load_volume
+from differseg_med.prediction.dataset import run_for_case
+from differseg_med.reports import html
+from differseg_med.transforms.grids import check_label, grid_of
+
+COLUMNS = ("case_id", "column", "level", "message", "remedy")
+LABEL = "label"
+IDENTITIES = ("PatientID", "StudyInstanceUID")
+SOUND = "No errors and no warnings."
+_READ = "Repair or replace the file, or blank the cell: the case goes on without the image."
+
+
+@dataclass
+class Check:
+    """What was found out about a cohort.
+
+    Args:
+        cohort: as checked.
+        findings: about cases and columns, in the order of the table; leaks at the end.
+        label_ml: volume of each case's label in ml.
+        keys: `content_key` by case id and column.
+        identities: values of the attributes `IDENTITIES` of DICOM images by case id and column. Not for reports.
+    """
+
+    cohort: Cohort
+    findings: list[Finding] = field(default_factory=list)
+    label_ml: dict[str, float] = field(default_factory=dict)
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    identities: dict[str, dict[tuple[str, str], str]] = field(default_factory=lambda: {name: {} for name in IDENTITIES})
+
+    def level(self, case_id: str) -> Level:
+        """The worst level of a case's findings."""
+        levels = {finding.level for finding in self.findings if finding.case == case_id}
+        return "error" if "error" in levels else "warning" if "warning" in levels else "ok"
+
+    def worse_than_ok(self) -> list[Finding]:
+        """Errors, then warnings."""
+        return [f for level in ("error", "warning") for f in self.findings if f.level == level]
+
+    def complaints(self) -> list[tuple[Level, str]]:
+        """The same in words: where, what, and what to do."""
+        found = self.worse_than_ok()
+        places = [", ".join(word for word in (f.case, f.modality) if word) for f in found]
+        return [(f.level, f"{place}: {f.message}. {f.remedy}") for f, place in zip(found, places)]
+
+
+def check_cohort(
+    cohort: Cohort,
+    *,
+    reference: str | None = None,
+    alignment: bool = True,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Check:
+    """Read every file of a cohort and judge it; one case is in memory at a time.
+
+    Args:
+        cohort: the table.
+        reference: modality whose grid the masks have; default: the first of the table.
+        alignment: also compare where the modalities of a case lie (a second or two per pair).
+        progress: wraps the cases, for example ``tqdm``.
+    """
+    check = Check(cohort)
+    for case in progress(cohort.cases):
+        if case.problem is not None:
+            check.findings.append(_error(case, "", case.problem))
+        else:
+            _check_case(check, case, reference or cohort.modalities[0], alignment)
+    check.findings += subject_leaks(cohort.cases)
+    check.findings += patient_leaks(cohort.cases, check.identities)
+    check.findings += image_leaks(cohort.cases, check.keys)
+    return check
+
+
+def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> None:
+    if not case.images:
+        remedy = "Fill in a modality, or take the row out of the table."
+        check.findings.append(Finding(case.case_id, "", "error", "the case has no image", remedy))
+        return
+    volumes: dict[str, MetaTensor] = {}
+    for modality, cell in case.images.items():
+        try:
+            volumes[modality] = run_for_case(load_volume, cell, case)
+            _ask_dicom(check, case.case_id, modality, cell)
+        except CaseError as error:
+            check.findings.append(_error(case, modality, error))
+    if not volumes:
+        found = Finding(case.case_id, "", "error", "the case has no image that can be read", _READ)
+        check.findings.append(found)
+        return
+    reference = declared if declared in volumes else next(iter(volumes))
+    grids = {modality: grid_of(volume) for modality, volume in volumes.items()}
+    findings = audit_grids(grids, reference, case=case.case_id, files=case.images)
+    check.findings += findings
+    check.keys |= {(case.case_id, m): content_key(np.asarray(volume)) for m, volume in volumes.items()}
+    check.findings += [
+        Finding(case.case_id, m, "warning", "every voxel has the same value", "Blank the cell if there is no image.")
+        for m in volumes
+        if not check.keys[case.case_id, m]
+    ]
+    if case.label is not None:
+        _check_label(check, case, volumes, reference, declared)
+    readable = {column for case_id, column in check.keys if case_id == case.case_id}
+    check.findings += _transforms(case, readable)
+    broken = {finding.modality for finding in findings if finding.level == "error"}
+    if alignment and len(volumes) > 1:
+        images = {m: as_image(np.asarray(v[0]), grids[m].affine) for m, v in volumes.items() if m not in broken}
+        check.findings += check_alignment(images, case.case_id)
+
+
+def _ask_dicom(check: Check, case_id: str, modality: str, cell: Path) -> None:
+    """What DICOM says beside the voxels: who it is, and what is doubtful."""
+    if is_dicom(cell):
+        part, _, _ = find_part(cell)
+        tags, look = part.frames[0].header.tags, "Look at the image before you use it."
+        check.findings += [Finding(case_id, modality, "warning", doubt, look, cell) for doubt in part.doubts]
+        for name, values in check.identities.items():
+            values[case_id, modality] = str(tags.get(name, ""))
+
+
+def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], reference: str, declared: str) -> None:
+    try:
+        label = run_for_case(load_label, case, case)
+        run_for_case(lambda mask: check_label(mask, grid_of(volumes[reference]), reference, declared), label, case)
+    except CaseError as error:
+        check.findings.append(_error(case, LABEL, error))
+        return
+    voxels = np.asarray(label[0])
+    check.label_ml[case.case_id] = float(voxels.sum()) * grid_of(label).voxel_volume_mm3 / 1000
+    check.keys[case.case_id, LABEL] = content_key(voxels)
+    look = "Look at the label on its image."
+    check.findings += [Finding(case.case_id, LABEL, "warning", note, look) for note in label.meta.get(NOTES, ())]
+    if not voxels.any():
+        found = Finding(case.case_id, LABEL, "warning", "the label is empty", "Check that this patient has no target.")
+        check.findings.append(found)
+
+
+def _transforms(case: Case, readable: Container[str]) -> list[Finding]:
+    cells = {**case.images, **({LABEL: case.label} if case.label is not None else {})}
+    findings = []
+    for column, cell in cells.items():
+        path = split_cell(cell)[0]
+        if column in readable and is_volume_file(path) and not is_segmentation(path):
+            level, message = transform_conflict(path)
+            if level != "ok":
+                remedy = "Find out which is right (against another image of the patient) and save the file with it."
+                findings.append(Finding(case.case_id, column, level, message, remedy, cell))
+    return findings
+
+
+def _error(case: Case, column: str, error: CaseError) -> Finding:
+    """The error as a finding; case and file have columns of their own."""
+    words = CaseError(error.problem, expected=error.expected, found=error.found)
+    return Finding(case.case_id, column, "error", str(words), error.remedy or _READ, error.file)
+
+
+def case_rows(check: Check) -> list[dict[str, object]]:
+    """One row per case, for readers: what it has, and whether it is in order."""
+    rows = []
+    for case in check.cohort.cases:
+        volume = check.label_ml.get(case.case_id)
+        found = Counter(f.level for f in check.findings if f.case == case.case_id)
+        rows.append(
+            {
+                "case": case.case_id,
+                "subject": case.subject_id,
+                "split": case.split,
+                "fold": case.fold,
+                "modalities": case.modalities,
+                "label (ml)": "" if volume is None else f"{volume:.1f}",
+                "errors": found["error"],
+                "warnings": found["warning"],
+            }
+        )
+    empty = [name for name in ("split", "fold") if not any(row[name] for row in rows)]
+    return [{key: value for key, value in row.items() if key not in empty} for row in rows]
+
+
+def report_lines(check: Check) -> list[str]:
+    """The check for the terminal."""
+    cohort = check.cohort
+    lines = ["Which cases have what", *text_table(presence(cohort.cases, cohort.modalities)), ""]
+    lines += ["Cases", *text_table(case_rows(check))]
+    return [*lines, "", *([f"{level}: {text}" for level, text in check.complaints()] or [SOUND])]
+
+
+def write_check(check: Check, out_dir: str | Path) -> None:
+    """Write ``check.csv`` (every finding, those in order too) and ``check.html``."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows((f.case, f.modality, f.level, f.message, f.remedy) for f in check.findings)
+    write_text(Path(out_dir) / "check.csv", text.getvalue())
+    html.write_page(Path(out_dir) / "check.html", "Check of the cohort", _page(check))
+
+
+def _page(check: Check) -> list[str]:
+    parts = [html.paragraph(text, "failed" if level == "error" else "notice") for level, text in check.complaints()]
+    parts = parts or [html.paragraph(SOUND)]
+    for title, rows in (
+        ("Which cases have what", presence(check.cohort.cases, check.cohort.modalities)),
+        ("Cases", case_rows(check)),
+    ):
+        parts += [html.heading(title), html.table(tuple(rows[0]), [tuple(row.values()) for row in rows])]
+    every = [(f.case or "", f.modality, f.level, f.message) for f in check.findings]
+    return [*parts, html.heading("Every finding"), html.table(("case", "column", "level", "finding"), every, (3,))]
+
+
+def label_volumes(cases: Sequence[Case], progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> dict[str, float]:
+    """Volume of each label in ml by case id; cases without one are left out.
+
+    Raises:
+        CaseError: if a label cannot be read.
+    """
+    volumes = {}
+    for case in progress(cases):
+        if case.label is not None:
+            label = run_for_case(load_label, case, case)
+            volumes[case.case_id] = float(label.sum()) * grid_of(label).voxel_volume_mm3 / 1000
+    return volumes

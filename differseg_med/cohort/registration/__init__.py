@@ -1,0 +1,1 @@
+"""Rigid registration of the images of one patient."""

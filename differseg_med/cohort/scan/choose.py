@@ -1,0 +1,199 @@
+"""From the sources of a tree to the rows of a cohort table, and an audit that accounts for every source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from differseg_med.cohort.scan.rules import Rules
+from differseg_med.cohort.scan.sources import Source, matches_roi
+from differseg_med.cohort.table import Case
+from differseg_med.errors import CaseError
+from differseg_med.grids import Level
+from differseg_med.io.dicom.cells import RESAMPLE
+
+Key = tuple[str, str]  # patient, study
+
+LABEL = "label"
+LISTED = 3
+"""How many series that fit equally a message names: a diffusion series may have a hundred parts."""
+
+SEVERITY = {"ok": 0, "warning": 1, "error": 2}
+
+
+class Naming(str, Enum):
+    """What cases are called after."""
+
+    NUMBER = "number"
+    FOLDER = "folder"
+
+
+class Unit(str, Enum):
+    """What a case is."""
+
+    STUDY = "study"
+    PATIENT = "patient"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The cohort that was found.
+
+    Args:
+        modalities: those that a case has, in the order of the rules.
+        cases: rows of the table, sorted by case id.
+        audit: every source with the case that it belongs to (empty for none), worst first within a case.
+    """
+
+    modalities: tuple[str, ...]
+    cases: tuple[Case, ...]
+    audit: tuple[tuple[str, Source], ...]
+
+
+def make_cohort(
+    sources: Sequence[Source],
+    rules: Rules,
+    *,
+    roi: str = "",
+    naming: Naming = Naming.NUMBER,
+    unit: Unit = Unit.STUDY,
+) -> Scan:
+    """Assign the sources to cases, modalities and labels.
+
+    Case ids never come from a patient's name or number: they are numbers in the order of the folders (``case_001``),
+    or, with `Naming.FOLDER`, the name of the patient's folder, for trees whose folders hold study codes.
+
+    Args:
+        sources: of one tree.
+        rules: those by which the sources were found.
+        roi: regex, any case, on the names of ROIs and segments; empty for any.
+        naming: what cases are called after.
+        unit: a case is one examination, or all that a patient has.
+
+    Raises:
+        CaseError: with `Naming.FOLDER`, if folders do not tell the patients apart.
+    """
+    units = _units(sources, unit)
+    names = _case_ids({key: own for key, own in units.items() if any(s.role == "image" for s in own)}, naming)
+    cases, audit = [], []
+    for key, own in units.items():
+        case_id, subject_id = names.get(key, ("", ""))
+        chosen, judged = _choose(own, rules, roi) if case_id else ({}, [_without_image(source) for source in own])
+        audit += [(case_id, source) for source in judged]
+        if case_id:
+            cases.append(_case(case_id, subject_id, chosen, rules))
+    modalities = tuple(m for m in rules.names if any(m in case.images for case in cases))
+    audit.sort(key=lambda row: (row[0], -SEVERITY[row[1].level], row[1].path, row[1].series))
+    return Scan(modalities, tuple(sorted(cases, key=lambda case: case.case_id)), tuple(audit))
+
+
+def _units(sources: Sequence[Source], unit: Unit) -> dict[Key, list[Source]]:
+    """Sources by what will be a case. A label belongs to the examination of the series that it was drawn on."""
+    homes = {s.series_uid: (s.patient, s.study) for s in sources if s.role == "image" and s.series_uid}
+    units: dict[Key, list[Source]] = {}
+    for source in sources:
+        home = next((homes[uid] for uid in source.referenced if uid in homes), (source.patient, source.study))
+        units.setdefault(home if unit is Unit.STUDY else (home[0], ""), []).append(source)
+    return units
+
+
+def _case_ids(units: dict[Key, list[Source]], naming: Naming) -> dict[Key, tuple[str, str]]:
+    """Case and subject id of each unit; a patient's examinations are numbered in the order of their folders."""
+    first = {key: min(s.path for s in own if s.role == "image") for key, own in units.items()}
+    patients: dict[str, list[Key]] = {}
+    for key in sorted(units, key=lambda key: (first[key], key)):
+        patients.setdefault(key[0], []).append(key)
+    digits = max(3, len(str(len(patients))))
+    ids = {}
+    for number, (patient, keys) in enumerate(patients.items(), start=1):
+        subject = f"case_{number:0{digits}d}" if naming is Naming.NUMBER else _folder(first[keys[0]], patient)
+        for visit, key in enumerate(keys, start=1):
+            ids[key] = (subject if len(keys) == 1 else f"{subject}_{visit}", subject)
+    if len({case for case, _ in ids.values()}) < len(ids):
+        raise CaseError(
+            "folders do not tell the patients apart, so they cannot name the cases",
+            remedy="Let the cases be numbered: --case-id number.",
+        )
+    return ids
+
+
+def _folder(path: str, patient: str) -> str:
+    """The first folder of the tree above a patient's files; for files beside each other the part that they share."""
+    return path.split("/")[0] if "/" in path else patient
+
+
+def _case(case_id: str, subject_id: str, chosen: dict[str, Source], rules: Rules) -> Case:
+    images = {m: Path(chosen[m].cell) for m in rules.names if m in chosen}
+    scanner = chosen[next(iter(images))].scanner
+    label = Path(chosen[LABEL].cell) if LABEL in chosen else None
+    return Case(case_id, subject_id, images, label, extra={"scanner": scanner} if scanner else {})
+
+
+def _choose(own: Sequence[Source], rules: Rules, roi: str) -> tuple[dict[str, Source], list[Source]]:
+    """The source of each modality and of the label of one case, and all its sources with what was decided."""
+    chosen, judged = {}, [source for source in own if source.role not in ("image", "label")]
+    for modality in rules.names:
+        candidates = [s for s in own if s.role == "image" and s.modality == modality]
+        if candidates:
+            chosen[modality], decided = _best_image(candidates)
+            judged += decided
+    reference = next(iter(chosen.values()))
+    judged = [_judge_space(s, reference) if s in chosen.values() else s for s in judged]
+    label, decided = _best_label([s for s in own if s.role == "label"], reference, roi)
+    if label is not None:
+        chosen[LABEL] = label
+    return chosen, [*judged, *decided]
+
+
+def _best_image(candidates: Sequence[Source]) -> tuple[Source, list[Source]]:
+    """The earliest rule wins; of several series under one rule one that needs no interpolation, with most files."""
+    ordered = sorted(candidates, key=lambda s: (s.rank, s.cell.endswith(RESAMPLE), -s.size, s.path, s.cell))
+    best, rest = ordered[0], ordered[1:]
+    ties = [s for s in rest if s.rank == best.rank]
+    decided = [_noted(s, "ok", f"not used: an earlier rule fits {best.series}") for s in rest if s.rank != best.rank]
+    decided += [_noted(s, "warning", f"not used: {best.series} fits {best.modality} equally") for s in ties]
+    words = f"used as {best.modality}"
+    if ties:
+        listed = "; ".join(s.series for s in ties[:LISTED]) + f" and {len(ties) - LISTED} more" * (len(ties) > LISTED)
+        words += f", but so could be {listed}. Make the rule narrower, or edit the table."
+    best = _noted(best, "warning" if ties else "ok", words)
+    return best, [best, *decided]
+
+
+def _best_label(candidates: Sequence[Source], reference: Source, roi: str) -> tuple[Source | None, list[Source]]:
+    """The one whose name matches; of several, the one drawn on the reference image; else none, and a warning."""
+    fitting = [s for s in candidates if matches_roi(s, roi)]
+    decided = [_noted(s, "ok", f"not used: its name does not match {roi!r}") for s in candidates if s not in fitting]
+    drawn_here = [s for s in fitting if reference.series_uid and reference.series_uid in s.referenced]
+    best = fitting if len(fitting) == 1 else drawn_here
+    if len(best) == 1:
+        why = "" if len(fitting) == 1 else f": of {len(fitting)} candidates the one drawn on {reference.modality}"
+        used = _noted(best[0], "ok", f"used as label{why}")
+        others = [_noted(s, "ok", "not used as label: drawn on another image") for s in fitting if s is not best[0]]
+        return used, [used, *others, *decided]
+    names = ", ".join(sorted({s.roi or s.series for s in fitting}))
+    words = f"not used: {len(fitting)} candidates for the label ({names}). Choose one with --roi, or edit the table."
+    return None, [*(_noted(s, "warning", words) for s in fitting), *decided]
+
+
+def _without_image(source: Source) -> Source:
+    words = "not used: no image here that it could belong to. Put it beside its image, or edit the table"
+    return _noted(source, "warning", words) if source.role == "label" else source
+
+
+def _judge_space(source: Source, reference: Source) -> Source:
+    if not source.frame_uid or not reference.frame_uid or source.frame_uid == reference.frame_uid:
+        return source
+    words = (
+        f"its frame of reference is not that of {reference.modality}, so the scanner does not say how they lie. "
+        "See what cohort check says of their alignment"
+    )
+    return _noted(replace(source, reason=words), "warning", source.reason)  # what became of it first
+
+
+def _noted(source: Source, level: Level, words: str) -> Source:
+    """The source with more words, and the worse of its level and another."""
+    worse = max(source.level, level, key=lambda name: SEVERITY[name])
+    return replace(source, level=worse, reason="; ".join(text for text in (words.rstrip("."), source.reason) if text))

@@ -1,0 +1,145 @@
+"""``differseg-med cohort scan``: a tree of files to a cohort table and the audit of everything in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from differseg_med.atomic import write_text
+from differseg_med.cohort.availability import presence
+from differseg_med.cohort.scan.choose import Naming, Scan, Unit, make_cohort
+from differseg_med.cohort.scan.rules import Rules
+from differseg_med.cohort.scan.sources import Source, attach_files, dicom_sources, file_sources
+from differseg_med.cohort.table import relative_cell, write_cohort
+from differseg_med.errors import CaseError
+from differseg_med.io.dicom.index import index_folder
+from differseg_med.reports import html
+
+AUDIT_COLUMNS = ("path", "series", "case_id", "column", "level", "reason", "cell")
+
+
+def scan_folder(
+    root: str | Path,
+    rules: Rules,
+    *,
+    roi: str = "",
+    naming: Naming = Naming.NUMBER,
+    unit: Unit = Unit.STUDY,
+    resample: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Scan:
+    """Find the cohort in a tree of DICOM or volume files; nothing is written.
+
+    Args:
+        root: folder, or zip archive of DICOM files.
+        rules: which series or file is which modality.
+        roi, naming, unit: see `differseg_med.cohort.scan.choose.make_cohort`.
+        resample: take tilted and unevenly spaced DICOM series, to be interpolated whenever they are read.
+        progress: wraps the files, for example ``tqdm``.
+
+    Raises:
+        CaseError: if there is no such folder, or no image in it that a rule fits; with what was found instead.
+    """
+    # Not resolve(): data sets in DataLad are links to files with other names.
+    root = Path(os.path.abspath(root))  # noqa: PTH100
+    series = list(dicom_sources(index_folder(root, progress), root, rules, resample=resample))
+    files = attach_files(list(file_sources(root, rules)), series) if root.is_dir() else []
+    scan = make_cohort([*series, *files], rules, roi=roi, naming=naming, unit=unit)
+    if not scan.audit:
+        raise CaseError("there is no DICOM, NIfTI, NRRD or MetaImage file in this folder", file=root)
+    return scan
+
+
+def select_modalities(scan: Scan, modalities: Sequence[str]) -> Scan:
+    """The scan with these modality columns only, in this order; the first is the one that masks are drawn on.
+
+    Raises:
+        CaseError: for a modality that was not found in any case.
+    """
+    if unknown := [name for name in modalities if name not in scan.modalities]:
+        raise CaseError(f"no case has {unknown[0]!r}", expected=f"some of {list(scan.modalities)}")
+    cases = [replace(c, images={m: c.images[m] for m in modalities if m in c.images}) for c in scan.cases]
+    return Scan(tuple(modalities), tuple(case for case in cases if case.images), scan.audit)
+
+
+def write_scan(scan: Scan, out: str | Path) -> None:
+    """Write the table ``out``, and beside it ``audit.csv`` and ``audit.html``."""
+    out = Path(out)
+    write_cohort(out, scan.modalities, scan.cases)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(AUDIT_COLUMNS)
+    for case, source in scan.audit:
+        cell = "" if source.level == "error" else relative_cell(source.cell, out.parent)
+        row = (source.path, source.series, case, _column(source), source.level, source.reason, cell)
+        writer.writerow(row)
+    write_text(out.parent / "audit.csv", text.getvalue())
+    html.write_page(out.parent / "audit.html", "Audit of the scan", _page(scan))
+
+
+def summary_lines(scan: Scan) -> list[str]:
+    """What a scan found, for the terminal: the table of `presence`, then errors and warnings."""
+    lines = [f"{len(scan.cases)} cases"]
+    if scan.cases:
+        lines += text_table(presence(scan.cases, scan.modalities))
+    for level in ("error", "warning"):
+        for case, series, reason in _findings(scan, level):
+            lines.append(f"{level}: {f'{case}, ' if case else ''}{series}: {reason}")
+    return lines
+
+
+def _findings(scan: Scan, level: str, *, parts_only: bool = False) -> list[tuple[str, str, str]]:
+    """Case, series and reason of what has a level; one line for all of one reason, or only for parts of one series."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for case, source in scan.audit:
+        if source.level == level:
+            series = (source.series_uid or source.cell) if parts_only else ""
+            alike.setdefault((case, source.reason, series), []).append(source.series)
+    more = " more parts of the series" if parts_only else " more"
+    return [
+        (case, found[0] + (f" and {len(found) - 1}{more}" if len(found) > 1 else ""), reason)
+        for (case, reason, _), found in alike.items()
+    ]
+
+
+def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Rows as lines of aligned columns, numbers to the right."""
+    lines = [""] * (len(rows) + 1)
+    for name in rows[0]:
+        cells = [name, *(str(row[name]) for row in rows)]
+        width = max(map(len, cells))
+        numbers = all(cell.replace(".", "", 1).isdigit() or not cell for cell in cells[1:])
+        lines = [f"{line}{cell:{'>' if numbers else '<'}{width}}  " for line, cell in zip(lines, cells)]
+    return [line.rstrip() for line in lines]
+
+
+def _column(source: Source) -> str:
+    return "label" if source.role == "label" else source.modality
+
+
+def _page(scan: Scan) -> list[str]:
+    levels: Counter[str] = Counter(source.level for _, source in scan.audit)
+    parts = [
+        html.paragraph(
+            f"{len(scan.cases)} cases. Of {len(scan.audit)} series, segmentations and files {levels['error']} have an "
+            f"error and got no cell in the table, {levels['warning']} deserve a look, {levels['ok']} are in order."
+        )
+    ]
+    if scan.cases:
+        rows = presence(scan.cases, scan.modalities)
+        parts += [html.heading("Which cases have what"), html.table(tuple(rows[0]), [tuple(r.values()) for r in rows])]
+    for level, kind in (("error", "failed"), ("warning", "notice")):
+        if levels[level]:
+            parts.append(html.heading(f"{'Errors' if level == 'error' else 'Warnings'} ({levels[level]})"))
+        for case, series, reason in _findings(scan, level, parts_only=True):
+            parts.append(html.paragraph(f"{f'{case}: ' if case else ''}{series}: {reason}", kind))
+    rest = [(case, s.series, _column(s), s.level, s.reason) for case, s in scan.audit]
+    parts.append(html.heading("Everything that was found"))
+    parts.append(html.table(("case", "series or file", "column", "level", "what became of it"), rest, (1, 4)))
+    return parts

@@ -1,1 +1,0 @@
-"""Jobs: predict a cohort, train a network."""

@@ -1,0 +1,160 @@
+"""Stored pixels as real numbers: decoding, rescaling frame by frame, and limits on what a header may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import FileDataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+
+from differseg_med.errors import CaseError
+from differseg_med.io.dicom.files import Header, UnreadableError, opened, quiet, read_dataset
+from differseg_med.io.dicom.planes import MAX_SIDE, Frame
+
+DECODERS = {RLELossless: "pydicom"}
+"""Decoders that are preferred: that of pylibjpeg-rle panics at damaged data, which no ``except Exception`` sees."""
+
+CODECS = 'pip install "differseg-med[codecs]"'
+
+
+def check_pixels(header: Header) -> None:
+    """Refuse images that are no grey values, as far as the header tells.
+
+    Raises:
+        CaseError: for colour images and impossible sizes.
+    """
+    tags, path = header.tags, header.source.path
+    photometric, samples = tags.get("PhotometricInterpretation", "MONOCHROME2"), tags.get("SamplesPerPixel", 1)
+    if samples != 1 or not str(photometric).startswith("MONOCHROME"):
+        raise CaseError(
+            "a colour image: its pixels are not measured values",
+            file=path,
+            expected="MONOCHROME2 with one sample per pixel",
+            found=f"{photometric} with {samples}",
+            remedy="Choose the original series, not a screenshot or fused picture.",
+        )
+    sides = (tags.get("Rows", 0), tags.get("Columns", 0))
+    if not all(isinstance(n, int) and 0 < n <= MAX_SIDE for n in sides):
+        raise CaseError("Rows and Columns cannot be right", file=path, found=sides)
+
+
+def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Decode and rescale frames, file by file.
+
+    Args:
+        frames: of any files, in any order.
+
+    Yields:
+        The index in ``frames`` and the pixels ``(rows, columns)`` in real units (HU for CT).
+
+    Raises:
+        CaseError: naming the file that cannot be decoded.
+    """
+    by_source = sorted(range(len(frames)), key=lambda index: (frames[index].header.source, frames[index].number))
+    for source, group in groupby(by_source, key=lambda index: frames[index].header.source):
+        indices = list(group)
+        header = frames[indices[0]].header
+        check_pixels(header)
+        for _, file in opened([source]):
+            with quiet():
+                try:
+                    dataset = read_dataset(file, pixels=True)
+                except UnreadableError as error:
+                    raise CaseError(str(error), file=source.path, found=source.name) from error
+                if "ModalityLUTSequence" in dataset:
+                    raise CaseError("the image has a table of values instead of RescaleSlope", file=source.path)
+                numbers = [frames[index].number for index in indices]
+                for index, pixels in zip(indices, decode(dataset, header, numbers)):
+                    frame = frames[index]
+                    expected = (frame.tags.get("Rows"), frame.tags.get("Columns"))
+                    if pixels.shape != expected:
+                        raise CaseError(
+                            "the image does not have the size that its header says",
+                            file=source.path,
+                            expected=expected,
+                            found=f"{pixels.shape} in {frame.name}",
+                        )
+                    yield index, rescaled(pixels, frame)
+
+
+def decode(dataset: FileDataset, header: Header, numbers: Sequence[int]) -> Iterator[NDArray[np.generic]]:
+    """Stored values of some frames, each (rows, columns).
+
+    Raises:
+        CaseError: if they cannot be decoded.
+    """
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:  # a bare data set: pydicom found out while reading
+        implicit, little = dataset.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
+    check_codec(syntax, header)
+    try:
+        for pixels in iter_pixels(dataset, indices=list(numbers), raw=True, decoding_plugin=DECODERS.get(syntax, "")):
+            yield np.asarray(pixels)
+    except Exception as error:  # every decoder has errors of its own
+        raise damaged(header, error) from error
+
+
+def rescaled(pixels: NDArray[np.generic], frame: Frame) -> NDArray[np.float32]:
+    """Stored values to real ones by the frame's own `scale`.
+
+    Raises:
+        CaseError: as `scale`.
+    """
+    slope, intercept = scale(frame)
+    return pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def scale(frame: Frame) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept (PS3.3 C.11.1).
+
+    Raises:
+        CaseError: for a slope that is 0 or no number.
+    """
+    slope, intercept = frame.tags.get("RescaleSlope", 1.0), frame.tags.get("RescaleIntercept", 0.0)
+    if not all(isinstance(n, float | int) and np.isfinite(n) for n in (slope, intercept)) or slope == 0:
+        raise CaseError(
+            f"RescaleSlope and RescaleIntercept cannot be right in {frame.name}",
+            file=frame.header.source.path,
+            found=(slope, intercept),
+        )
+    return slope, intercept
+
+
+def damaged(header: Header, error: BaseException) -> CaseError:
+    """The error for pixels that cannot be decoded."""
+    return CaseError(
+        f"the pixels of {header.source.name} cannot be decoded: damaged or cut short",
+        file=header.source.path,
+        found=type(error).__name__,
+        remedy="Export the series again.",
+    )
+
+
+def check_codec(syntax: str, header: Header) -> None:
+    """Refuse a transfer syntax that nothing installed can decode.
+
+    Raises:
+        CaseError: naming the command that installs the decoders.
+    """
+    try:
+        decoder = get_decoder(UID(syntax))
+    except NotImplementedError:
+        raise CaseError(
+            "the image is stored in a transfer syntax that cannot be decoded",
+            file=header.source.path,
+            found=UID(syntax).name,
+            remedy="Have the archive send it uncompressed.",
+        ) from None
+    if not decoder.is_available:
+        raise CaseError(
+            f"the image is compressed ({UID(syntax).name}) and the decoder for that is not installed",
+            file=header.source.path,
+            remedy=f"Install it: {CODECS}",
+        )

@@ -1,0 +1,1 @@
+"""From a cohort to verified masks: data set, evaluator, results, writers, quality."""

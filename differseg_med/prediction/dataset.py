@@ -1,0 +1,146 @@
+"""Cases as a data set: one that fails is reported, the others go on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.data import PersistentDataset
+from monai.data.utils import pickle_hashing
+from monai.transforms import Compose, SelectItemsd
+from monai.utils import convert_to_tensor
+from torch.utils.data import Dataset
+
+from differseg_med.cohort.availability import presence_in_words
+from differseg_med.cohort.table import Case
+from differseg_med.errors import CaseError
+from differseg_med.io.dicom.reader import stamp
+from differseg_med.io.volumes import without_folders
+from differseg_med.progress import progress_bar
+from differseg_med.transforms.affines import AFFINE, KeepAffined
+from differseg_med.transforms.modalities import CHANNELS, IMAGE
+from differseg_med.transforms.pipelines import LABEL
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+
+
+def run_for_case(function: Callable[[Any], Any], argument: object, case: Case) -> Any:
+    """Call ``function(argument)`` and turn whatever goes wrong into a `CaseError` that names the case.
+
+    Raises:
+        CaseError: the one that a transform raised (MONAI wraps it), or one that quotes an unforeseen error.
+    """
+    try:
+        return function(argument)
+    except Exception as error:  # the next case must go on whatever happened to this one
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, CaseError):
+            cause = cause.__cause__
+        if isinstance(cause, CaseError):
+            raise cause.for_case(case.case_id) from error
+        logger.debug("unforeseen error in case %s", case.case_id, exc_info=True)
+        text = str(error).split("\n")[0]
+        for path in (*case.images.values(), case.label):
+            text = text.replace(str(path), "" if path is None else path.name)
+        raise CaseError(
+            "an unforeseen problem; please report it with the log",
+            case=case.case_id,
+            found=f"{type(error).__name__}: {without_folders(text)}",
+        ) from error
+
+
+class CohortDataset(Dataset):
+    """Preprocessed cases, one at a time.
+
+    Args:
+        data: cases of the cohort.
+        transform: from a case's paths to the network's input.
+        finished: summary rows of cases that need no work any more, by case id.
+
+    An item is ``{"case": Case, "sample": dict, "seconds": float}``, ``{"case": Case, "error": CaseError}`` or
+    ``{"case": Case, "finished": row}``.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Case],
+        transform: Callable[[Item], Item],
+        finished: Mapping[str, dict[str, object]] | None = None,
+    ) -> None:
+        self.data = list(data)
+        self.transform = transform
+        self.finished = finished or {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Item:
+        case = self.data[index]
+        start = time.perf_counter()
+        try:
+            if case.problem is not None:
+                raise case.problem.for_case(case.case_id)
+            if case.case_id in self.finished:
+                return {"case": case, "finished": self.finished[case.case_id]}
+            item = {key: value for key, value in case.as_item().items() if key != LABEL}
+            sample = run_for_case(self.transform, item, case)
+            return {"case": case, "sample": sample, "seconds": time.perf_counter() - start}
+        except CaseError as error:
+            return {"case": case, "error": error}
+
+
+def single_item(batch: list[Item]) -> Item:
+    """Collate function for batches of one case."""
+    return batch[0]
+
+
+def cached_items(
+    cases: Sequence[Case], transform: Compose, cache_dir: str | Path, keys: Sequence[str] = (IMAGE, LABEL, CHANNELS)
+) -> list[Item]:
+    """Preprocess labelled cases once, to disk (MONAI's `PersistentDataset`) and memory, with a progress bar.
+
+    Cases that cannot be used are logged with the reason and left out.
+
+    Args:
+        cases: cases with labels.
+        transform: deterministic preprocessing; the cache notices when it or a file changes.
+        cache_dir: folder of the cache.
+        keys: entries of the result to keep, tensors as plain ones, beside ``case_id`` and the ``affine`` of the first.
+
+    Raises:
+        CaseError: if no case can be used.
+    """
+    steps = Compose([*transform.transforms, KeepAffined(keys[0]), SelectItemsd((*keys, AFFINE, "case_id"))])
+    dataset = PersistentDataset([], steps, cache_dir, hash_transform=pickle_hashing)
+    usable: list[Item] = []
+    for case in progress_bar(cases, desc="preparing", unit="case"):
+        try:
+            if case.problem is not None:
+                raise case.problem
+            if case.label is None:
+                raise CaseError("the case has no label", case=case.case_id, remedy="Fill in the column label.")
+            item = {**case.as_item(), "stamps": [stamp(p) for p in (*case.images.values(), case.label)]}
+            # The first time the cache gives MetaTensors, later plain ones: samples must not depend on which.
+            content = run_for_case(dataset._cachecheck, item, case)
+            if LABEL in keys and not content[LABEL].any():
+                logger.warning("case %s: the label is empty on the network's grid", case.case_id)
+            usable.append(convert_to_tensor(content, track_meta=False, convert_numeric=False))
+        except CaseError as error:
+            logger.error("left out: %s", error)
+    if not usable:
+        raise CaseError("no case can be used", expected="at least one with images and a label")
+    return usable
+
+
+def tell_presence(cases: Sequence[Case], modalities: Sequence[str]) -> None:
+    """Log which modalities the cases of a training or its validation have, and warn of those that none has."""
+    split = "+".join(dict.fromkeys(case.split for case in cases))
+    logger.info("%s: %s", split, presence_in_words(cases))
+    for name in modalities:
+        if not any(name in case.images for case in cases):
+            logger.warning("%s: no case has %s: nothing can be learnt or told about it", split, name)

@@ -1,0 +1,125 @@
+"""Other formats of a mask: for each case of a run, or for a mask that is already there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from differseg_med.errors import CaseError
+from differseg_med.export.formats import FORMATS, Segmented, onto_reference, write_format
+from differseg_med.export.segment import SegmentInfo, read_segment
+from differseg_med.io.dicom.cells import split_cell
+from differseg_med.io.labels import load_label
+from differseg_med.io.volumes import file_grid
+from differseg_med.metrics.case import binary
+from differseg_med.prediction.result import CaseResult, CaseWriter
+from differseg_med.transforms.grids import grid_of
+
+logger = logging.getLogger(__name__)
+
+NIFTI = "nifti"
+"""The format that every run writes anyway."""
+
+
+@dataclass(frozen=True)
+class FormatWriter:
+    """Writes one more format of each case of a run.
+
+    Args:
+        name: one of `differseg_med.export.formats.FORMATS`.
+        segment: what the masks show.
+    """
+
+    name: str
+    segment: SegmentInfo
+
+    def __call__(self, result: CaseResult, folder: Path) -> Mapping[str, object]:
+        """Write it into the case's folder; BIDS masks of all cases go into one data set beside the cases.
+
+        Raises:
+            CaseError: if it cannot be written.
+        """
+        made_from = result.made_from.encode("ascii", "replace").decode("ascii")
+        description = "; ".join(filter(None, (self.segment.description, made_from)))
+        segmented = Segmented(
+            result.mask,
+            result.grid,
+            replace(self.segment, description=description),
+            result.case.images,
+            result.reference,
+            result.case.case_id,
+            result.probability,
+        )
+        file, notes = write_format(self.name, segmented, folder.parent if self.name == "bids" else folder)
+        for note in notes:
+            logger.warning("case %s: %s: %s", result.case.case_id, file, note)
+        return {self.name: "; ".join([file, *notes])}
+
+
+def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWriter]:
+    """Writers for a run's formats, with what the bundle's metadata says of the masks.
+
+    Raises:
+        CaseError: for a format that does not exist, or metadata that cannot be read.
+    """
+    _check(formats)
+    others = [name for name in dict.fromkeys(formats) if name != NIFTI]
+    segment = read_segment(bundle) if others else None
+    return [FormatWriter(name, segment) for name in others if segment is not None]
+
+
+def export_mask(
+    mask: str,
+    reference: str,
+    formats: Sequence[str],
+    folder: Path,
+    segment: SegmentInfo,
+    *,
+    case_id: str = "",
+    resample: bool = False,
+) -> list[CaseError]:
+    """Write a mask that is already there in other formats. One that fails does not keep the others from being written.
+
+    Args:
+        mask: a mask as the column ``label`` of a cohort table takes it: a file, ``SEG::segment``, ``RTSTRUCT::ROI``.
+        reference: cell of the image that the mask belongs to.
+        formats: names in `FORMATS`.
+        folder: where to.
+        segment: what the mask shows.
+        case_id: for titles and BIDS names.
+        resample: whether a mask on another grid than the reference may be resampled.
+
+    Returns:
+        What went wrong, by format.
+
+    Raises:
+        CaseError: if mask or reference cannot be read, or they do not fit together.
+    """
+    _check(formats)
+    label, grid = load_label(mask, [reference]), file_grid(reference)
+    file = split_cell(mask)[0]
+    voxels = binary(label[0].numpy(), "exported", file).view(np.uint8)
+    placed, notes = onto_reference(voxels, grid_of(label), grid, resample=resample, file=file)
+    modality = "image"
+    segmented = Segmented(placed, grid, segment, {modality: reference}, modality, case_id)
+    for note in notes:
+        logger.warning("%s", note)
+    problems = []
+    for name in formats:
+        try:
+            written, notes = write_format(name, segmented, folder)
+        except CaseError as error:
+            logger.error("%s: %s", name, error)
+            problems.append(error)
+        else:
+            logger.info("%s", "; ".join([f"{name}: {written}", *notes]))
+    return problems
+
+
+def _check(formats: Sequence[str]) -> None:
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise CaseError(f"unknown formats {unknown}", expected=f"some of {', '.join(FORMATS)}")

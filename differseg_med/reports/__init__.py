@@ -1,0 +1,1 @@
+"""Pages and figures: one module per page, and what they share."""

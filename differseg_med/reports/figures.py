@@ -1,0 +1,113 @@
+"""Figures of the reports, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from differseg_med.metrics.policy import KNOWN
+from differseg_med.metrics.statistics import Summary, limits_of_agreement
+
+INK, ACCENT, EMPTY = "#33415c", "#2a9d8f", "#d1495b"
+
+
+def figure(
+    rows: int, columns: int, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> tuple[Figure, list[Axes]]:
+    """A figure without global state and its axes, row by row; sizes in inches."""
+    made = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    FigureCanvasAgg(made)
+    return made, list(made.subplots(rows, columns, squeeze=False).ravel())
+
+
+def png(made: Figure) -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def distributions(values: Mapping[str, ArrayLike], empty: Sequence[bool]) -> bytes:
+    """One panel per measure: a box with every case as a dot; cases with an empty mask stand out.
+
+    Args:
+        values: ``(cases,)`` by name of the measure.
+        empty: per case whether one of its masks is empty.
+    """
+    columns = min(4, len(values))
+    rows = -(-len(values) // columns)
+    made, axes = figure(rows, columns, 2.6 * columns, 2.8 * rows, layout=None)
+    made.subplots_adjust(0.06, 0.02, 0.99, 0.96, wspace=0.3, hspace=0.16)  # panels of one kind: no need to search
+    marked = np.asarray(empty, dtype=bool)
+    for ax, (name, data) in zip(axes, values.items()):
+        y = np.asarray(data, dtype=np.float64)
+        # The same case stands at the same place in every panel, so that it can be followed by eye.
+        x = 1 + 0.28 * (np.random.default_rng(0).random(y.size) - 0.5)
+        ax.boxplot(y, positions=[1], widths=0.5, showfliers=False, medianprops={"color": ACCENT, "linewidth": 2})
+        ax.scatter(x[~marked], y[~marked], s=14, color=INK, alpha=0.7)
+        ax.scatter(x[marked], y[marked], s=22, color=EMPTY, marker="x")
+        ax.set(title=KNOWN[name].label, xticks=[], xlim=(0.6, 1.4))
+        if KNOWN[name].better == "higher":
+            ax.set_ylim(-0.04, 1.04)
+        ax.grid(axis="y", alpha=0.3)
+    for ax in axes[len(values) :]:
+        ax.set_axis_off()
+    return png(made)
+
+
+def bland_altman(predicted_ml: ArrayLike, reference_ml: ArrayLike) -> bytes:
+    """Difference of the volumes against their mean, with the mean difference and the limits of agreement, in ml."""
+    predicted, reference = np.asarray(predicted_ml, dtype=np.float64), np.asarray(reference_ml, dtype=np.float64)
+    difference = predicted - reference
+    made, (ax,) = figure(1, 1, 6.0, 3.8)
+    ax.scatter((predicted + reference) / 2, difference, s=18, color=INK, alpha=0.8)
+    mean, low, high = limits_of_agreement(difference)
+    for value, style, text in ((mean, "-", "mean"), (low, "--", "-1.96 SD"), (high, "--", "+1.96 SD")):
+        ax.axhline(value, linestyle=style, color=ACCENT, linewidth=1.2)
+        ax.annotate(
+            f"{text} {value:+.1f}",
+            (1.01, value),
+            xycoords=("axes fraction", "data"),
+            fontsize=8,
+            color=INK,
+            va="center",
+        )
+    ax.axhline(0, color="#999999", linewidth=0.8)
+    ax.set(xlabel="mean of predicted and reference volume (ml)", ylabel="predicted - reference (ml)")
+    ax.grid(alpha=0.3)
+    return png(made)
+
+
+def paired_differences(panels: Mapping[str, Sequence[float]], label: str) -> bytes:
+    """Differences of paired cases, one column of dots per pair of models; above zero the second model has more."""
+    made, (ax,) = figure(1, 1, max(4.0, 1.6 * len(panels) + 1.5), 3.6)
+    for place, data in enumerate(panels.values()):
+        y = np.asarray(data, dtype=np.float64)
+        x = place + 0.25 * (np.random.default_rng(0).random(y.size) - 0.5)
+        ax.scatter(x, y, s=16, color=INK, alpha=0.7)
+        ax.hlines(float(np.median(y)), place - 0.25, place + 0.25, color=ACCENT, linewidth=2)
+    ax.axhline(0, color="#999999", linewidth=0.8)
+    ax.set_xticks(range(len(panels)), list(panels), fontsize=8)
+    ax.set(ylabel=f"difference in {label}", xlim=(-0.6, len(panels) - 0.4))
+    ax.grid(axis="y", alpha=0.3)
+    return png(made)
+
+
+def bars(summaries: Mapping[str, Summary], label: str) -> bytes:
+    """Means with their intervals, one bar per group."""
+    made, (ax,) = figure(1, 1, 6.0, 0.45 * len(summaries) + 1.2)
+    means = np.array([summary.mean for summary in summaries.values()])
+    low = [m if s.mean_low is None else s.mean_low for m, s in zip(means, summaries.values())]
+    high = [m if s.mean_high is None else s.mean_high for m, s in zip(means, summaries.values())]
+    ax.barh(list(summaries), means, color=ACCENT, xerr=[means - low, np.subtract(high, means)], ecolor=INK, capsize=3)
+    ax.invert_yaxis()
+    ax.set(xlabel=f"{label}, mean and 95 % interval", xlim=(0, None))
+    ax.grid(axis="x", alpha=0.3)
+    return png(made)

@@ -1,0 +1,1 @@
+"""What test files share: synthetic images, DICOM series, cohorts and runs."""
