@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,3 +90,8 @@ def exit_code(job: Callable[[], object]) -> int:
         logger.error("%s", stop.code)
         return 1
     return 0
+
+
+def without_folders(text: str) -> str:
+    """The text with every path cut down to its last part: folders may hold names."""
+    return " ".join(re.split(r"[/\\]", word)[-1] for word in text.split())

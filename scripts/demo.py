@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from differseg_med.bundles.workflows import run_bundle
-from differseg_med.cohort.table import Case, read_cohort
+from differseg_med.case import Case
+from differseg_med.cohort.table import read_cohort
 from differseg_med.evaluation.baselines import floors
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from differseg_med.cohort.table import Case, write_cohort
+from differseg_med.case import Case
+from differseg_med.cohort.table import write_cohort
 
 MODALITIES = ("t1", "ct", "pet")
 VALIDATION = frozenset(f"STS_{n:03d}" for n in (3, 12, 18, 29, 41, 42, 49))

@@ -17,11 +17,12 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch import Tensor
 
-from differseg_med.cohort.table import Case, read_cohort
-from differseg_med.io.volumes import LoadVolumesd
+from differseg_med.case import Case
+from differseg_med.cohort.table import read_cohort
+from differseg_med.keys import CHANNELS, IMAGE
 from differseg_med.prediction.quality import Fingerprint, flags, measure
 from differseg_med.transforms.grids import original_grid
-from differseg_med.transforms.modalities import CHANNELS, IMAGE
+from differseg_med.transforms.loading import LoadVolumesd
 
 Change = Callable[[Tensor], Tensor]
 CHANGES: dict[str, tuple[str, Change]] = {

@@ -18,7 +18,7 @@ from differseg_med.bundles.workflows import open_bundle, run_bundle
 from differseg_med.cli import app, export
 from differseg_med.cli.options import progress
 from differseg_med.errors import CaseError
-from differseg_med.export.formats import FORMATS
+from differseg_med.prediction.writers import FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"

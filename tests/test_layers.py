@@ -13,16 +13,21 @@ PACKAGE = "differseg_med"
 ROOT = Path(__file__).parents[1] / PACKAGE
 
 LAYERS = (  # from the bottom
-    {"atomic", "errors"},
-    {"networks", "losses", "geometry"},
-    {"dicom"},
-    {"cohort", "transforms", "inferers", "export", "evaluation"},
-    {"engines", "pacs"},
-    {"bundle", "planning", "workflows"},
+    {"atomic", "errors", "keys", "progress"},
+    {"geometry", "components", "case", "grids"},
+    {"networks", "losses"},
+    {"io"},
+    {"transforms", "metrics", "inferers"},
+    {"export"},
+    {"reports"},
+    {"cohort", "evaluation"},
+    {"prediction", "training", "pacs"},
+    {"bundles", "planning"},
+    {"bundle"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-PURE = LAYERS[1]  # torch and numpy only
+PURE = {"networks", "losses", "geometry", "components", "grids", "case"}  # torch and numpy only
 NOT_PURE = ("monai.transforms", "monai.data", "monai.bundle", "monai.engines", "monai.handlers", "SimpleITK", "pandas")
 
 
@@ -103,10 +108,10 @@ def made(**sources: str) -> dict[str, tuple[str, bool]]:
     ("sources", "words"),
     [
         (made(geometry="import differseg_med.cohort.table"), "lies above it"),
-        (made(networks__blocks="def f():\n    from differseg_med import engines"), "lies above it"),
+        (made(networks__blocks="def f():\n    from differseg_med import prediction"), "lies above it"),
         (made(networks__blocks="from ..export import nifti"), "lies above it"),
-        (made(engines__train="from differseg_med.bundle import names"), "lies above it"),
-        (made(engines__train="from differseg_med import nowhere"), "lies above it"),
+        (made(training__train="from differseg_med.bundle import names"), "lies above it"),
+        (made(training__train="from differseg_med import nowhere"), "lies above it"),
         (made(errors="from differseg_med.losses import x"), "lies above it"),
         (made(helpers="x = 1"), "in no layer"),
         (made(losses="from monai.transforms import Compose"), "torch and numpy only"),
@@ -121,7 +126,7 @@ def test_the_checker_catches(sources, words):
 
 def test_the_checker_lets_pass():
     assert (
-        violations(made(cli="from differseg_med.engines import train", losses="from monai.losses import DiceLoss"))
+        violations(made(cli="from differseg_med.training import train", losses="from monai.losses import DiceLoss"))
         == []
     )
-    assert violations(made(engines__a="from differseg_med.errors import CaseError\nimport monai.transforms")) == []
+    assert violations(made(training__a="from differseg_med.errors import CaseError\nimport monai.transforms")) == []

@@ -19,9 +19,11 @@ from monai.inferers import Inferer
 from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
 
-from differseg_med.cohort.table import Case, read_cohort
+from differseg_med.case import Case
+from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import exiting
 from differseg_med.inferers import SliceWindowInferer
+from differseg_med.keys import LABEL, PRED
 from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
 from differseg_med.metrics.handlers import CaseMetric
 from differseg_med.networks import DifferSeg
@@ -35,8 +37,8 @@ from differseg_med.prediction.result import CaseWriter
 from differseg_med.prediction.summary import read_finished
 from differseg_med.training.train import AveragedNetwork, TrainingRecorder, sample_loader
 from differseg_med.transforms.affines import GiveAffined
-from differseg_med.transforms.pipelines import LABEL, preprocessing, training_samples
-from differseg_med.transforms.restoring import PRED, postprocessing
+from differseg_med.transforms.pipelines import preprocessing, training_samples
+from differseg_med.transforms.restoring import postprocessing
 
 __all__ = [
     "AveragedNetwork",

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from differseg_med.case import Cohort
 from differseg_med.cli.options import Table, names, progress
 from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
 from differseg_med.cohort.registration.rigid import Method
 from differseg_med.cohort.scan.scan import text_table
-from differseg_med.cohort.table import Cohort, read_cohort, table_modalities, write_cohort
+from differseg_med.cohort.table import read_cohort, table_modalities, write_cohort
 from differseg_med.errors import exit_code
 
 if TYPE_CHECKING:

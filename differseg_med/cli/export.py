@@ -14,7 +14,7 @@ from differseg_med.export.segment import SegmentInfo, read_segment
 
 app = typer.Typer()
 
-FORMATS = "nifti, seg.nrrd, dicom-seg, png, probability, scene, bids"
+FORMATS = "nifti, seg.nrrd, dicom-seg, probability, scene, bids, png"
 """As `differseg_med.export.formats` has them, which takes seconds to import."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 
 
 def presence(cases: Sequence[Case], modalities: Sequence[str]) -> list[dict[str, object]]:

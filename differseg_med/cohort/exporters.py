@@ -16,19 +16,19 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from differseg_med.atomic import write_text
+from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import absent_of
 from differseg_med.cohort.check.alignment import kind_of
 from differseg_med.cohort.importers import SKIP, ZEROS, Imported
-from differseg_med.cohort.table import Case, Cohort, write_cohort
+from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.evaluate import load_label
 from differseg_med.export.nifti import save_nifti
 from differseg_med.geometry import Grid, almost_same_grid
 from differseg_med.io.dicom.cells import join_cell
 from differseg_med.io.itk import as_image, as_voxels, empty_image
+from differseg_med.io.labels import load_case_label
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
-from differseg_med.prediction.dataset import run_for_case
 from differseg_med.transforms.grids import grid_of
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -236,7 +236,7 @@ def _moved(volume: MetaTensor, grid: Grid) -> NDArray[Any]:
 
 
 def _save_label(case: Case, grid: Grid, folder: Path) -> Path:
-    label = load_label(case)
+    label = load_case_label(case)
     if not almost_same_grid(grid_of(label), grid):
         raise CaseError(
             "the label is on another grid than the first modality",

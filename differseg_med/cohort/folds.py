@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.errors import CaseError
 
 MODALITIES = "modalities"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from differseg_med.cohort.table import OWN_COLUMNS, Case
+from differseg_med.case import OWN_COLUMNS, Case
 from differseg_med.errors import CaseError
 from differseg_med.io.headers import header_shape, is_volume_file, stem
 

@@ -15,89 +15,15 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from differseg_med.atomic import replacing
+from differseg_med.case import OWN_COLUMNS, Case, Cohort
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.cells import join_cell, split_cell
 
-OWN_COLUMNS = ("case_id", "subject_id", "label", "split", "fold")
-
-#: Key of the images that a label may have been drawn on, where they differ from the item's own.
-DRAWN_ON = "drawn_on"
-
 #: Where the cells of a row go that has more of them than the header.
 SURPLUS = "\0surplus"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the cohort table; `images` holds the present modalities only, in declared order.
-
-    Paths carry the selector of their cell in their text. `drawn_on` are the images as they stand in the table, also
-    those that are withheld: contours of a label find their grid among them.
-    """
-
-    case_id: str
-    subject_id: str
-    images: dict[str, Path]
-    label: Path | None = None
-    split: str = ""
-    fold: str = ""
-    extra: dict[str, str] = field(default_factory=dict)
-    problem: CaseError | None = None
-    drawn_on: tuple[Path, ...] = ()
-
-    @property
-    def modalities(self) -> str:
-        """The present modalities as tables and reports name them: ``t1+ct``, or ``none``."""
-        return "+".join(self.images) or "none"
-
-    def as_item(self) -> dict[str, object]:
-        """The dictionary that transforms start from: ``case_id``, one key per present modality, ``label`` if any."""
-        item: dict[str, object] = {"case_id": self.case_id, **{m: str(p) for m, p in self.images.items()}}
-        if self.label is not None:
-            item["label"] = str(self.label)
-            if self.drawn_on and self.drawn_on != tuple(self.images.values()):
-                item[DRAWN_ON] = [str(p) for p in self.drawn_on]
-        return item
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """A checked cohort table; rows with a problem are kept and carry it, also one that concerns all (`problem`)."""
-
-    path: Path
-    modalities: tuple[str, ...]
-    cases: tuple[Case, ...]
-    problem: CaseError | None = None
-
-    def select(self, split: str | Sequence[str] | None = None) -> tuple[Case, ...]:
-        """Cases of one or several splits; None for all.
-
-        Raises:
-            CaseError: if no case is left.
-        """
-        wanted = None if split is None else {split} if isinstance(split, str) else set(split)
-        chosen = tuple(c for c in self.cases if wanted is None or c.split in wanted)
-        if not chosen and self.problem is not None:
-            raise self.problem  # a misspelt column split: no row has a split
-        if not chosen:
-            found = sorted({c.split for c in self.cases})
-            raise CaseError(
-                "no case to work on", file=self.path, expected=f"rows with split {sorted(wanted or [])}", found=found
-            )
-        return chosen
-
-    def withhold(self, modalities: Iterable[str]) -> Cohort:
-        """The same cohort as if ``modalities`` had never been acquired."""
-        withheld = set(modalities)
-        unknown = sorted(withheld - set(self.modalities))
-        if unknown:
-            raise CaseError(f"cannot withhold {unknown}", expected=f"some of {list(self.modalities)}")
-        cases = tuple(replace(c, images={m: p for m, p in c.images.items() if m not in withheld}) for c in self.cases)
-        return replace(self, cases=cases)
 
 
 def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:

@@ -17,8 +17,8 @@ from scipy import stats
 
 from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.tables import check_rows, is_failed, subject_of
 from differseg_med.metrics.policy import KNOWN, POLICY, badness
+from differseg_med.metrics.rows import check_rows, is_failed, subject_of
 from differseg_med.metrics.statistics import per_subject, summarize
 from differseg_med.reports import figures, html
 

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.images2d import draw_picture, measure_picture
-from differseg_med.evaluation.tables import is_failed, worst_first, write_metrics
+from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import Grid, almost_same_grid, describe, differences
 from differseg_med.grids import audit_grids, raise_on_errors
-from differseg_med.io import labels
 from differseg_med.io.images2d import is_picture
+from differseg_med.io.labels import load_case_label
 from differseg_med.io.volumes import load_volume
 from differseg_med.metrics.case import Settings, binary, case_metrics
 from differseg_med.metrics.policy import KNOWN
+from differseg_med.metrics.rows import is_failed, worst_first
 from differseg_med.metrics.saliency import Saliency
 from differseg_med.reports.evaluation import write_evaluation_page
 from differseg_med.reports.html import number
@@ -167,7 +167,7 @@ def evaluate_case(
     """
     if case.problem is not None:
         raise case.problem
-    label = load_label(case)
+    label = load_case_label(case)
     grid = grid_of(label)
     reference = binary(label[0].numpy(), "reference", case.label)
     if is_picture(label):
@@ -184,7 +184,7 @@ def draw_overlay(case: Case, prediction: Path, path: Path) -> Path:
     Raises:
         CaseError: if a file cannot be read.
     """
-    label = load_label(case)
+    label = load_case_label(case)
     grid = grid_of(label)
     if is_picture(label):
         return draw_picture(case, measure_picture(prediction, label, Saliency())[1], label, path)
@@ -237,14 +237,3 @@ def _prediction(path: Path, grid: Grid) -> tuple[Mask, str]:
     if before - after > LOST_SHARE * before:
         notice += f"; {1 - after / before:.0%} of the predicted volume is not on the label's grid"
     return moved, notice
-
-
-def load_label(case: Case) -> MetaTensor:
-    """The label of a case, ``(1, H, W, D)`` on its own grid.
-
-    Raises:
-        CaseError: if it has none, or the file cannot be read.
-    """
-    if case.label is None:
-        raise CaseError("the case has no label to compare with", remedy="Fill in the column label of the cohort table.")
-    return labels.load_label(case.label, case.drawn_on or tuple(case.images.values()))

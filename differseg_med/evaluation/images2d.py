@@ -10,12 +10,12 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from differseg_med.cohort.table import Case
-from differseg_med.export.png import save_panels
+from differseg_med.case import Case
 from differseg_med.io.images2d import as_mask, luminance
 from differseg_med.io.volumes import load_volume
 from differseg_med.metrics.case import case_metrics
 from differseg_med.metrics.saliency import Map, Saliency
+from differseg_med.reports.overlay2d import save_panels
 from differseg_med.transforms.grids import grid_of, restore_grid
 
 PROBABILITY = "probability.png"

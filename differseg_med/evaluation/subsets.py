@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from differseg_med.atomic import replacing, write_text
-from differseg_med.evaluation.tables import Row, is_failed, subject_of
 from differseg_med.metrics.policy import MEASURES, POLICY
+from differseg_med.metrics.rows import Row, is_failed, subject_of
 from differseg_med.metrics.statistics import Summary, summarize
 from differseg_med.reports import figures, html
 

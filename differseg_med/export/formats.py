@@ -22,8 +22,7 @@ from differseg_med.export.source import read_source
 from differseg_med.geometry import Grid, describe, differences, lattice_map, overlap_fraction
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.volumes import file_grid, load_volume
-from differseg_med.reports.overlay import closest_ras, save_overlay
-from differseg_med.transforms.grids import grid_of, restore_grid
+from differseg_med.transforms.grids import grid_of
 from differseg_med.transforms.restoring import resample_mask
 
 Notes = list[str]
@@ -83,26 +82,7 @@ def save_mask(
         raise CaseError("the mask is not on its reference", file=path, expected=grid.shape, found=np.shape(mask))
     images = {} if isinstance(reference, Grid) else {"reference": reference}
     named = segment or SegmentInfo("segmentation")
-    return _WRITERS[name](Segmented(mask, grid, named, images, "reference"), path)
-
-
-def write_format(name: str, segmented: Segmented, folder: str | Path) -> tuple[str, Notes]:
-    """Write one format into a folder.
-
-    Args:
-        name: one of `FORMATS`.
-        segmented: the mask.
-        folder: where to; the file's name is fixed.
-
-    Returns:
-        Name of the file, and notes for the user.
-
-    Raises:
-        CaseError: as `save_mask`, or if there is no format of this name.
-    """
-    if name not in FORMATS:
-        raise CaseError(f"there is no format {name!r}", expected=f"some of {', '.join(FORMATS)}")
-    return FORMATS[name], _WRITERS[name](segmented, Path(folder) / FORMATS[name])
+    return FORMATS[name].write(Segmented(mask, grid, named, images, "reference"), path)
 
 
 def onto_reference(
@@ -166,15 +146,6 @@ def _probability(segmented: Segmented, path: Path) -> Notes:
     return []
 
 
-def _png(segmented: Segmented, path: Path) -> Notes:
-    affine = segmented.grid.affine
-    image = load_volume(segmented.images[segmented.reference])
-    background, spacing_mm = closest_ras(restore_grid(image, segmented.grid)[0].numpy(), affine)
-    mask = closest_ras(segmented.mask, affine)[0]
-    save_overlay({segmented.reference: background}, mask, path, spacing_mm=spacing_mm, title=segmented.case_id)
-    return []
-
-
 def _scene(segmented: Segmented, path: Path) -> Notes:
     volumes = {name: load_volume(cell) for name, cell in segmented.images.items()}
     arrays = {name: (volume[0].numpy(), grid_of(volume).affine) for name, volume in volumes.items()}
@@ -188,23 +159,25 @@ def _bids(segmented: Segmented, path: Path) -> Notes:
     return []
 
 
-FORMATS = {
-    "nifti": "mask.nii.gz",
-    "seg.nrrd": "mask.seg.nrrd",
-    "dicom-seg": "mask.dcm",
-    "png": "overlay.png",
-    "probability": "probability.nrrd",
-    "scene": "scene",
-    "bids": "derivatives",
-}
-"""Formats by name, and what they are called in the case's folder."""
+@dataclass(frozen=True)
+class Format:
+    """A format of a mask.
 
-_WRITERS: dict[str, Callable[[Segmented, Path], Notes]] = {
-    "nifti": _nifti,
-    "seg.nrrd": _seg_nrrd,
-    "dicom-seg": _dicom_seg,
-    "png": _png,
-    "probability": _probability,
-    "scene": _scene,
-    "bids": _bids,
+    Args:
+        file: what it is called in the case's folder.
+        write: writes it; returns notes for the user.
+    """
+
+    file: str
+    write: Callable[[Segmented, Path], Notes]
+
+
+FORMATS = {
+    "nifti": Format("mask.nii.gz", _nifti),
+    "seg.nrrd": Format("mask.seg.nrrd", _seg_nrrd),
+    "dicom-seg": Format("mask.dcm", _dicom_seg),
+    "probability": Format("probability.nrrd", _probability),
+    "scene": Format("scene", _scene),
+    "bids": Format("derivatives", _bids),
 }
+"""Formats by name."""

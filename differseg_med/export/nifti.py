@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,9 +12,7 @@ from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import check_read_back, checked, differs
 from differseg_med.geometry import FloatArray, Grid, almost_same_grid
-
-SCANNER_CODE = 1
-"""NIfTI code of a space that the scanner defined."""
+from differseg_med.io.nifti import SCANNER_CODE, nifti_image
 
 
 def save_nifti(
@@ -56,26 +53,6 @@ def save_nifti(
         nib.save(image, temporary)
         _verify(temporary, voxels, grid, path)
     return path
-
-
-def nifti_image(voxels: NDArray[Any], affine: FloatArray, code: int = SCANNER_CODE) -> nib.Nifti1Image:
-    """Voxels ``(H, W, D)`` or ``(H, W, D, C)`` as NIfTI whose qform and sform say the same, as far as a qform can.
-
-    Args:
-        voxels: stored in their own type.
-        affine: 4 x 4, from voxel indices to mm, RAS.
-        code: NIfTI code of the space.
-    """
-    image = nib.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code)
-    image.set_qform(affine, code)
-    # A quaternion of three float32 loses precision near half a turn, where oblique LPS images are. Then only the sform
-    # is right, and a qform that contradicts it would shift the mask in programs that prefer the qform.
-    shape = voxels.shape[:3]
-    if not almost_same_grid(Grid(shape, affine), Grid(shape, image.get_qform())):
-        image.set_qform(None, 0)
-    return image
 
 
 def _verify(temporary: Path, mask: NDArray[np.uint8], grid: Grid, path: Path) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection, PathLike
+from monai.config import PathLike
 from monai.data import ImageReader, MetaTensor
-from monai.transforms import MapTransform, Resize
 from monai.utils import ImageMetaKey, MetaKeys, ensure_tuple
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import image_affine
-from differseg_med.transforms.grids import NOTES, REFERENCE
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -88,44 +86,6 @@ class PillowReader(ImageReader):
             MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
         }
         return np.moveaxis(array, -1, 0)[..., np.newaxis], meta
-
-
-class FitPicturesd(MapTransform):
-    """Bring every picture ``(C, H, W, 1)`` to one size, whatever its proportions; shrinking averages pixels.
-
-    A note is left of pictures that came in another size than the reference.
-
-    Args:
-        keys: modalities; absent ones are skipped.
-        spatial_size: rows and columns.
-
-    Raises:
-        ValueError: for another number of sizes.
-        CaseError: for a volume of several slices.
-    """
-
-    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
-        super().__init__(keys, allow_missing_keys=True)
-        if len(spatial_size) != 2 or min(spatial_size) < 1:
-            raise ValueError(f"spatial_size needs rows and columns, got {spatial_size}")
-        self.spatial_size = (*spatial_size, 1)
-        self._shrink = Resize(self.spatial_size, mode="area")
-        self._enlarge = Resize(self.spatial_size, mode="trilinear")
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Resize."""
-        d = dict(data)
-        frame = d[d[REFERENCE]].shape[1:]
-        for key in self.key_iterator(d):
-            shape = d[key].shape[1:]
-            if shape != frame:
-                sizes = f"{shape[0]} x {shape[1]} pixels, {d[REFERENCE]} has {frame[0]} x {frame[1]}"
-                d[NOTES] = [*d.get(NOTES, []), f"{key}: {sizes}; resized to the same frame"]
-            if shape[2] != 1:
-                raise CaseError("spatial_size is for pictures", file=filename(d[key]), found=f"{shape[2]} slices")
-            larger = shape[0] > self.spatial_size[0] or shape[1] > self.spatial_size[1]
-            d[key] = (self._shrink if larger else self._enlarge)(d[key])
-        return d
 
 
 def is_image(path: PathLike) -> bool:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
-from differseg_med.cohort.table import DRAWN_ON
+from differseg_med.case import Case
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
 from differseg_med.io.dicom.cells import join_cell, split_cell
@@ -141,27 +138,12 @@ def _label_object(path: Path, selector: str) -> tuple[Header, str]:
     return objects[0], selector
 
 
-class LoadLabeld(MapTransform):
-    """Load the label of a case, see `load_label`; the images must have been loaded.
-
-    Args:
-        keys: the label; an absent one is skipped.
-        images: modality names in declared order.
+def load_case_label(case: Case) -> MetaTensor:
+    """The label of a case, ``(1, H, W, D)`` on its own grid.
 
     Raises:
-        CaseError: as `load_label`.
+        CaseError: if it has none, or the file cannot be read.
     """
-
-    def __init__(self, keys: KeysCollection, images: Sequence[str]) -> None:
-        super().__init__(keys, allow_missing_keys=True)
-        self.images = tuple(images)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace the cell by the mask."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            cells = d.get(DRAWN_ON) or [d[name].meta["filename_or_obj"] for name in self.images if name in d]
-            d[key] = label = load_label(d[key], cells)
-            if notes := label.meta.get(NOTES):
-                d[NOTES] = [*d.get(NOTES, []), *(f"{key}: {note}" for note in notes)]
-        return d
+    if case.label is None:
+        raise CaseError("the case has no label to compare with", remedy="Fill in the column label of the cohort table.")
+    return load_label(case.label, case.drawn_on or tuple(case.images.values()))

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from differseg_med.atomic import replacing
 from differseg_med.errors import CaseError
-from differseg_med.export.nifti import nifti_image
 from differseg_med.geometry import FloatArray, Grid, almost_same_grid
+
+SCANNER_CODE = 1
+"""NIfTI code of a space that the scanner defined."""
 
 WHOLE = (np.uint8, np.int16, np.int32)
 
@@ -37,3 +39,23 @@ def save_volume(voxels: NDArray[Any], affine: FloatArray, path: str | Path) -> P
         ):
             raise CaseError("the file does not hold what was written", file=path, remedy="Check the disk, try again.")
     return path
+
+
+def nifti_image(voxels: NDArray[Any], affine: FloatArray, code: int = SCANNER_CODE) -> nib.Nifti1Image:
+    """Voxels ``(H, W, D)`` or ``(H, W, D, C)`` as NIfTI whose qform and sform say the same, as far as a qform can.
+
+    Args:
+        voxels: stored in their own type.
+        affine: 4 x 4, from voxel indices to mm, RAS.
+        code: NIfTI code of the space.
+    """
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
+    # A quaternion of three float32 loses precision near half a turn, where oblique LPS images are. Then only the sform
+    # is right, and a qform that contradicts it would shift the mask in programs that prefer the qform.
+    shape = voxels.shape[:3]
+    if not almost_same_grid(Grid(shape, affine), Grid(shape, image.get_qform())):
+        image.set_qform(None, 0)
+    return image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
-from monai.config import KeysCollection, PathLike
+from monai.config import PathLike
 from monai.data import ImageReader, MetaTensor, NibabelReader
-from monai.transforms import LoadImaged
+from monai.transforms import LoadImage
 from monai.utils import MetaKeys, ensure_tuple
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, without_folders
 from differseg_med.geometry import Grid, affine_from_itk
 from differseg_med.io.dicom.cells import SEPARATOR, split_cell
-from differseg_med.io.dicom.reader import NOTES, DicomReader, is_dicom, read_grid
+from differseg_med.io.dicom.reader import DicomReader, is_dicom, read_grid
 from differseg_med.io.headers import NIFTI, VOLUMES, header_grid, is_volume_file
 from differseg_med.io.images2d import FOREGROUNDS, IMAGES, PillowReader, as_mask, is_image, split_foreground
 
@@ -61,73 +61,64 @@ class SimpleITKReader(ImageReader):
         return array, meta
 
 
-class LoadVolumesd(LoadImaged):
-    """Load the present modalities (and the label) of a case as ``(1, H, W, D)`` float32 MetaTensors, RAS affine.
+_READERS = (SimpleITKReader(), NibabelReader(), PillowReader(), DicomReader())
 
-    Pictures become ``(C, H, W, 1)``, see `differseg_med.io.images2d`. What the reader of DICOM has to remark is
-    added to ``notes``.
+
+def load_volume(cell: str | Path, *, mask: bool = False) -> MetaTensor:
+    """Load one volume ``(1, H, W, D)`` float32 with its RAS affine.
+
+    2-D images become ``(C, H, W, 1)``, see `differseg_med.io.images2d`. What the reader of DICOM has to remark is
+    in ``meta["notes"]``.
 
     Args:
-        keys: modality names, and ``label`` where there is one; absent keys are skipped.
-        masks: the keys among them that are masks, which pictures do not say themselves.
+        cell: ``PATH`` or ``PATH::SELECTOR``.
+        mask: whether it is a mask, which 2-D images do not say themselves: black and white become 0 and 1.
 
     Raises:
         CaseError: naming the file: missing, unknown ending, unreadable (truncated), not one 3-D volume, voxels that
-            are not finite.
+            are not finite; for a mask also a 2-D image that is not black and white.
     """
-
-    def __init__(self, keys: KeysCollection, masks: KeysCollection = ()) -> None:
-        self.masks = ensure_tuple(masks)
-        with _quiet_readers():
-            super().__init__(
-                keys, image_only=True, ensure_channel_first=True, simple_keys=True, allow_missing_keys=True
-            )
+    path, foreground = split_foreground(Path(cell))
+    _check_file(path)
+    try:
         # Only the reader that is meant for a file tries it: the error is then about the file, not about the readers.
-        self._loader.readers = [SimpleITKReader(), NibabelReader(), PillowReader(), DicomReader()]
+        reader = next(reader for reader in _READERS if reader.verify_suffix([path]))
+        with _quiet_readers():
+            load = LoadImage(image_only=True, ensure_channel_first=True, simple_keys=True)
+        volume: MetaTensor = load(path, reader=reader)
+    except CaseError:
+        raise
+    except Exception as error:  # every reader has errors of its own; the cause goes into ours
+        raise CaseError(
+            "the file cannot be read; it is damaged, cut short or not an image",
+            file=path,
+            found=_cause(error, path),
+            remedy="Copy or convert it again from the source.",
+        ) from error
+    _check_volume(volume, path)
+    if is_image(path) and (mask or foreground):
+        return as_mask(volume, foreground or FOREGROUNDS[0])
+    return volume
 
-    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
-        """Replace each path by its volume."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = volume = self._load(Path(d[key]), mask=key in self.masks)
-            if notes := volume.meta.get(NOTES):
-                d[NOTES] = [*d.get(NOTES, []), *(f"{key}: {note}" for note in notes)]
-        return d
 
-    def _load(self, path: Path, mask: bool) -> MetaTensor:
-        path, foreground = split_foreground(path)
-        _check_file(path)
-        try:
-            volume: MetaTensor = self._loader(path)
-        except CaseError:
-            raise
-        except Exception as error:  # every reader has errors of its own; the cause goes into ours
-            raise CaseError(
-                "the file cannot be read; it is damaged, cut short or not an image",
-                file=path,
-                found=_cause(error, path),
-                remedy="Copy or convert it again from the source.",
-            ) from error
-        if not is_image(path) and (volume.ndim != 4 or volume.shape[0] != 1):
-            shape = tuple(volume.shape[1:]) + ((volume.shape[0],) if volume.shape[0] != 1 else ())
-            raise CaseError(
-                "not one 3-D volume",
-                file=path,
-                expected="one volume of three axes",
-                found=f"shape {shape}",
-                remedy="Store each sequence or time point as a file of its own.",
-            )
-        bad = int((~torch.isfinite(volume)).sum())
-        if bad:
-            raise CaseError(
-                "voxels without a number (NaN or infinite)",
-                file=path,
-                found=f"{bad} of {volume.numel()} voxels",
-                remedy="Export the image again, or set them to the background's value.",
-            )
-        if is_image(path) and (mask or foreground):
-            return as_mask(volume, foreground or FOREGROUNDS[0])
-        return volume
+def _check_volume(volume: MetaTensor, path: Path) -> None:
+    if not is_image(path) and (volume.ndim != 4 or volume.shape[0] != 1):
+        shape = tuple(volume.shape[1:]) + ((volume.shape[0],) if volume.shape[0] != 1 else ())
+        raise CaseError(
+            "not one 3-D volume",
+            file=path,
+            expected="one volume of three axes",
+            found=f"shape {shape}",
+            remedy="Store each sequence or time point as a file of its own.",
+        )
+    bad = int((~torch.isfinite(volume)).sum())
+    if bad:
+        raise CaseError(
+            "voxels without a number (NaN or infinite)",
+            file=path,
+            found=f"{bad} of {volume.numel()} voxels",
+            remedy="Export the image again, or set them to the background's value.",
+        )
 
 
 @contextmanager
@@ -144,31 +135,20 @@ def _quiet_readers() -> Iterator[None]:
         plugin.setLevel(level)
 
 
-def load_volume(path: str | Path) -> MetaTensor:
-    """Load one volume ``(1, H, W, D)`` float32 with its RAS affine.
+def load_mask(cell: str | Path) -> MetaTensor:
+    """Load one mask ``(1, H, W, D)``: as `load_volume`, and black and white 2-D images as 0 and 1.
 
     Raises:
-        CaseError: as `LoadVolumesd`.
+        CaseError: as `load_volume`.
     """
-    volume: MetaTensor = LoadVolumesd("volume")({"volume": path})["volume"]
-    return volume
-
-
-def load_mask(path: str | Path) -> MetaTensor:
-    """Load one mask ``(1, H, W, D)``: as `load_volume`, and black and white pictures as 0 and 1.
-
-    Raises:
-        CaseError: as `LoadVolumesd`, and for a picture that is not black and white.
-    """
-    mask: MetaTensor = LoadVolumesd("mask", masks="mask")({"mask": path})["mask"]
-    return mask
+    return load_volume(cell, mask=True)
 
 
 def file_grid(cell: str | Path) -> Grid:
     """The grid of an image, from its header where that is enough.
 
     Raises:
-        CaseError: as `LoadVolumesd`.
+        CaseError: as `load_volume`.
     """
     path = Path(cell)
     if is_dicom(cell):
@@ -206,8 +186,3 @@ def _cause(error: BaseException, path: Path) -> str:
     lines = str(error).replace(str(path), path.name).replace(str(path.parent), "").strip().split("\n")
     text = re.sub(r"\(0x\w+\)", "", lines[-1 if "SimpleITK" in lines[0] else 0])  # ITK begins with its own source file
     return f"{type(error).__name__}: {without_folders(text)}"[:200]
-
-
-def without_folders(text: str) -> str:
-    """The text with every path cut down to its last part: folders may hold names."""
-    return " ".join(re.split(r"[/\\]", word)[-1] for word in text.split())

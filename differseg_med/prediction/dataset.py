@@ -14,44 +14,17 @@ from monai.transforms import Compose, SelectItemsd
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
+from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.availability import presence_in_words
-from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.reader import stamp
-from differseg_med.io.volumes import without_folders
+from differseg_med.keys import AFFINE, CHANNELS, IMAGE, LABEL
 from differseg_med.progress import progress_bar
-from differseg_med.transforms.affines import AFFINE, KeepAffined
-from differseg_med.transforms.modalities import CHANNELS, IMAGE
-from differseg_med.transforms.pipelines import LABEL
+from differseg_med.transforms.affines import KeepAffined
 
 logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
-
-
-def run_for_case(function: Callable[[Any], Any], argument: object, case: Case) -> Any:
-    """Call ``function(argument)`` and turn whatever goes wrong into a `CaseError` that names the case.
-
-    Raises:
-        CaseError: the one that a transform raised (MONAI wraps it), or one that quotes an unforeseen error.
-    """
-    try:
-        return function(argument)
-    except Exception as error:  # the next case must go on whatever happened to this one
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, CaseError):
-            cause = cause.__cause__
-        if isinstance(cause, CaseError):
-            raise cause.for_case(case.case_id) from error
-        logger.debug("unforeseen error in case %s", case.case_id, exc_info=True)
-        text = str(error).split("\n")[0]
-        for path in (*case.images.values(), case.label):
-            text = text.replace(str(path), "" if path is None else path.name)
-        raise CaseError(
-            "an unforeseen problem; please report it with the log",
-            case=case.case_id,
-            found=f"{type(error).__name__}: {without_folders(text)}",
-        ) from error
 
 
 class CohortDataset(Dataset):

@@ -16,22 +16,22 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import Compose
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case, run_for_case
 from differseg_med.errors import CaseError, exiting
-from differseg_med.evaluation.evaluate import evaluate_cohort, load_label, mask_file
+from differseg_med.evaluation.evaluate import evaluate_cohort, mask_file
 from differseg_med.evaluation.tables import write_metrics
+from differseg_med.io.labels import load_case_label
 from differseg_med.io.volumes import load_mask
+from differseg_med.keys import CHANNELS, IMAGE, NOTES, PRED, PRESENT, PROBABILITY, REFERENCE
 from differseg_med.metrics.case import Settings, binary
-from differseg_med.prediction.dataset import Item, run_for_case
+from differseg_med.prediction.dataset import Item
 from differseg_med.prediction.quality import Fingerprint
 from differseg_med.prediction.quality_flags import QualityFlags
 from differseg_med.prediction.result import CaseResult, CaseWriter, write_mask, write_view
 from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary, as_predicted
 from differseg_med.progress import progress_bar
 from differseg_med.reports.run import write_results_page
-from differseg_med.transforms.grids import NOTES, REFERENCE, check_label, grid_of, original_grid
-from differseg_med.transforms.modalities import CHANNELS, IMAGE, PRESENT
-from differseg_med.transforms.restoring import PRED, PROBABILITY
+from differseg_med.transforms.grids import check_label, grid_of, original_grid
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class CohortEvaluator(SupervisedEvaluator):
     def _case(self, case: Case, sample: Item) -> Row:
         """Segment one case and write its files; returns its part of the summary row."""
         if self.evaluate:  # before the work, not after it
-            label = load_label(case)
+            label = load_case_label(case)
             binary(label.numpy(), "reference", case.label)
             check_label(label, original_grid(sample[IMAGE]), sample[REFERENCE], self.reference)
         result = self._segment(case, sample)
@@ -238,4 +238,4 @@ class CohortEvaluator(SupervisedEvaluator):
     def _check_finished(self, case: Case, row: Row) -> None:
         """Hold the mask of an earlier run to the same rules as one written now."""
         mask = load_mask(mask_file(self.output_dir, case.case_id))
-        check_label(load_label(case), grid_of(mask), str(row[REFERENCE]), self.reference)
+        check_label(load_case_label(case), grid_of(mask), str(row[REFERENCE]), self.reference)

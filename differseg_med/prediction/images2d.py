@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from differseg_med.export.png import save_cutout, save_panels
+from differseg_med.export.png import save_cutout
 from differseg_med.prediction.result import CaseResult, CaseWriter
+from differseg_med.reports.overlay2d import save_panels
 
 OVERLAY, CUTOUT = "overlay.png", "cutout.png"
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from differseg_med.atomic import write_text
+from differseg_med.components import foreground_box
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
 
@@ -178,14 +179,6 @@ def boundary_entropy(
         return None
     p = np.clip(np.asarray(probability[box], dtype=np.float64)[band], 1e-7, 1 - 1e-7)
     return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
-
-
-def foreground_box(mask: Mask, margin: Sequence[int]) -> tuple[slice, ...] | None:
-    """The smallest box around the foreground of a mask, ``margin`` voxels wider on each side; None if it is empty."""
-    profiles = [np.flatnonzero(np.any(mask, axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    if not profiles[0].size:
-        return None
-    return tuple(slice(max(0, int(p[0]) - m), int(p[-1]) + 1 + m) for p, m in zip(profiles, margin))
 
 
 def piece_volumes(mask: Mask) -> list[int]:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from differseg_med.cohort.table import Case
-from differseg_med.evaluation.evaluate import load_label
-from differseg_med.prediction.dataset import Item, run_for_case
+from differseg_med.case import Case, run_for_case
+from differseg_med.io.labels import load_case_label
+from differseg_med.keys import CHANNELS, IMAGE
+from differseg_med.prediction.dataset import Item
 from differseg_med.prediction.quality import Fingerprint, flags, measure
 from differseg_med.prediction.result import CaseResult
 from differseg_med.progress import progress_bar
 from differseg_med.transforms.grids import grid_of
-from differseg_med.transforms.modalities import CHANNELS, IMAGE
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,6 @@ def fingerprint_of(cases: Sequence[Case], items: Sequence[Item]) -> Fingerprint:
     measured = []
     for item in progress_bar(items, desc="measuring", unit="case"):
         case = by_id[item["case_id"]]
-        label = run_for_case(load_label, case, case)  # the item's is on the network's grid
+        label = run_for_case(load_case_label, case, case)  # the item's is on the network's grid
         measured.append(measure(np.asarray(label[0]) > 0, grid_of(label), np.asarray(item[IMAGE]), item[CHANNELS]))
     return Fingerprint.of(measured, items[0][CHANNELS])

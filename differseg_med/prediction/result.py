@@ -11,7 +11,7 @@ import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
 from differseg_med.evaluation.images2d import PROBABILITY
 from differseg_med.export.nifti import save_nifti

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from differseg_med.atomic import write_text
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.evaluation.evaluate import mask_file
 
 FILE = "summary.csv"

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from differseg_med.errors import CaseError
-from differseg_med.export.formats import FORMATS, Segmented, onto_reference, write_format
+from differseg_med.export import formats as export
+from differseg_med.export.formats import Notes, Segmented, onto_reference
 from differseg_med.export.segment import SegmentInfo, read_segment
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.labels import load_label
-from differseg_med.io.volumes import file_grid
+from differseg_med.io.volumes import file_grid, load_volume
 from differseg_med.metrics.case import binary
 from differseg_med.prediction.result import CaseResult, CaseWriter
-from differseg_med.transforms.grids import grid_of
+from differseg_med.reports.overlay import closest_ras, save_overlay
+from differseg_med.transforms.grids import grid_of, restore_grid
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class FormatWriter:
     """Writes one more format of each case of a run.
 
     Args:
-        name: one of `differseg_med.export.formats.FORMATS`.
+        name: one of `FORMATS`.
         segment: what the masks show.
     """
 
@@ -58,6 +60,39 @@ class FormatWriter:
         for note in notes:
             logger.warning("case %s: %s: %s", result.case.case_id, file, note)
         return {self.name: "; ".join([file, *notes])}
+
+
+def write_format(name: str, segmented: Segmented, folder: str | Path) -> tuple[str, Notes]:
+    """Write one format into a folder.
+
+    Args:
+        name: one of `FORMATS`.
+        segmented: the mask.
+        folder: where to; the file's name is fixed.
+
+    Returns:
+        Name of the file, and notes for the user.
+
+    Raises:
+        CaseError: as `save_mask`, or if there is no format of this name.
+    """
+    if name not in FORMATS:
+        raise CaseError(f"there is no format {name!r}", expected=f"some of {', '.join(FORMATS)}")
+    chosen = FORMATS[name]
+    return chosen.file, chosen.write(segmented, Path(folder) / chosen.file)
+
+
+def _overlay(segmented: Segmented, path: Path) -> Notes:
+    affine = segmented.grid.affine
+    image = load_volume(segmented.images[segmented.reference])
+    background, spacing_mm = closest_ras(restore_grid(image, segmented.grid)[0].numpy(), affine)
+    mask = closest_ras(segmented.mask, affine)[0]
+    save_overlay({segmented.reference: background}, mask, path, spacing_mm=spacing_mm, title=segmented.case_id)
+    return []
+
+
+FORMATS = {**export.FORMATS, "png": export.Format("overlay.png", _overlay)}
+"""All formats by name: those of `differseg_med.export`, and what is drawn."""
 
 
 def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWriter]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from differseg_med.evaluation.tables import Row, subject_of, worst_first
 from differseg_med.metrics.policy import KNOWN, MEASURES
+from differseg_med.metrics.rows import Row, subject_of, worst_first
 from differseg_med.metrics.statistics import Summary, summarize
 from differseg_med.reports import figures, html
 

@@ -16,10 +16,10 @@ from nibabel.affines import from_matvec
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from differseg_med.export.png import save_panels
+from differseg_med.components import foreground_box
 from differseg_med.geometry import FloatArray, Grid
-from differseg_med.prediction.quality import foreground_box
 from differseg_med.reports.overlay import closest_ras, save_overlay
+from differseg_med.reports.overlay2d import save_panels
 from differseg_med.transforms.restoring import resample_mask
 
 MARGIN_MM = 50.0

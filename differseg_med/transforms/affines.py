@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
-AFFINE = "affine"
+from differseg_med.keys import AFFINE
 
 
 class KeepAffined(Transform):

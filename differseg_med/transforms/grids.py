@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Orientation, ResampleToMatch, Spacing, SpatialResample
+from monai.transforms import MapTransform, Orientation, ResampleToMatch, Resize, Spacing, SpatialResample
 from nibabel.affines import from_matvec
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, almost_same_grid, describe, differences, lattice_map
 from differseg_med.grids import audit_grids, raise_on_errors
-
-#: What transforms add to a case: the modality whose grid the mask will have, and remarks for the report.
-REFERENCE, NOTES = "reference", "notes"
+from differseg_med.io.images2d import filename
+from differseg_med.keys import NOTES, REFERENCE
 
 
 def grid_of(volume: MetaTensor) -> Grid:
@@ -197,3 +196,41 @@ def _inside(source: Grid, target: Grid) -> torch.Tensor:
         position = position + (row[2] * axes[2])[None, None, :] + row[3]
         inside &= (position >= -0.5 - tolerance) & (position <= size - 0.5 + tolerance)
     return torch.from_numpy(inside)
+
+
+class FitPicturesd(MapTransform):
+    """Bring every picture ``(C, H, W, 1)`` to one size, whatever its proportions; shrinking averages pixels.
+
+    A note is left of pictures that came in another size than the reference.
+
+    Args:
+        keys: modalities; absent ones are skipped.
+        spatial_size: rows and columns.
+
+    Raises:
+        ValueError: for another number of sizes.
+        CaseError: for a volume of several slices.
+    """
+
+    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        if len(spatial_size) != 2 or min(spatial_size) < 1:
+            raise ValueError(f"spatial_size needs rows and columns, got {spatial_size}")
+        self.spatial_size = (*spatial_size, 1)
+        self._shrink = Resize(self.spatial_size, mode="area")
+        self._enlarge = Resize(self.spatial_size, mode="trilinear")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resize."""
+        d = dict(data)
+        frame = d[d[REFERENCE]].shape[1:]
+        for key in self.key_iterator(d):
+            shape = d[key].shape[1:]
+            if shape != frame:
+                sizes = f"{shape[0]} x {shape[1]} pixels, {d[REFERENCE]} has {frame[0]} x {frame[1]}"
+                d[NOTES] = [*d.get(NOTES, []), f"{key}: {sizes}; resized to the same frame"]
+            if shape[2] != 1:
+                raise CaseError("spatial_size is for pictures", file=filename(d[key]), found=f"{shape[2]} slices")
+            larger = shape[0] > self.spatial_size[0] or shape[1] > self.spatial_size[1]
+            d[key] = (self._shrink if larger else self._enlarge)(d[key])
+        return d

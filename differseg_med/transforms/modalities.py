@@ -12,14 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 
 from differseg_med.errors import CaseError
-from differseg_med.transforms.grids import NOTES, REFERENCE
-
-#: The network's input after stacking.
-IMAGE = "image"
-#: Names of the modalities that a case had; one of nothing but zeros is absent to the network, so it does not count.
-PRESENT = "modalities"
-#: The modality of each channel of the image, also of those that the case has not.
-CHANNELS = "channels"
+from differseg_med.keys import CHANNELS, IMAGE, NOTES, PRESENT, REFERENCE
 
 
 class StackModalitiesd(MapTransform):

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose, EnsureTyped, RandAffined, RandFlipd, RandScaleCropd, RandZoomd, SelectItemsd
 
-from differseg_med.cohort.table import DRAWN_ON, OWN_COLUMNS
-from differseg_med.io.images2d import FitPicturesd
-from differseg_med.io.labels import LoadLabeld
-from differseg_med.io.volumes import LoadVolumesd
-from differseg_med.transforms.grids import NOTES, REFERENCE, AuditGridsd, ChooseReferenced, ToNetworkGridd
+from differseg_med.case import OWN_COLUMNS
+from differseg_med.keys import CHANNELS, DRAWN_ON, IMAGE, LABEL, NOTES, PRESENT, REFERENCE
+from differseg_med.transforms.grids import AuditGridsd, ChooseReferenced, FitPicturesd, ToNetworkGridd
 from differseg_med.transforms.intensity import NormalizeByKindd
-from differseg_med.transforms.modalities import CHANNELS, IMAGE, PRESENT, RandModalityDropoutd, StackModalitiesd
+from differseg_med.transforms.loading import LoadLabeld, LoadVolumesd
+from differseg_med.transforms.modalities import RandModalityDropoutd, StackModalitiesd
 from differseg_med.transforms.slices import RandFlipSlabd, RandModalityIntensityd, RandSlabd
-
-LABEL = "label"
 
 
 def preprocessing(

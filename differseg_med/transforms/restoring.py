@@ -22,11 +22,8 @@ from scipy import ndimage
 from skimage import measure
 
 from differseg_med.geometry import Grid
+from differseg_med.keys import IMAGE, PRED, PROBABILITY
 from differseg_med.transforms.grids import grid_of, original_grid, restore_grid
-from differseg_med.transforms.modalities import IMAGE
-
-PRED = "pred"
-PROBABILITY = "probability"
 
 TIE_VOXELS = 1e-3
 """What the larger index is preferred by: more than affines are rounded by, less than matters."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
+from differseg_med.case import Case
 from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
-from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.masks import STS, needs_sts
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.baselines import ellipsoid_floor, floor_masks, floors, threshold_floor, write_floors
 from differseg_med.evaluation.evaluate import evaluate_case

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from support.masks import blob
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import evaluate_case, evaluate_cohort
 from differseg_med.export.nifti import save_nifti

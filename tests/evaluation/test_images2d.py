@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.evaluation.compare import compare
 from differseg_med.evaluation.evaluate import evaluate_case, evaluate_cohort
 from differseg_med.metrics.case import Settings

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from support.masks import blob
 
-from differseg_med.evaluation.tables import summarize_rows, worst_first, write_metrics
+from differseg_med.evaluation.tables import summarize_rows, write_metrics
 from differseg_med.metrics.case import MatchRule, Settings, case_metrics
 from differseg_med.metrics.policy import MEASURES, POLICY
+from differseg_med.metrics.rows import worst_first
 
 FULL, NONE = blob((8, 8, 8), (4, 4, 4), (2, 2, 2)), np.zeros((8, 8, 8), np.uint8)
 

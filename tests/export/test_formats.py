@@ -18,10 +18,11 @@ from support.series import COLUMNS, ROWS, SLICES, TURNED, positions, positions_i
 from support.synthetic import BUNDLE, ORIENTATIONS, Volume, affine_of, stored_as, write_nifti
 
 from differseg_med.errors import CaseError
-from differseg_med.export.formats import FORMATS, Segmented, onto_reference, save_mask, write_format
+from differseg_med.export.formats import Segmented, onto_reference, save_mask
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.geometry import Grid
 from differseg_med.io.volumes import load_volume
+from differseg_med.prediction.writers import FORMATS, write_format
 from differseg_med.transforms.grids import grid_of
 
 LESION = SegmentInfo(
@@ -136,7 +137,7 @@ def test_every_format_by_name(tmp_path):
         file, notes = write_format(name, segmented, tmp_path / "out")
         assert (tmp_path / "out" / file).exists(), name
         assert notes == []
-    assert {p.name for p in (tmp_path / "out").iterdir()} == set(FORMATS.values())
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {known.file for known in FORMATS.values()}
     for file in (tmp_path / "out").rglob("*"):
         if file.is_file() and file.suffix != ".dcm":  # a DICOM SEG belongs to the patient, the others name nobody
             content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()

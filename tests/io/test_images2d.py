@@ -12,9 +12,9 @@ from PIL import Image
 from differseg_med.errors import CaseError
 from differseg_med.geometry import image_affine
 from differseg_med.io.volumes import load_mask, load_volume
-from differseg_med.transforms.grids import NOTES, grid_of, original_grid, restore_grid
+from differseg_med.keys import IMAGE, NOTES
+from differseg_med.transforms.grids import grid_of, original_grid, restore_grid
 from differseg_med.transforms.intensity import normalize_depth, normalize_image
-from differseg_med.transforms.modalities import IMAGE
 from differseg_med.transforms.pipelines import preprocessing
 
 RGB = {"kind": "image", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}

@@ -14,8 +14,9 @@ from support.synthetic import OBLIQUE, Volume, affine_of, stored_as, write_nifti
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import affine_to_itk
-from differseg_med.io.volumes import LoadVolumesd, load_volume
+from differseg_med.io.volumes import load_volume
 from differseg_med.transforms.grids import original_grid
+from differseg_med.transforms.loading import LoadVolumesd
 
 SHAPE = (7, 6, 5)
 

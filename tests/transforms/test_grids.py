@@ -24,10 +24,8 @@ from support.synthetic import (
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
-from differseg_med.io.volumes import LoadVolumesd
+from differseg_med.keys import NOTES, REFERENCE
 from differseg_med.transforms.grids import (
-    NOTES,
-    REFERENCE,
     AuditGridsd,
     ChooseReferenced,
     ToNetworkGridd,
@@ -35,6 +33,7 @@ from differseg_med.transforms.grids import (
     grid_of,
     original_grid,
 )
+from differseg_med.transforms.loading import LoadVolumesd
 from differseg_med.transforms.pipelines import preprocessing
 
 NAMES = ("t1", "ct", "pet")

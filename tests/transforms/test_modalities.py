@@ -7,8 +7,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from differseg_med.transforms.grids import REFERENCE
-from differseg_med.transforms.modalities import IMAGE, PRESENT, RandModalityDropoutd, StackModalitiesd
+from differseg_med.keys import IMAGE, PRESENT, REFERENCE
+from differseg_med.transforms.modalities import RandModalityDropoutd, StackModalitiesd
 from differseg_med.transforms.pipelines import preprocessing
 
 AFFINE = np.diag([2.0, 3.0, 4.0, 1.0])

@@ -11,7 +11,8 @@ from scipy.ndimage import map_coordinates
 from support.synthetic import OBLIQUE, Volume, affine_of, label_volume, stored_as
 
 from differseg_med.geometry import Grid
-from differseg_med.transforms.restoring import PRED, RestoreGridd, postprocessing, resample_mask
+from differseg_med.keys import PRED
+from differseg_med.transforms.restoring import RestoreGridd, postprocessing, resample_mask
 
 
 def image_on(affine: np.ndarray, shape: tuple[int, ...], original: Volume) -> MetaTensor:

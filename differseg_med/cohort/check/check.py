@@ -14,21 +14,20 @@ import numpy as np
 from monai.data import MetaTensor
 
 from differseg_med.atomic import write_text
+from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import presence
 from differseg_med.cohort.check.alignment import check_alignment
 from differseg_med.cohort.check.leaks import content_key, image_leaks, patient_leaks, subject_leaks
 from differseg_med.cohort.scan.scan import text_table
-from differseg_med.cohort.table import Case, Cohort
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.evaluate import load_label
 from differseg_med.grids import Finding, Level, audit_grids
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.reader import NOTES, find_part, is_dicom
 from differseg_med.io.headers import is_volume_file, transform_conflict
 from differseg_med.io.itk import as_image
+from differseg_med.io.labels import load_case_label
 from differseg_med.io.slicer_header import is_segmentation
 from differseg_med.io.volumes import load_volume
-from differseg_med.prediction.dataset import run_for_case
 from differseg_med.reports import html
 from differseg_med.transforms.grids import check_label, grid_of
 
@@ -148,7 +147,7 @@ def _ask_dicom(check: Check, case_id: str, modality: str, cell: Path) -> None:
 
 def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], reference: str, declared: str) -> None:
     try:
-        label = run_for_case(load_label, case, case)
+        label = run_for_case(load_case_label, case, case)
         run_for_case(lambda mask: check_label(mask, grid_of(volumes[reference]), reference, declared), label, case)
     except CaseError as error:
         check.findings.append(_error(case, LABEL, error))
@@ -243,6 +242,6 @@ def label_volumes(cases: Sequence[Case], progress: Callable[[Iterable[Any]], Ite
     volumes = {}
     for case in progress(cases):
         if case.label is not None:
-            label = run_for_case(load_label, case, case)
+            label = run_for_case(load_case_label, case, case)
             volumes[case.case_id] = float(label.sum()) * grid_of(label).voxel_volume_mm3 / 1000
     return volumes

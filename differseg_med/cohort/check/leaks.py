@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.grids import Finding, Level
 
 _REMEDY_SUBJECT = "Put all cases of a subject on one side (cohort folds does), then train again."

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_multiotsu
 
 from differseg_med.atomic import replacing
+from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.registration.rigid import Method, Registration, correct_bias, register
-from differseg_med.cohort.table import Case, Cohort, write_cohort
+from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError
 from differseg_med.io.itk import as_image, as_voxels
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
-from differseg_med.prediction.dataset import run_for_case
 from differseg_med.transforms.grids import grid_of
 
 TABLE = "cohort.csv"

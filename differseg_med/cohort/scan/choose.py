@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from differseg_med.case import Case
 from differseg_med.cohort.scan.rules import Rules
 from differseg_med.cohort.scan.sources import Source, matches_roi
-from differseg_med.cohort.table import Case
 from differseg_med.errors import CaseError
 from differseg_med.grids import Level
 from differseg_med.io.dicom.cells import RESAMPLE

@@ -13,10 +13,11 @@ from support.making import save, slices, stored, uid
 from support.synthetic import Volume, read_nifti, read_rows, row_of, stored_as, write_case, write_nifti, write_table
 from typer.testing import CliRunner
 
+from differseg_med.case import Case
 from differseg_med.cli import app
 from differseg_med.cohort.availability import presence
 from differseg_med.cohort.check.check import check_cohort
-from differseg_med.cohort.table import Case, read_cohort
+from differseg_med.cohort.table import read_cohort
 from differseg_med.io.itk import as_image, as_voxels
 
 MODALITIES = ("t1", "ct", "pet")

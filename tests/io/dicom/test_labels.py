@@ -27,9 +27,10 @@ from support.making import (
 
 from differseg_med.cohort.table import read_cohort, write_cohort
 from differseg_med.errors import CaseError
-from differseg_med.io.labels import LoadLabeld, load_label
-from differseg_med.io.volumes import LoadVolumesd, load_volume
+from differseg_med.io.labels import load_label
+from differseg_med.io.volumes import load_volume
 from differseg_med.transforms.grids import check_label, grid_of
+from differseg_med.transforms.loading import LoadLabeld, LoadVolumesd
 
 
 @pytest.fixture

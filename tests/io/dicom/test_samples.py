@@ -13,7 +13,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.testing import assert_allclose, assert_array_equal
 from support.making import save, slices
 
-from differseg_med.cohort.table import Case
+from differseg_med.case import Case
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.index import index_folder
 from differseg_med.io.dicom.reader import read_volume

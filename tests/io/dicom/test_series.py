@@ -39,7 +39,8 @@ from support.making import (
 from differseg_med.errors import CaseError
 from differseg_med.geometry import shear_degrees
 from differseg_med.io.dicom.reader import DicomReader, read_grid, read_volume
-from differseg_med.io.volumes import LoadVolumesd, load_volume
+from differseg_med.io.volumes import load_volume
+from differseg_med.transforms.loading import LoadVolumesd
 
 ANGLES = [(0, 0, 0), (90, 0, 0), (0, 90, 0), (180, 90, 0), (20, -10, 5), (-130, 70, 200)]
 VALUES = stored().transpose(2, 1, 0).astype(np.float32)  # (column, row, slice)

@@ -1,0 +1,111 @@
+"""A case and a cohort: what a row of the table says, and a job done for one case."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from differseg_med.errors import CaseError, without_folders
+from differseg_med.keys import DRAWN_ON
+
+logger = logging.getLogger(__name__)
+
+
+OWN_COLUMNS = ("case_id", "subject_id", "label", "split", "fold")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the cohort table; `images` holds the present modalities only, in declared order.
+
+    Paths carry the selector of their cell in their text. `drawn_on` are the images as they stand in the table, also
+    those that are withheld: contours of a label find their grid among them.
+    """
+
+    case_id: str
+    subject_id: str
+    images: dict[str, Path]
+    label: Path | None = None
+    split: str = ""
+    fold: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+    problem: CaseError | None = None
+    drawn_on: tuple[Path, ...] = ()
+
+    @property
+    def modalities(self) -> str:
+        """The present modalities as tables and reports name them: ``t1+ct``, or ``none``."""
+        return "+".join(self.images) or "none"
+
+    def as_item(self) -> dict[str, object]:
+        """The dictionary that transforms start from: ``case_id``, one key per present modality, ``label`` if any."""
+        item: dict[str, object] = {"case_id": self.case_id, **{m: str(p) for m, p in self.images.items()}}
+        if self.label is not None:
+            item["label"] = str(self.label)
+            if self.drawn_on and self.drawn_on != tuple(self.images.values()):
+                item[DRAWN_ON] = [str(p) for p in self.drawn_on]
+        return item
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A checked cohort table; rows with a problem are kept and carry it, also one that concerns all (`problem`)."""
+
+    path: Path
+    modalities: tuple[str, ...]
+    cases: tuple[Case, ...]
+    problem: CaseError | None = None
+
+    def select(self, split: str | Sequence[str] | None = None) -> tuple[Case, ...]:
+        """Cases of one or several splits; None for all.
+
+        Raises:
+            CaseError: if no case is left.
+        """
+        wanted = None if split is None else {split} if isinstance(split, str) else set(split)
+        chosen = tuple(c for c in self.cases if wanted is None or c.split in wanted)
+        if not chosen and self.problem is not None:
+            raise self.problem  # a misspelt column split: no row has a split
+        if not chosen:
+            found = sorted({c.split for c in self.cases})
+            raise CaseError(
+                "no case to work on", file=self.path, expected=f"rows with split {sorted(wanted or [])}", found=found
+            )
+        return chosen
+
+    def withhold(self, modalities: Iterable[str]) -> Cohort:
+        """The same cohort as if ``modalities`` had never been acquired."""
+        withheld = set(modalities)
+        unknown = sorted(withheld - set(self.modalities))
+        if unknown:
+            raise CaseError(f"cannot withhold {unknown}", expected=f"some of {list(self.modalities)}")
+        cases = tuple(replace(c, images={m: p for m, p in c.images.items() if m not in withheld}) for c in self.cases)
+        return replace(self, cases=cases)
+
+
+def run_for_case(function: Callable[[Any], Any], argument: object, case: Case) -> Any:
+    """Call ``function(argument)`` and turn whatever goes wrong into a `CaseError` that names the case.
+
+    Raises:
+        CaseError: the one that a transform raised (MONAI wraps it), or one that quotes an unforeseen error.
+    """
+    try:
+        return function(argument)
+    except Exception as error:  # the next case must go on whatever happened to this one
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, CaseError):
+            cause = cause.__cause__
+        if isinstance(cause, CaseError):
+            raise cause.for_case(case.case_id) from error
+        logger.debug("unforeseen error in case %s", case.case_id, exc_info=True)
+        text = str(error).split("\n")[0]
+        for path in (*case.images.values(), case.label):
+            text = text.replace(str(path), "" if path is None else path.name)
+        raise CaseError(
+            "an unforeseen problem; please report it with the log",
+            case=case.case_id,
+            found=f"{type(error).__name__}: {without_folders(text)}",
+        ) from error
