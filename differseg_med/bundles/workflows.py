@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigWorkflow
 
+from differseg_med.bundles.values import as_device, as_value
 from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.errors import CaseError, exit_code
 from differseg_med.evaluation.compare import compare
@@ -147,11 +148,11 @@ def open_bundle(
             raise CaseError(
                 "there is no such configuration", file=file, remedy="Check the path of the bundle or preset."
             )
-    overrides: dict[str, Any] = {k: v for k, v in (options or {}).items() if v is not None}
+    overrides: dict[str, Any] = {k: as_value(v) for k, v in (options or {}).items() if v is not None}
     if unknown := [name for name in overrides if name not in _settings_of(files)]:
         raise CaseError(f"the bundle has no entry {unknown[0]!r}", file=files[0], remedy="Leave the option out.")
     if "device" in overrides:
-        overrides["device"] = f"$torch.device('{overrides['device']}')"
+        overrides["device"] = as_device(str((options or {})["device"]))
     overrides |= _parse(settings, files)
     with warnings.catch_warnings():
         # MONAI warns on every run that configurations execute code; this command names the bundle explicitly.
@@ -161,9 +162,9 @@ def open_bundle(
             meta_file=str(folder / "metadata.json"),
             logging_file=False,
             workflow_type="train" if "train" in configs else "inference",
-            bundle_root=str(bundle),
-            cohort=str(cohort),
-            output_dir=str(output_dir),
+            bundle_root=as_value(Path(bundle)),
+            cohort=as_value(Path(cohort)),
+            output_dir=as_value(Path(output_dir)),
             **overrides,
         )
 
@@ -172,14 +173,18 @@ def _parse(settings: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
     known = _settings_of(files)
     parsed: dict[str, Any] = {}
     for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or name.split("::")[0] not in known:
+        name, equals, text = setting.partition("=")
+        # Names that begin with an underscore are MONAI's own: _target_ makes code of a value.
+        if not equals or name.split("::")[0] not in known or any(part.startswith("_") for part in name.split("::")):
             raise CaseError(
                 f"--set {setting} is not understood",
                 expected=f"name=value, name one of {', '.join(sorted(known))}",
                 remedy="See the bundle's configs for what each entry means.",
             )
-        parsed[name] = yaml.safe_load(value)
+        try:
+            parsed[name] = as_value(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise CaseError(f"--set {setting} is not understood", expected="a YAML value after =") from error
     return parsed
 
 
