@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from differseg_med.components import joint_box
 from differseg_med.errors import CaseError
 from differseg_med.metrics.lesions import MatchRule, lesion_counts
 from differseg_med.metrics.policy import MEASURES, POLICY, emptiness, score_of_empty
@@ -84,7 +85,7 @@ def case_metrics(
     spacing = tuple(float(s) for s in spacing_mm)
     _check(masks, spacing)
     diagonal_mm = float(np.linalg.norm(np.multiply(masks[0].shape, spacing)))
-    box = _joint_box(*masks)
+    box = joint_box(*masks) or (slice(0, 1),) * masks[0].ndim
     cropped = masks[0][box], masks[1][box]
     counts = [int(np.count_nonzero(mask)) for mask in cropped]
     empty = emptiness(*counts)
@@ -155,17 +156,3 @@ def _check(masks: tuple[BoolArray, BoolArray], spacing: tuple[float, ...]) -> No
         raise CaseError("a mask must have two or three axes with voxels", found=f"shape {shapes[0]}")
     if len(spacing) != len(shapes[0]) or not all(0 < s < np.inf for s in spacing):
         raise ValueError(f"spacing_mm must be {len(shapes[0])} lengths in mm, got {spacing}")
-
-
-def _joint_box(prediction: BoolArray, reference: BoolArray) -> tuple[slice, ...]:
-    """The smallest box with the foreground of both masks; one voxel if there is none."""
-    box: list[slice] = []
-    for mask in (prediction, reference):
-        flat = np.logical_or.reduce(mask, axis=-1)  # one pass over the volume serves all axes but the last
-        profiles = [flat.any(axis=tuple(a for a in range(flat.ndim) if a != axis)) for axis in range(flat.ndim)]
-        profiles.append(mask.reshape(-1, mask.shape[-1]).any(axis=0))
-        used = [np.flatnonzero(profile) for profile in profiles]
-        if used[0].size:
-            own = [slice(int(u[0]), int(u[-1]) + 1) for u in used]
-            box = [slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(box or own, own)]
-    return tuple(box) or (slice(0, 1),) * reference.ndim

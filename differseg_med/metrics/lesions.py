@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from differseg_med.components import label_components, label_sizes
 
 BoolArray = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -103,11 +104,8 @@ def _overlaps(prediction: BoolArray, reference: BoolArray) -> tuple[Counts, Coun
     both = prediction & reference
     found, sizes = [], []
     for mask in (reference, prediction):
-        labels, number = ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=np.int32)
-        counts = np.zeros(number + 1, dtype=np.int64)
-        for plane in labels:  # counting all at once would need a copy of 8 bytes per voxel
-            counts += np.bincount(plane.ravel(), minlength=number + 1)
-        sizes.append(counts[1:])
+        labels, number = label_components(mask)
+        sizes.append(label_sizes(labels, number)[1:])
         found.append(labels[both] - 1)
         del labels  # the full-size labels can go before the second ones are made
     shape = [max(1, len(size)) for size in sizes]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from differseg_med.atomic import write_text
-from differseg_med.components import foreground_box
+from differseg_med.components import component_sizes, foreground_box
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
 
@@ -133,7 +133,7 @@ def measure(
     """
     found: Measures = {
         "volume_ml": float(np.count_nonzero(mask)) * grid.voxel_volume_mm3 / 1000,
-        "pieces": float(len(piece_volumes(mask))),
+        "pieces": float(len(component_sizes(mask))),
         "spacing_finest_mm": min(grid.spacing_mm),
         "spacing_coarsest_mm": max(grid.spacing_mm),
         "extent_shortest_mm": min(grid.extent_mm),
@@ -181,16 +181,6 @@ def boundary_entropy(
     return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
 
 
-def piece_volumes(mask: Mask) -> list[int]:
-    """Sizes in voxels of the 26-connected components, largest first."""
-    box = foreground_box(mask, (0, 0, 0))
-    if box is None:
-        return []
-    labels, _ = ndimage.label(mask[box], np.ones((3, 3, 3)))
-    sizes: list[int] = sorted(np.bincount(labels.ravel())[1:].tolist(), reverse=True)
-    return sizes
-
-
 def flags(mask: Mask, grid: Grid, measures: Mapping[str, float], fingerprint: Fingerprint | None = None) -> list[str]:
     """What a reader should look at, in plain words with figures; empty if nothing.
 
@@ -220,7 +210,7 @@ def _at_the_border(mask: Mask, grid: Grid) -> Iterable[str]:
 
 
 def _in_pieces(mask: Mask, fingerprint: Fingerprint | None) -> Iterable[str]:
-    sizes = piece_volumes(mask)
+    sizes = component_sizes(mask)
     _, most = fingerprint.ranges.get("pieces", (1, 1)) if fingerprint else (1, 1)
     if len(sizes) > most:
         usual = f" (in training at most {most:.0f})" if fingerprint else ""

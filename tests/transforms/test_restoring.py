@@ -64,16 +64,34 @@ def test_small_components_go_by_volume_not_by_voxels():
     assert post(logits, original, min_component_ml=0.220).sum() == 0
 
 
-def test_only_the_largest_piece_may_stay():
+def test_only_the_largest_component_stays_and_connectivity_says_what_that_is():
+    """27 voxels and 2 that touch them by a corner, against 28: which is larger depends on what counts as touching."""
     original = label_volume()
     logits = torch.full(original.data.shape, -9.0)
-    logits[2:4, 2:4, 2:4] = 9
-    logits[4, 4, 4] = 9  # touches the first by a corner: a piece of its own
-    logits[10:13, 10:13, 5:8] = 9
-    found = post(logits, original, largest_only=True)
-    assert found.sum() == 27
-    assert found[10:13, 10:13, 5:8].all()
+    logits[2:5, 2:5, 2:5] = 9  # 27 voxels
+    logits[5:7, 5, 5] = 9  # 2 more, by a corner
+    logits[10:14, 10:17, 6] = 9  # 28 voxels
+    for settings, voxels, place in (
+        ({}, 29, (5, 5, 5)),
+        ({"connectivity": 26}, 29, (5, 5, 5)),
+        ({"connectivity": 18}, 28, (10, 10, 6)),
+        ({"connectivity": 6}, 28, (10, 10, 6)),
+    ):
+        found = post(logits, original, largest_only=True, **settings)
+        assert (found.sum(), found[place]) == (voxels, 1), settings
     assert post(torch.full(original.data.shape, -9.0), original, largest_only=True).sum() == 0
+
+
+def test_small_components_by_connectivity():
+    original = label_volume()  # 7.905 mm3 per voxel
+    logits = torch.full(original.data.shape, -9.0)
+    logits[2:4, 2:4, 2:4] = 9  # 8 voxels
+    logits[4, 4, 2] = 9  # 1 more, by an edge
+    limit = {"min_component_ml": 8.5 * 0.007905}
+    assert [post(logits, original, **limit, connectivity=n).sum() for n in (6, 18, 26)] == [0, 9, 9]
+    assert post(logits, original, **limit).sum() == 9
+    with pytest.raises(ValueError, match="connectivity is the number of neighbours"):
+        postprocessing(**limit, connectivity=1)
 
 
 def test_resampling_a_mask_takes_the_nearest_voxel_and_nothing_outside():
