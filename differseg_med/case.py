@@ -16,6 +16,18 @@ logger = logging.getLogger(__name__)
 
 OWN_COLUMNS = ("case_id", "subject_id", "label", "split", "fold")
 
+SPLITS = {
+    "train": ("train", "training", "tr", "trn"),
+    "validation": ("validation", "val", "valid", "validate", "dev"),
+    "test": ("test", "testing", "ts"),
+}
+"""Splits, and how else people write them, whatever the capitals."""
+
+
+def meant_split(text: str) -> str:
+    """The split that is meant: ``train`` of ``Training``; a name of the user's own stays as it is."""
+    return next((split for split, ways in SPLITS.items() if text.casefold() in ways), text)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -65,7 +77,7 @@ class Cohort:
         Raises:
             CaseError: if no case is left.
         """
-        wanted = None if split is None else {split} if isinstance(split, str) else set(split)
+        wanted = None if split is None else {meant_split(s) for s in ([split] if isinstance(split, str) else split)}
         chosen = tuple(c for c in self.cases if wanted is None or c.split in wanted)
         if not chosen and self.problem is not None:
             raise self.problem  # a misspelt column split: no row has a split

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import csv
 import difflib
-import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,38 +18,40 @@ from pathlib import Path
 
 from differseg_med.atomic import replacing
 from differseg_med.case import OWN_COLUMNS, Case, Cohort
+from differseg_med.cohort.cells import Cells, id_problem, same_id
+from differseg_med.cohort.rows import SURPLUS, Row, read_rows
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.cells import join_cell, split_cell
-
-#: Where the cells of a row go that has more of them than the header.
-SURPLUS = "\0surplus"
 
 
 def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
     """Read and check a cohort table.
 
     Args:
-        path: CSV file; a byte order mark and semicolons (spreadsheets write both) are understood.
+        path: what a spreadsheet wrote: CSV in many ways, or a workbook; see `read_rows`.
         modalities: the modality columns to read, in the order that the network was declared with.
 
-    Problems are attached to the cases that they concern: a row without an id or with one used twice to that row, a
+    A split written "Train" or "val" is the one that is meant, and "NA" in a cell of an image is a blank; one notice
+    says so. Problems are attached to the cases that they concern: a row without an id or with one used twice to that row, a
     missing or misspelt column to all rows.
 
     Raises:
         CaseError: if the table cannot be read at all: no such file, empty, not text, no column ``case_id``.
     """
     path = Path(path)
-    rows, columns = _read_rows(path)
+    rows, columns = read_rows(path)
     problem = _column_problem(path, columns, modalities)
     if problem is not None and "case_id" not in columns:
         raise problem
-    counts = Counter(row["case_id"].casefold() for row in rows)  # many disks take A and a for one folder
+    counts = Counter(same_id(row.cells["case_id"]) for row in rows)
+    cells = Cells(path.parent, modalities)
     cases = []
-    for number, row in enumerate(rows, start=2):
-        case_id = row["case_id"] or f"row{number}"
+    for row in rows:
+        case_id = row.cells["case_id"] or f"row{row.number}"
         # A copy for each row: an error remembers the case that it was reported for.
-        own = copy.copy(problem) if problem else _row_problem(path, number, row, counts)
-        cases.append(_case(path, case_id, row, modalities, own))
+        own = copy.copy(problem) if problem else _row_problem(path, row, counts)
+        cases.append(_case(path, case_id, cells.meant(row.cells), modalities, own))
+    cells.tell(path)
     return Cohort(path, tuple(modalities), tuple(cases), problem)
 
 
@@ -60,7 +61,7 @@ def table_modalities(path: str | Path) -> tuple[str, ...]:
     Raises:
         CaseError: if the table cannot be read.
     """
-    _, columns = _read_rows(Path(path))
+    _, columns = read_rows(Path(path))
     before = columns[: columns.index("label")] if "label" in columns else []
     return tuple(name for name in before if name not in OWN_COLUMNS)
 
@@ -79,29 +80,6 @@ def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Ca
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    if not path.is_file():
-        raise CaseError("there is no cohort table here", file=path, remedy="Check the path given as cohort.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CaseError(
-            "the cohort table is not a UTF-8 text file",
-            file=path,
-            remedy="Save it from the spreadsheet as CSV (UTF-8).",
-        ) from error
-    header = text.split("\n", 1)[0]
-    delimiter = ";" if header.count(";") > header.count(",") else ","
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey=SURPLUS)
-    columns = [(c or "").strip() for c in reader.fieldnames or []]
-    reader.fieldnames = columns
-    rows = [{k: "".join(v or "").strip() for k, v in row.items() if k} for row in reader]
-    rows = [row for row in rows if any(row.values())]
-    if not rows:
-        raise CaseError("the cohort table has no rows", file=path, expected="a header and one row per case")
-    return rows, columns
 
 
 def _column_problem(path: Path, columns: list[str], modalities: Sequence[str]) -> CaseError | None:
@@ -128,35 +106,27 @@ def _column_problem(path: Path, columns: list[str], modalities: Sequence[str]) -
     return None
 
 
-def _row_problem(path: Path, number: int, row: dict[str, str], counts: Counter[str]) -> CaseError | None:
-    case_id = row["case_id"]
+def _row_problem(path: Path, row: Row, counts: Counter[str]) -> CaseError | None:
+    case_id = row.cells["case_id"]
     if not case_id:
-        return CaseError(f"row {number} has no case_id", file=path, remedy="Give every row an id of its own.")
-    if row.get(SURPLUS):
+        return CaseError(f"row {row.number} has no case_id", file=path, remedy="Give every row an id of its own.")
+    if surplus := row.cells.get(SURPLUS):
         return CaseError(
-            f"row {number} has more cells than the header, so it is unclear which belongs to which column",
+            f"row {row.number} has more cells than the header, so it is unclear which belongs to which column",
             case=case_id,
             file=path,
-            found=f"{row[SURPLUS]!r} after the last column",
+            found=f"{surplus!r} after the last column",
             remedy="Put quotes around cells that contain the separator.",
         )
-    if (times := counts[case_id.casefold()]) > 1:
+    if (times := counts[same_id(case_id)]) > 1:
         return CaseError(
             f"the case id stands in {times} rows, so it is unclear which images belong to it",
             case=case_id,
             file=path,
+            expected="ids that differ by more than capitals, a .0 at the end or the way an accent is stored",
             remedy="Give every row an id of its own.",
         )
-    # Results of the whole cohort lie beside the folders of the cases.
-    if (
-        case_id in (".", "..")
-        or case_id.endswith((".csv", ".json", ".html"))
-        or any(c in case_id for c in '/\\:*?"<>|')
-    ):
-        return CaseError(
-            "the case id cannot be a folder name", case=case_id, file=path, remedy="Use letters, digits, - and _."
-        )
-    return None
+    return id_problem(path, case_id)
 
 
 def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[str], problem: CaseError | None) -> Case:

@@ -161,7 +161,7 @@ def test_selection_by_split(tmp_path):
     assert [c.case_id for c in cohort.select("train")] == ["a", "c"]
     assert [c.case_id for c in cohort.select(["train", "test"])] == ["a", "b", "c"]
     assert len(cohort.select(None)) == 4
-    with pytest.raises(CaseError, match=r"no case to work on \(expected rows with split \['val'\], found"):
+    with pytest.raises(CaseError, match=r"no case to work on \(expected rows with split \['validation'\], found"):
         cohort.select("val")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from differseg_med.case import Case
+from differseg_med.cohort.cells import same_subject
 from differseg_med.grids import Finding, Level
 
 _REMEDY_SUBJECT = "Put all cases of a subject on one side (cohort folds does), then train again."
@@ -38,15 +39,22 @@ def content_key(voxels: NDArray[Any]) -> str:
 
 
 def subject_leaks(cases: Sequence[Case]) -> list[Finding]:
-    """Subjects whose cases are in several splits, or in several folds: an error each."""
+    """Subjects whose cases are in several splits, or in several folds: an error each.
+
+    Ids that spreadsheets take for one (``007`` and ``7``, ``P1`` and ``p1``) are one subject.
+    """
     findings = []
     for column in ("split", "fold"):
         sides: dict[str, dict[str, list[str]]] = {}
+        names: dict[str, list[str]] = {}
         for case in cases:
             if side := getattr(case, column):
-                sides.setdefault(case.subject_id, {}).setdefault(side, []).append(case.case_id)
-        for subject, own in sorted(sides.items()):
+                subject = same_subject(case.subject_id)
+                sides.setdefault(subject, {}).setdefault(side, []).append(case.case_id)
+                names.setdefault(subject, []).append(case.subject_id)
+        for key, own in sorted(sides.items()):
             if len(own) > 1:
+                subject = " or ".join(dict.fromkeys(names[key]))
                 places = "; ".join(f"{column} {side}: {', '.join(ids)}" for side, ids in sorted(own.items()))
                 message = f"subject {subject} is on both sides of the {column} ({places})"
                 findings.append(Finding(next(iter(own.values()))[0], column, "error", message, _REMEDY_SUBJECT))
