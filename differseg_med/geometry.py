@@ -16,6 +16,7 @@ from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import ArrayLike, NDArray
 
+BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.floating[Any]]
 
 SAME_GRID_MM = 1e-3

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,6 +24,7 @@ from pydicom.uid import UID
 from differseg_med.atomic import replacing
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.files import quiet
+from differseg_med.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ ATTEMPTS = 3
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 Client = Any
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)

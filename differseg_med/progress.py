@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tqdm import tqdm
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+"""What wraps the items of a job and shows how far it is, `progress_bar` for example."""
 
 
 def progress_bar(items: Iterable[Any] | None = None, **settings: Any) -> tqdm:

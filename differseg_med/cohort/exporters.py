@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,8 @@ from differseg_med.io.itk import as_image, as_voxels, empty_image
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
+from differseg_med.progress import Progress
 from differseg_med.transforms.grids import grid_of
-
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def write_imported(found: Imported, out: str | Path, foreground: str = "", progress: Progress = iter) -> list[Case]:

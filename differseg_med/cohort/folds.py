@@ -20,7 +20,7 @@ Criteria = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Level:
+class Balance:
     """How the cases of one level of a criterion spread over the folds."""
 
     criterion: str
@@ -112,8 +112,8 @@ def with_folds(cases: Sequence[Case], folds: Sequence[int], validation: int | No
     return [replace(case, split="validation" if case.fold == str(validation) else "train") for case in done]
 
 
-def balance(criteria: Sequence[Criteria], folds: Sequence[int], k: int) -> list[Level]:
+def balance(criteria: Sequence[Criteria], folds: Sequence[int], k: int) -> list[Balance]:
     """Cases per fold, in all and for each level of each criterion."""
     counts = Counter((item, fold) for case, fold in zip(criteria, folds) for item in {("cases", "all"), *case.items()})
     items = sorted({item for item, _ in counts}, key=lambda item: (item[0] != "cases", item))
-    return [Level(*item, tuple(counts[item, fold] for fold in range(k))) for item in items]
+    return [Balance(*item, tuple(counts[item, fold] for fold in range(k))) for item in items]

@@ -21,20 +21,18 @@ from differseg_med.io.volumes import load_volume
 from differseg_med.metrics.case import Settings, binary, case_metrics
 from differseg_med.transforms.grids import grid_of, restore_grid
 
-Mask = NDArray[np.uint8]
-
 ELLIPSOID = "ellipsoid"
 THRESHOLD = "threshold"
 
 
-def ellipsoid_floor(shape: Sequence[int], fraction: float = 0.6) -> Mask:
+def ellipsoid_floor(shape: Sequence[int], fraction: float = 0.6) -> NDArray[np.uint8]:
     """The ellipsoid in the middle of the box, its axes ``fraction`` of the box's, ``(H, W, D)``: looks at no image."""
     axes = (((np.arange(n) - (n - 1) / 2) / (n / 2)) ** 2 for n in shape)
     squares = sum(np.meshgrid(*axes, indexing="ij", sparse=True), np.zeros(()))
     return (squares <= fraction**2).astype(np.uint8)
 
 
-def threshold_floor(image: ArrayLike, share: float = 0.4) -> Mask:
+def threshold_floor(image: ArrayLike, share: float = 0.4) -> NDArray[np.uint8]:
     """What is brighter than ``share`` of the maximum of the image ``(H, W, D)``; for PET the customary 40 %."""
     array = np.asarray(image)
     return (array > share * float(array.max())).astype(np.uint8)
@@ -42,7 +40,7 @@ def threshold_floor(image: ArrayLike, share: float = 0.4) -> Mask:
 
 def floor_masks(
     case: Case, *, modality: str = "pet", fraction: float = 0.6, share: float = 0.4
-) -> tuple[dict[str, Mask], Mask, Grid]:
+) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.uint8], Grid]:
     """The naive predictions of one case on the grid of its label.
 
     The modality is brought to that grid by linear interpolation first, and its maximum is that of the resampled image.

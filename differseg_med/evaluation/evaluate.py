@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from differseg_med.case import Case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.images2d import draw_picture, measure_picture
 from differseg_med.evaluation.tables import write_metrics
-from differseg_med.geometry import Grid, almost_same_grid, describe, differences
+from differseg_med.geometry import BoolArray, Grid, almost_same_grid, describe, differences
 from differseg_med.grids import audit_grids, raise_on_errors
 from differseg_med.io.images2d import is_picture
 from differseg_med.io.labels import load_case_label
@@ -39,8 +38,6 @@ GROUP_COLUMNS = ("site", "scanner")
 
 LOST_SHARE = 0.01
 """Share of a predicted volume outside the reference's field of view from which on a notice says so."""
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -220,7 +217,7 @@ def _row(
     return row | measures | {"notice": notice}
 
 
-def _prediction(path: Path, grid: Grid) -> tuple[Mask, str]:
+def _prediction(path: Path, grid: Grid) -> tuple[BoolArray, str]:
     """The predicted mask on ``grid``, and a notice."""
     if not path.is_file():
         return np.zeros(grid.shape, dtype=np.bool_), "there is no prediction: an empty mask counts"

@@ -18,7 +18,7 @@ from differseg_med.metrics.saliency import Map, Saliency
 from differseg_med.reports.overlay2d import save_panels
 from differseg_med.transforms.grids import grid_of, restore_grid
 
-PROBABILITY = "probability.png"
+PROBABILITY_FILE = "probability.png"
 OVERLAP = ("dice", "iou", "precision", "recall", "empty")
 """What is measured of the masks; a picture has no millimetres."""
 
@@ -45,7 +45,7 @@ def measure_picture(
     notice, mask, grey = "", np.zeros(reference.shape, dtype=np.bool_), np.zeros(size, dtype=np.uint8)
     if path.is_file():
         read = _full_range(luminance(load_volume(path)))
-        map_file = path.parent / PROBABILITY
+        map_file = path.parent / PROBABILITY_FILE
         grey = _bytes(luminance(load_volume(map_file)) if map_file.is_file() else read, size)
         if tuple(read.shape[1:3]) != size:
             notice = f"resized from {read.shape[1]} x {read.shape[2]} pixels to the label's {size[0]} x {size[1]}"

@@ -12,7 +12,7 @@ import pandas as pd
 from differseg_med.atomic import replacing, write_text
 from differseg_med.metrics.policy import MEASURES, POLICY
 from differseg_med.metrics.rows import Row, is_failed, subject_of
-from differseg_med.metrics.statistics import Summary, summarize
+from differseg_med.metrics.statistics import MeasureSummary, summarize
 from differseg_med.reports import figures, html
 
 SUBSET_MEASURES = ("dice", "hd95_mm", "surface_dice")
@@ -71,7 +71,9 @@ def write_subsets(
     return lines
 
 
-def _line(subset: Subset, rows: Sequence[Row], modalities: Sequence[str]) -> tuple[dict[str, Any], dict[str, Summary]]:
+def _line(
+    subset: Subset, rows: Sequence[Row], modalities: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, MeasureSummary]]:
     done = [row for row in rows if not is_failed(row)]
     subjects = [subject_of(row) for row in done]
     line: dict[str, Any] = {"given": subset_name(subset)} | {name: int(name in subset) for name in modalities}

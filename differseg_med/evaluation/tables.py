@@ -69,7 +69,7 @@ def summarize_rows(rows: Sequence[Row], *, settings: Settings | None = None) -> 
     Returns:
         ``policy`` in words, ``settings``, ``counts`` (cases, evaluated, failed, subjects, empty_prediction,
         empty_reference, empty_both), ``empty_cases`` (case ids by kind), ``failed_cases`` (case id and reason),
-        ``intervals`` (how they were made) and ``metrics``: per measure the fields of `Summary`.
+        ``intervals`` (how they were made) and ``metrics``: per measure the fields of `MeasureSummary`.
     """
     check_rows(rows)
     done = [row for row in rows if not is_failed(row)]

@@ -16,7 +16,7 @@ from differseg_med.export import nifti
 from differseg_med.export.bids import save_bids
 from differseg_med.export.dicom_seg import save_dicom_seg
 from differseg_med.export.scene import save_scene
-from differseg_med.export.seg_nrrd import save_seg_nrrd, save_volume
+from differseg_med.export.seg_nrrd import save_nrrd_volume, save_seg_nrrd
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.source import read_source
 from differseg_med.geometry import Grid, describe, differences, lattice_map, overlap_fraction
@@ -142,7 +142,7 @@ def _dicom_seg(segmented: Segmented, path: Path) -> Notes:
 def _probability(segmented: Segmented, path: Path) -> Notes:
     if segmented.probability is None:
         raise CaseError("there is no probability to write", file=path, remedy="Only a prediction has one.")
-    save_volume(segmented.probability, segmented.grid.affine, path)
+    save_nrrd_volume(segmented.probability, segmented.grid.affine, path)
     return []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from differseg_med.atomic import write_text
-from differseg_med.export.seg_nrrd import save_seg_nrrd, save_volume
+from differseg_med.export.seg_nrrd import save_nrrd_volume, save_seg_nrrd
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.geometry import FloatArray
 
@@ -57,7 +57,7 @@ def save_scene(
     folder = Path(folder)
     names = {name: f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.nrrd" for name in (reference, *volumes)}
     for name, (voxels, own) in volumes.items():
-        save_volume(voxels, own, folder / names[name])
+        save_nrrd_volume(voxels, own, folder / names[name])
     mask_file = save_seg_nrrd(mask, affine, folder / "mask.seg.nrrd", segment)
     foreground = "volumes[1]" if len(names) > 1 else "None"
     script = TEMPLATE.format(volumes=list(names.values()), mask=mask_file.name, foreground=foreground)

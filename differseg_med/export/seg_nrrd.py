@@ -55,7 +55,7 @@ def save_seg_nrrd(mask: NDArray[Any], affine: FloatArray, path: str | Path, segm
     return path
 
 
-def save_volume(volume: NDArray[Any], affine: FloatArray, path: str | Path) -> Path:
+def save_nrrd_volume(volume: NDArray[Any], affine: FloatArray, path: str | Path) -> Path:
     """Save an image or a probability ``(H, W, D)`` on the grid of ``affine`` (RAS) as compressed NRRD.
 
     Whole numbers that fit are stored as int16, others as float32.

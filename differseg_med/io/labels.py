@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from numpy.typing import NDArray
 
 from differseg_med.case import Case
 from differseg_med.errors import CaseError
-from differseg_med.geometry import Grid
+from differseg_med.geometry import BoolArray, Grid
 from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.dicom.files import Header
 from differseg_med.io.dicom.index import kind_of
 from differseg_med.io.dicom.names import split_least
-from differseg_med.io.dicom.reader import NOTES, is_dicom, scan
+from differseg_med.io.dicom.reader import is_dicom, scan
 from differseg_med.io.dicom.rtstruct import rasterize, read_region
 from differseg_med.io.dicom.seg import read_segments, with_gaps
 from differseg_med.io.images2d import IMAGES
@@ -25,10 +24,9 @@ from differseg_med.io.placing import drawn_grid, images_of, place
 from differseg_med.io.slicer import read_slicer
 from differseg_med.io.slicer_header import is_segmentation
 from differseg_med.io.volumes import load_mask, load_volume
+from differseg_med.keys import NOTES
 
-Mask = NDArray[np.bool_]
-
-NAMED = 8
+_NAMED = 8
 """How many values a message lists one by one."""
 
 
@@ -98,12 +96,12 @@ def _mask_file(path: Path, selector: str) -> MetaTensor:
 
 def _listed(values: Sequence[float]) -> str:
     """Values in ascending order, in words."""
-    if len(values) > NAMED:
+    if len(values) > _NAMED:
         return f"{len(values)} values from {values[0]:g} to {values[-1]:g}"
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _dicom_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[Mask, Grid, tuple[str, ...]]:
+def _dicom_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[BoolArray, Grid, tuple[str, ...]]:
     header, selector = _label_object(path, selector)
     if kind_of(header) == "seg":
         segments = read_segments(header, selector)

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from differseg_med.errors import CaseError
-from differseg_med.geometry import Grid, describe, differences, lattice_map
+from differseg_med.geometry import BoolArray, Grid, describe, differences, lattice_map
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.files import Header
 from differseg_med.io.dicom.reader import find_part, is_dicom
 from differseg_med.io.dicom.rtstruct import Region, fits
 from differseg_med.io.volumes import file_grid
 
-Mask = NDArray[np.bool_]
 Cell = str | Path
 
 _REMEDY = "Name the image that it was drawn on in this row."
@@ -91,8 +90,8 @@ def drawn_grid(region: Region, header: Header, drawn_on: Sequence[Cell]) -> tupl
 
 
 def place(
-    mask: Mask, grid: Grid, images: Iterable[Cell], file: Path, *, left_out: bool = False
-) -> tuple[Mask, Grid, tuple[str, ...]]:
+    mask: BoolArray, grid: Grid, images: Iterable[Cell], file: Path, *, left_out: bool = False
+) -> tuple[BoolArray, Grid, tuple[str, ...]]:
     """The mask on the whole grid of the first image whose voxels are its own; else as it is, with a note.
 
     Args:
@@ -126,7 +125,7 @@ def place(
     return mask, grid, notes
 
 
-def _moved(mask: Mask, to_target: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:
+def _moved(mask: BoolArray, to_target: NDArray[np.int64], shape: tuple[int, ...]) -> BoolArray:
     """The mask on a grid of the same lattice; what lies outside is lost."""
     placed = np.zeros(shape, dtype=np.bool_)
     order = np.abs(to_target[:3, :3]).argmax(axis=1)  # which axis of the mask runs along each of the target's
@@ -136,7 +135,7 @@ def _moved(mask: Mask, to_target: NDArray[np.int64], shape: tuple[int, ...]) -> 
     return placed
 
 
-def _reaches(mask: Mask, grid: Grid, target: Grid) -> bool:
+def _reaches(mask: BoolArray, grid: Grid, target: Grid) -> bool:
     """Whether any voxel of the mask has its center in the field of view of ``target``."""
     indices = target.indices(grid.world(np.argwhere(mask)))
     return bool(((indices >= -0.5) & (indices <= np.array(target.shape) - 0.5)).all(axis=1).any())

@@ -18,7 +18,7 @@ from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, affine_from_itk
 from differseg_med.io.headers import itk_header, unreadable
 
-ENDINGS = (".seg.nrrd", ".seg.nhdr")
+SEGMENTATION_ENDINGS = (".seg.nrrd", ".seg.nhdr")
 SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 """Spaces that ITK turns into LPS."""
 
@@ -58,8 +58,8 @@ class Segmentation:
 def is_segmentation(path: Path) -> bool:
     """Whether a file is a segmentation of 3D Slicer, by its ending or the names in its header."""
     name = path.name.lower()
-    if name.endswith(ENDINGS) or not name.endswith((".nrrd", ".nhdr")) or not path.is_file():
-        return name.endswith(ENDINGS)
+    if name.endswith(SEGMENTATION_ENDINGS) or not name.endswith((".nrrd", ".nhdr")) or not path.is_file():
+        return name.endswith(SEGMENTATION_ENDINGS)
     with path.open("rb") as file:
         return b"\nSegment0_" in file.read(4096)
 

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from differseg_med.components import joint_box
 from differseg_med.errors import CaseError
+from differseg_med.geometry import BoolArray
 from differseg_med.metrics.lesions import MatchRule, lesion_counts
 from differseg_med.metrics.policy import MEASURES, POLICY, emptiness, score_of_empty
 from differseg_med.metrics.surfaces import surface_dice, surface_measures
 
 __all__ = ["POLICY", "MatchRule", "Settings", "binary", "case_metrics"]
 
-BoolArray = NDArray[np.bool_]
 
 SURFACE_MEASURES = ("hd95_mm", "hd_mm", "assd_mm", "surface_dice")
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from differseg_med.components import label_components, label_sizes
+from differseg_med.geometry import BoolArray
 
-BoolArray = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 
 CHUNK = 2**22

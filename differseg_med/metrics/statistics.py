@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FloatArray = NDArray[np.float64]
+from differseg_med.geometry import FloatArray
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -17,7 +17,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Summary:
+class MeasureSummary:
     """One measure over the cases of a group.
 
     Args:
@@ -53,7 +53,9 @@ class Summary:
         return asdict(self)
 
 
-def summarize(values: ArrayLike, subjects: Sequence[str], *, resamples: int = RESAMPLES, seed: int = SEED) -> Summary:
+def summarize(
+    values: ArrayLike, subjects: Sequence[str], *, resamples: int = RESAMPLES, seed: int = SEED
+) -> MeasureSummary:
     """Summarize one measure of a group of cases.
 
     The 95 % intervals are percentile bootstrap intervals over subjects: subjects are drawn with replacement and bring
@@ -79,7 +81,7 @@ def summarize(values: ArrayLike, subjects: Sequence[str], *, resamples: int = RE
     if number > 1:
         mean, median = _intervals(x, subjects, resamples, seed)
     low, q1, q2, q3, high = np.percentile(x, (0, 25, 50, 75, 100)).tolist()
-    return Summary(
+    return MeasureSummary(
         n=x.size,
         subjects=number,
         mean=float(x.mean()),

@@ -16,8 +16,8 @@ from monai.metrics.utils import get_code_to_measure_table
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
+from differseg_med.geometry import BoolArray, FloatArray
+
 Indices = NDArray[np.intp]
 
 LEAF_SIZE = 64

@@ -28,7 +28,7 @@ from differseg_med.prediction.dataset import Item
 from differseg_med.prediction.quality import Fingerprint
 from differseg_med.prediction.quality_flags import QualityFlags
 from differseg_med.prediction.result import CaseResult, CaseWriter, write_mask, write_view
-from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Row, Summary, as_predicted
+from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Summary, SummaryRow, as_predicted
 from differseg_med.progress import progress_bar
 from differseg_med.reports.run import write_results_page
 from differseg_med.transforms.grids import check_label, grid_of, original_grid
@@ -149,7 +149,7 @@ class CohortEvaluator(SupervisedEvaluator):
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]
         start = time.perf_counter()
-        row: Row = {**dict.fromkeys(COLUMNS, ""), "case_id": case.case_id, "modalities": case.modalities}
+        row: SummaryRow = {**dict.fromkeys(COLUMNS, ""), "case_id": case.case_id, "modalities": case.modalities}
         try:
             if "error" in batchdata:
                 raise batchdata["error"]
@@ -171,7 +171,7 @@ class CohortEvaluator(SupervisedEvaluator):
         engine.state.output = {"case_id": case.case_id, "status": row["status"]}
         return engine.state.output
 
-    def _case(self, case: Case, sample: Item) -> Row:
+    def _case(self, case: Case, sample: Item) -> SummaryRow:
         """Segment one case and write its files; returns its part of the summary row."""
         if self.evaluate:  # before the work, not after it
             label = load_case_label(case)
@@ -180,7 +180,7 @@ class CohortEvaluator(SupervisedEvaluator):
         result = self._segment(case, sample)
         for note in result.notes:
             logger.warning("case %s: %s", case.case_id, note)
-        row: Row = {
+        row: SummaryRow = {
             "status": DONE,
             "modalities": "+".join(result.modalities),
             "volume_ml": f"{result.volume_ml:.3f}",
@@ -189,10 +189,10 @@ class CohortEvaluator(SupervisedEvaluator):
         }
         return row | self._write(result)
 
-    def _write(self, result: CaseResult) -> Row:
+    def _write(self, result: CaseResult) -> SummaryRow:
         """Write the mask, then whatever else was asked for; returns the writers' columns of the summary."""
         case, folder = result.case, self.output_dir / result.case.case_id
-        row: Row = dict(write_mask(result, folder))
+        row: SummaryRow = dict(write_mask(result, folder))
         problems = []
 
         def write(writer: CaseWriter) -> Mapping[str, object]:
@@ -235,7 +235,7 @@ class CohortEvaluator(SupervisedEvaluator):
             channels=tuple(sample[CHANNELS]),
         )
 
-    def _check_finished(self, case: Case, row: Row) -> None:
+    def _check_finished(self, case: Case, row: SummaryRow) -> None:
         """Hold the mask of an earlier run to the same rules as one written now."""
         mask = load_mask(mask_file(self.output_dir, case.case_id))
         check_label(load_case_label(case), grid_of(mask), str(row[REFERENCE]), self.reference)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from differseg_med.atomic import write_text
-from differseg_med.components import component_sizes, foreground_box
+from differseg_med.components import Mask, component_sizes, foreground_box
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
 
@@ -40,7 +40,6 @@ MARGIN = 0.5
 """Intensities are flagged from this share of the training range's width beyond it."""
 
 Measures = dict[str, float]
-Mask = NDArray[np.uint8] | NDArray[np.bool_]
 
 WORDS = {
     "volume_ml": "volume {:.1f} ml",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from differseg_med.case import Case
 from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
-from differseg_med.evaluation.images2d import PROBABILITY
+from differseg_med.evaluation.images2d import PROBABILITY_FILE
 from differseg_med.export.nifti import save_nifti
 from differseg_med.export.png import save_mask_png, save_probability_png
 from differseg_med.geometry import Grid
@@ -83,7 +83,7 @@ def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Write ``mask.nii.gz``; of a picture ``mask.png`` and ``probability.png``, and its area in place of a volume."""
     if result.is_picture:
         save_mask_png(result.mask[..., 0], folder / PICTURE_MASK)
-        save_probability_png(result.probability[..., 0], folder / PROBABILITY)
+        save_probability_png(result.probability[..., 0], folder / PROBABILITY_FILE)
         return {"volume_ml": "", "area_percent": f"{100 * result.mask.mean():.3f}"}
     save_nifti(result.mask, result.grid.affine, folder / MASK)
     return {}

@@ -30,7 +30,7 @@ COLUMNS = (
 DONE, INCOMPLETE, FAILED = "done", "incomplete", "failed"
 """Values of ``status``. Incomplete: the mask is there, another file that was asked for is not."""
 
-Row = dict[str, object]
+SummaryRow = dict[str, object]
 
 
 class Summary:
@@ -42,11 +42,11 @@ class Summary:
             a second interruption forgets nothing.
     """
 
-    def __init__(self, folder: str | Path, finished: Mapping[str, Row] | None = None) -> None:
+    def __init__(self, folder: str | Path, finished: Mapping[str, SummaryRow] | None = None) -> None:
         self.folder, self.finished = Path(folder), dict(finished or {})
-        self.rows: list[Row] = []
+        self.rows: list[SummaryRow] = []
 
-    def add(self, row: Row) -> None:
+    def add(self, row: SummaryRow) -> None:
         """Add a row and write the file in one step."""
         self.rows.append(row)
         rows = self.all_rows
@@ -57,17 +57,17 @@ class Summary:
         write_text(self.folder / FILE, text.getvalue())
 
     @property
-    def all_rows(self) -> list[Row]:
+    def all_rows(self) -> list[SummaryRow]:
         """The rows, then those of the earlier run that this one has not reached."""
         reached = {row["case_id"] for row in self.rows}
         return [*self.rows, *(row for case_id, row in self.finished.items() if case_id not in reached)]
 
-    def with_status(self, *statuses: str) -> list[Row]:
+    def with_status(self, *statuses: str) -> list[SummaryRow]:
         """The rows that have one of these."""
         return [row for row in self.rows if row["status"] in statuses]
 
 
-def read_finished(folder: str | Path, statuses: Sequence[str] = (DONE,)) -> dict[str, Row]:
+def read_finished(folder: str | Path, statuses: Sequence[str] = (DONE,)) -> dict[str, SummaryRow]:
     """Rows of an earlier run whose case has one of ``statuses`` and whose mask is still there, by case id."""
     path = Path(folder) / FILE
     if not path.is_file():

@@ -23,7 +23,7 @@ from differseg_med.transforms.grids import grid_of, restore_grid
 
 logger = logging.getLogger(__name__)
 
-NIFTI = "nifti"
+MASK_FORMAT = "nifti"
 """The format that every run writes anyway."""
 
 
@@ -102,7 +102,7 @@ def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWrite
         CaseError: for a format that does not exist, or metadata that cannot be read.
     """
     _check(formats)
-    others = [name for name in dict.fromkeys(formats) if name != NIFTI]
+    others = [name for name in dict.fromkeys(formats) if name != MASK_FORMAT]
     segment = read_segment(bundle) if others else None
     return [FormatWriter(name, segment) for name in others if segment is not None]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from differseg_med.metrics.policy import KNOWN, MEASURES
 from differseg_med.metrics.rows import Row, subject_of, worst_first
-from differseg_med.metrics.statistics import Summary, summarize
+from differseg_med.metrics.statistics import MeasureSummary, summarize
 from differseg_med.reports import figures, html
 
 SUBGROUP_MEASURES = ("dice", "hd95_mm", "surface_dice")
@@ -79,11 +79,11 @@ def _policy(summary: Mapping[str, Any]) -> list[str]:
 def _measures(summary: Mapping[str, Any]) -> list[str]:
     empty = _empty(summary["counts"])
     lines = [
-        [KNOWN[name].label, empty, *html.summary_cells(Summary(**fields))]
+        [KNOWN[name].label, empty, *html.summary_cells(MeasureSummary(**fields))]
         for name, fields in summary["metrics"].items()
     ]
     return [
-        html.heading("Summary"),
+        html.heading("MeasureSummary"),
         html.paragraph(f"{counts_in_words(summary['counts'])} Intervals: {summary['intervals']}."),
         html.table(("measure", "with an empty mask", *html.SUMMARY_HEADER), lines),
         *_saliency(summary.get("saliency", {})),

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from differseg_med.metrics.policy import KNOWN
-from differseg_med.metrics.statistics import Summary, limits_of_agreement
+from differseg_med.metrics.statistics import MeasureSummary, limits_of_agreement
 
 INK, ACCENT, EMPTY = "#33415c", "#2a9d8f", "#d1495b"
 
@@ -100,7 +100,7 @@ def paired_differences(panels: Mapping[str, Sequence[float]], label: str) -> byt
     return png(made)
 
 
-def bars(summaries: Mapping[str, Summary], label: str) -> bytes:
+def bars(summaries: Mapping[str, MeasureSummary], label: str) -> bytes:
     """Means with their intervals, one bar per group."""
     made, (ax,) = figure(1, 1, 6.0, 0.45 * len(summaries) + 1.2)
     means = np.array([summary.mean for summary in summaries.values()])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from differseg_med.atomic import write_text
 from differseg_med.metrics.policy import KNOWN
-from differseg_med.metrics.statistics import Summary
+from differseg_med.metrics.statistics import MeasureSummary
 
 NUMERIC = re.compile(r"[-+]?\d|$")
 """How a cell of a column of numbers begins."""
@@ -90,7 +90,7 @@ def interval(value: float, low: float | None, high: float | None) -> str:
 SUMMARY_HEADER = ("n", "subjects", "mean (95 % interval)", "median (95 % interval)", "quartiles", "lowest", "highest")
 
 
-def summary_cells(summary: Summary) -> list[object]:
+def summary_cells(summary: MeasureSummary) -> list[object]:
     """A summary as cells under `SUMMARY_HEADER`."""
     return [
         summary.n,

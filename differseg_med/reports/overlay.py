@@ -37,7 +37,7 @@ NOTE = "Radiological convention: R is the patient's right. Not for diagnosis."
 
 
 @dataclass(frozen=True)
-class Plane:
+class View:
     """One picture of a volume in RAS orientation: which axes run right and up, and what the borders are called."""
 
     name: str
@@ -47,10 +47,10 @@ class Plane:
     letters: str  # left, right, bottom, top
 
 
-PLANES = (
-    Plane("axial", 0, True, 1, "RLPA"),
-    Plane("coronal", 0, True, 2, "RLIS"),
-    Plane("sagittal", 1, True, 2, "APIS"),
+VIEWS = (
+    View("axial", 0, True, 1, "RLPA"),
+    View("coronal", 0, True, 2, "RLIS"),
+    View("sagittal", 1, True, 2, "APIS"),
 )
 
 
@@ -114,10 +114,10 @@ def save_overlay(
     figure, axes = _canvas(len(rows), extent)
     for (name, volume), line in zip(rows.items(), axes):
         window = (windows or {}).get(name) or WINDOWS.get(name.lower()) or _window(np.asarray(volume))
-        for plane, ax in zip(PLANES, line):
+        for plane, ax in zip(VIEWS, line):
             _draw(ax, plane, np.asarray(volume), outlines, center, spacing_mm, window)
         line[0].set_ylabel(name.upper(), fontsize=10, labelpad=12)
-    for plane, ax in zip(PLANES, axes[0]):
+    for plane, ax in zip(VIEWS, axes[0]):
         ax.set_title(plane.name, fontsize=9)
     _annotate(figure, mask, reference, title)
     with replacing(path) as temporary:
@@ -145,7 +145,7 @@ def _window(volume: Array) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def _slice(volume: Array, plane: Plane, center: tuple[int, int, int]) -> Array:
+def _slice(volume: Array, plane: View, center: tuple[int, int, int]) -> Array:
     """One picture, rows upwards and columns to the right."""
     through = ({0, 1, 2} - {plane.across, plane.up}).pop()
     picture = np.take(volume, center[through], axis=through)  # the axes that remain keep their order: across before up
@@ -154,7 +154,7 @@ def _slice(volume: Array, plane: Plane, center: tuple[int, int, int]) -> Array:
 
 def _draw(
     ax: Axes,
-    plane: Plane,
+    plane: View,
     volume: Array,
     outlines: list[tuple[Array, str]],
     center: tuple[int, int, int],
@@ -186,12 +186,12 @@ def _draw(
 
 def _canvas(rows: int, extent_mm: FloatArray) -> tuple[Figure, list[list[Axes]]]:
     """A figure with one row of three pictures per background, each column as wide as its plane is in mm."""
-    widths = [extent_mm[plane.across] for plane in PLANES]
-    height = max(extent_mm[plane.up] for plane in PLANES) * COLUMN_INCHES / max(widths)
+    widths = [extent_mm[plane.across] for plane in VIEWS]
+    height = max(extent_mm[plane.up] for plane in VIEWS) * COLUMN_INCHES / max(widths)
     figure = Figure(figsize=(COLUMN_INCHES * sum(widths) / max(widths) + 0.5, rows * height + 1.0), facecolor="white")
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained")
-    axes = figure.subplots(rows, len(PLANES), squeeze=False, width_ratios=widths)
+    axes = figure.subplots(rows, len(VIEWS), squeeze=False, width_ratios=widths)
     return figure, [list(line) for line in axes]
 
 

@@ -157,7 +157,7 @@ import numpy as np
 from differseg_med.errors import CaseError
 from differseg_med import atomic
 from differseg_med.export.formats import save_mask
-from differseg_med.export.seg_nrrd import save_volume
+from differseg_med.export.seg_nrrd import save_nrrd_volume
 from differseg_med.export.segment import read_segment
 
 case, bundle, *names = sys.argv[1:]
@@ -165,7 +165,7 @@ mask, segment = np.load(case + "/mask.npy"), read_segment(bundle)
 
 def export(path):
     if path.endswith("probability.nrrd"):
-        save_volume(mask * np.float32(0.3), np.eye(4), path)
+        save_nrrd_volume(mask * np.float32(0.3), np.eye(4), path)
     else:
         save_mask(mask, case + "/ct", path, segment=segment)
 

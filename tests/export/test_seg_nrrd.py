@@ -19,7 +19,7 @@ from support.synthetic import ORIENTATIONS, Volume, stored_as
 
 from differseg_med.errors import CaseError
 from differseg_med.export import seg_nrrd
-from differseg_med.export.seg_nrrd import save_seg_nrrd, save_volume
+from differseg_med.export.seg_nrrd import save_nrrd_volume, save_seg_nrrd
 from differseg_med.export.segment import SegmentInfo
 
 MASK = (np.random.default_rng(0).random((7, 6, 5)) > 0.6).astype(np.uint8)
@@ -108,10 +108,10 @@ def test_an_empty_mask_keeps_its_size(tmp_path):
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     first = save_seg_nrrd(MASK, affine_of(), tmp_path / "a.seg.nrrd", LESION).read_bytes()
-    probability = save_volume(MASK * np.float32(0.3), affine_of(), tmp_path / "a.nrrd").read_bytes()
+    probability = save_nrrd_volume(MASK * np.float32(0.3), affine_of(), tmp_path / "a.nrrd").read_bytes()
     time.sleep(1.1)  # a time stamp in seconds would show
     assert save_seg_nrrd(MASK, affine_of(), tmp_path / "b" / "x.seg.nrrd", LESION).read_bytes() == first
-    assert save_volume(MASK * np.float32(0.3), affine_of(), tmp_path / "b" / "x.nrrd").read_bytes() == probability
+    assert save_nrrd_volume(MASK * np.float32(0.3), affine_of(), tmp_path / "b" / "x.nrrd").read_bytes() == probability
     assert gzip.decompress(first.partition(b"\n\n")[2]) == MASK.tobytes(order="F")
 
 
@@ -157,7 +157,7 @@ def test_volumes_keep_places_and_values(tmp_path):
     rng = np.random.default_rng(0)
     for volume, dtype in ((rng.random((4, 3, 2)), np.float32), (rng.integers(-1000, 3000, (4, 3, 2)), np.int16)):
         affine = affine_of(angles=(12, -8, 20))
-        image = sitk.ReadImage(str(save_volume(volume, affine, tmp_path / "v.nrrd")))
+        image = sitk.ReadImage(str(save_nrrd_volume(volume, affine, tmp_path / "v.nrrd")))
         array = sitk.GetArrayFromImage(image)
         assert array.dtype == dtype
         np.testing.assert_array_equal(array.T, volume.astype(dtype))
@@ -167,12 +167,12 @@ def test_volumes_keep_places_and_values(tmp_path):
 
 
 def test_a_volume_that_differs_never_gets_the_name(tmp_path, monkeypatch):
-    path = save_volume(MASK, affine_of(), tmp_path / "v.nrrd")
+    path = save_nrrd_volume(MASK, affine_of(), tmp_path / "v.nrrd")
     before = path.read_bytes()
     write_image = sitk.WriteImage
     monkeypatch.setattr(seg_nrrd.sitk, "WriteImage", lambda image, *a, **k: write_image(image + 1, *a, **k))
     with pytest.raises(CaseError, match="voxels differ"):
-        save_volume(MASK, affine_of(), path)
+        save_nrrd_volume(MASK, affine_of(), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["v.nrrd"]
 

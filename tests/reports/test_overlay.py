@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from nibabel.affines import apply_affine
 
 from differseg_med.reports import overlay as image
-from differseg_med.reports.overlay import MASK_COLOR, PLANES, REFERENCE_COLOR, closest_ras, save_overlay
+from differseg_med.reports.overlay import MASK_COLOR, REFERENCE_COLOR, VIEWS, closest_ras, save_overlay
 
 SHAPE = (20, 30, 12)
 RIGHT_ANTERIOR_SUPERIOR = (18, 27, 10)
@@ -37,7 +37,7 @@ def test_closest_ras_turns_voxels_and_spacing(codes, marked):
     assert spacing == (2.0, 3.0, 5.0)
 
 
-@pytest.mark.parametrize(("plane", "right_to_left", "low_to_high"), zip(PLANES, ("RL", "RL", "AP"), ("PA", "IS", "IS")))
+@pytest.mark.parametrize(("plane", "right_to_left", "low_to_high"), zip(VIEWS, ("RL", "RL", "AP"), ("PA", "IS", "IS")))
 def test_planes_are_radiological(plane, right_to_left, low_to_high, marked):
     """Right is on the left of the picture, anterior on the left of sagittal ones, and letters say so."""
     assert plane.letters == right_to_left + low_to_high

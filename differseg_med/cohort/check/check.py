@@ -22,17 +22,17 @@ from differseg_med.cohort.scan.scan import text_table
 from differseg_med.errors import CaseError
 from differseg_med.grids import Finding, Level, audit_grids
 from differseg_med.io.dicom.cells import split_cell
-from differseg_med.io.dicom.reader import NOTES, find_part, is_dicom
+from differseg_med.io.dicom.reader import find_part, is_dicom
 from differseg_med.io.headers import is_volume_file, transform_conflict
 from differseg_med.io.itk import as_image
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.slicer_header import is_segmentation
 from differseg_med.io.volumes import load_volume
+from differseg_med.keys import LABEL, NOTES
 from differseg_med.reports import html
 from differseg_med.transforms.grids import check_label, grid_of
 
-COLUMNS = ("case_id", "column", "level", "message", "remedy")
-LABEL = "label"
+FINDING_COLUMNS = ("case_id", "column", "level", "message", "remedy")
 IDENTITIES = ("PatientID", "StudyInstanceUID")
 SOUND = "No errors and no warnings."
 _READ = "Repair or replace the file, or blank the cell: the case goes on without the image."
@@ -215,7 +215,7 @@ def write_check(check: Check, out_dir: str | Path) -> None:
     """Write ``check.csv`` (every finding, those in order too) and ``check.html``."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    writer.writerow(FINDING_COLUMNS)
     writer.writerows((f.case, f.modality, f.level, f.message, f.remedy) for f in check.findings)
     write_text(Path(out_dir) / "check.csv", text.getvalue())
     html.write_page(Path(out_dir) / "check.html", "Check of the cohort", _page(check))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
@@ -23,12 +23,12 @@ from differseg_med.errors import CaseError
 from differseg_med.io.itk import as_image, as_voxels
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
+from differseg_med.progress import Progress
 from differseg_med.transforms.grids import grid_of
 
 TABLE = "cohort.csv"
 OUTLINE_MM = 2.0
 """How much the moving image is smoothed before it is outlined in pictures."""
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from differseg_med.cohort.registration.similarity import Alignment, measure_alig
 from differseg_med.geometry import FloatArray, lps_to_ras, ras_to_lps
 from differseg_med.io.itk import as_image, as_voxels
 
-SEED = 0
+SAMPLING_SEED = 0
 SAMPLES = 100_000
-"""Voxels of the fixed image that the metric looks at, drawn at random with `SEED`."""
+"""Voxels of the fixed image that the metric looks at, drawn at random with `SAMPLING_SEED`."""
 
 SMOOTH_MM = (4.0, 2.0)
 """Smoothing, and about the voxels, of the coarse and the fine search."""
@@ -165,7 +165,7 @@ def _search(fixed: sitk.Image) -> sitk.ImageRegistrationMethod:
     search = sitk.ImageRegistrationMethod()
     search.SetMetricAsMattesMutualInformation(32)
     search.SetMetricSamplingStrategy(search.RANDOM)
-    search.SetMetricSamplingPercentage(min(1.0, SAMPLES / fixed.GetNumberOfPixels()), SEED)
+    search.SetMetricSamplingPercentage(min(1.0, SAMPLES / fixed.GetNumberOfPixels()), SAMPLING_SEED)
     search.SetInterpolator(sitk.sitkLinear)
     search.SetOptimizerAsRegularStepGradientDescent(
         learningRate=2.0, minStep=0.01, numberOfIterations=200, gradientMagnitudeTolerance=1e-6

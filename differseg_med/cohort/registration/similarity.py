@@ -52,7 +52,7 @@ EDGE_SIGMA_MM = 2.0
 FLAT = 0.6
 """Share of voxels whose gradient counts as noise."""
 
-Measure = Callable[[int], float]
+Similarity = Callable[[int], float]
 """Likeness of the two images at a shift, given as the step in flat index."""
 
 
@@ -141,18 +141,18 @@ def _measures(
     moved: tuple[FloatArray, NDArray[np.bool_]],
     points: NDArray[np.int64],
     reach: int,
-) -> list[Measure]:
+) -> list[Similarity]:
     """Mutual information, edges of the values, edges of their ranks, which show soft tissue beside air and bone."""
     flat = np.ravel_multi_index(tuple((points + reach).T), moved[0].shape)
     at = tuple(points.T)
     bins, values = _ranks(*still, BINS)[at] * BINS, _ranks(*moved, BINS).ravel()
-    measures: list[Measure] = [lambda step: _information(bins + values[flat + step])]
+    measures: list[Similarity] = [lambda step: _information(bins + values[flat + step])]
     for view in (_clipped, _ranks):
         measures.append(_edge_measure(_edges(view(*still), still[1])[at], _edges(view(*moved), moved[1]), flat))
     return measures
 
 
-def _edge_measure(still: FloatArray, moved: FloatArray, flat: NDArray[np.int64]) -> Measure:
+def _edge_measure(still: FloatArray, moved: FloatArray, flat: NDArray[np.int64]) -> Similarity:
     """Mean squared cosine between the edges' directions, weighted by their strength (Haber and Modersitzki 2006)."""
     strength = (still**2).sum(-1)
     kept = strength > 1e-3
@@ -161,7 +161,7 @@ def _edge_measure(still: FloatArray, moved: FloatArray, flat: NDArray[np.int64])
     return lambda step: float((np.einsum("pc,pc->p", own, rows[where + step]) ** 2).sum()) / total
 
 
-def _search(measures: list[Measure], shape: tuple[int, ...], reach: int, axes: FloatArray, points: int) -> Alignment:
+def _search(measures: list[Similarity], shape: tuple[int, ...], reach: int, axes: FloatArray, points: int) -> Alignment:
     strides = np.array([shape[1] * shape[2], shape[2], 1])
     known: dict[tuple[int, ...], FloatArray] = {}
 

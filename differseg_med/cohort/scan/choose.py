@@ -13,10 +13,10 @@ from differseg_med.cohort.scan.sources import Source, matches_roi
 from differseg_med.errors import CaseError
 from differseg_med.grids import Level
 from differseg_med.io.dicom.cells import RESAMPLE
+from differseg_med.keys import LABEL
 
 Key = tuple[str, str]  # patient, study
 
-LABEL = "label"
 LISTED = 3
 """How many series that fit equally a message names: a diffusion series may have a hundred parts."""
 

@@ -8,7 +8,7 @@ import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectorySto
 
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.tags import HEADER_TAGS, frame_values, header_values
+from differseg_med.progress import Progress
 
 MAX_FILE_BYTES = 2**30
 """Largest single file inside an archive or deflated data set, unpacked: an archive bomb must not fill the memory."""
@@ -31,11 +32,9 @@ MAX_DEPTH = 2
 DIRECTORY = "a DICOM directory: the files themselves are read instead"
 """What is said of a DICOMDIR, and of the same thing under other names (DIRFILE in each folder of a Philips export)."""
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
-
 
 @dataclass(frozen=True, order=True)
-class Source:
+class DicomFile:
     """One file on disk, or a member of a zip archive (``members``: archive in archive, the file last)."""
 
     path: Path
@@ -51,7 +50,7 @@ class Source:
 class Header:
     """A DICOM file's header: values by keyword, and one more dictionary per frame of a multi-frame image."""
 
-    source: Source
+    source: DicomFile
     tags: dict[str, Any]
     frames: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
@@ -60,7 +59,7 @@ class Header:
 class Skipped:
     """A file that is no use, and why."""
 
-    source: Source
+    source: DicomFile
     reason: str
     damaged: bool = False
 
@@ -94,10 +93,10 @@ def read_headers(root: Path, progress: Progress = iter) -> tuple[list[Header], l
     return headers, skipped
 
 
-def sources(root: Path) -> Iterator[Source | Skipped]:
+def sources(root: Path) -> Iterator[DicomFile | Skipped]:
     """Files below ``root`` in a fixed order; archives as one source each."""
     if root.is_file():
-        yield Source(root)
+        yield DicomFile(root)
         return
     if not root.is_dir():
         raise CaseError("there is no such file or folder", file=root, remedy="Check the path in the cohort table.")
@@ -114,12 +113,12 @@ def sources(root: Path) -> Iterator[Source | Skipped]:
             if name.startswith("."):
                 continue
             if name.upper() == "DICOMDIR":
-                yield Skipped(Source(path), DIRECTORY)
+                yield Skipped(DicomFile(path), DIRECTORY)
             elif path.is_file():
-                yield Source(path)
+                yield DicomFile(path)
 
 
-def opened(wanted: Iterable[Source]) -> Iterator[tuple[Source, BinaryIO]]:
+def opened(wanted: Iterable[DicomFile]) -> Iterator[tuple[DicomFile, BinaryIO]]:
     """Open each source in turn; an archive stays open while neighbours come from it.
 
     Raises:
@@ -159,7 +158,7 @@ def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == ".zip"
 
 
-def _members(source: Source) -> Iterator[tuple[Source, BinaryIO | str]]:
+def _members(source: DicomFile) -> Iterator[tuple[DicomFile, BinaryIO | str]]:
     """Files of an archive, or the reason why one cannot be unpacked."""
     try:
         with zipfile.ZipFile(source.path) as archive:
@@ -168,12 +167,12 @@ def _members(source: Source) -> Iterator[tuple[Source, BinaryIO | str]]:
         yield source, "the archive is damaged"
 
 
-def _walk(archive: zipfile.ZipFile, source: Source, depth: int) -> Iterator[tuple[Source, BinaryIO | str]]:
+def _walk(archive: zipfile.ZipFile, source: DicomFile, depth: int) -> Iterator[tuple[DicomFile, BinaryIO | str]]:
     for info in sorted(archive.infolist(), key=lambda member: member.filename):
         name = Path(info.filename).name
         if info.is_dir() or name.startswith(".") or name.upper() == "DICOMDIR" or "__MACOSX" in info.filename:
             continue
-        member = Source(source.path, (*source.members, info.filename))
+        member = DicomFile(source.path, (*source.members, info.filename))
         try:
             if name.lower().endswith(".zip"):
                 if depth >= MAX_DEPTH:
@@ -219,7 +218,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def read_header(source: Source, file: BinaryIO) -> Header:
+def read_header(source: DicomFile, file: BinaryIO) -> Header:
     """Read one header.
 
     Raises:

@@ -16,7 +16,7 @@ from differseg_med.errors import CaseError
 from differseg_med.io.dicom.files import Header, UnreadableError, opened, quiet, read_dataset
 from differseg_med.io.dicom.planes import MAX_SIDE, Frame
 
-DECODERS = {RLELossless: "pydicom"}
+PIXEL_DECODERS = {RLELossless: "pydicom"}
 """Decoders that are preferred: that of pylibjpeg-rle panics at damaged data, which no ``except Exception`` sees."""
 
 CODECS = 'pip install "differseg-med[codecs]"'
@@ -95,7 +95,9 @@ def decode(dataset: FileDataset, header: Header, numbers: Sequence[int]) -> Iter
         dataset.file_meta.TransferSyntaxUID = syntax
     check_codec(syntax, header)
     try:
-        for pixels in iter_pixels(dataset, indices=list(numbers), raw=True, decoding_plugin=DECODERS.get(syntax, "")):
+        for pixels in iter_pixels(
+            dataset, indices=list(numbers), raw=True, decoding_plugin=PIXEL_DECODERS.get(syntax, "")
+        ):
             yield np.asarray(pixels)
     except Exception as error:  # every decoder has errors of its own
         raise damaged(header, error) from error

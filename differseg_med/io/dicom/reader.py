@@ -18,16 +18,14 @@ from numpy.typing import NDArray
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
 from differseg_med.io.dicom.cells import RESAMPLE, split_cell
-from differseg_med.io.dicom.files import Header, Skipped, Source, read_headers, sources
+from differseg_med.io.dicom.files import DicomFile, Header, Skipped, read_headers, sources
 from differseg_med.io.dicom.index import image_series, kind_of, shared_uid
 from differseg_med.io.dicom.mosaic import read_mosaic
 from differseg_med.io.dicom.pet import is_pet, suv_factors
 from differseg_med.io.dicom.pixels import read_frames
 from differseg_med.io.dicom.resampling import resample_stack
 from differseg_med.io.dicom.series import MAX_VOXELS, Part, series_parts
-
-NOTES = "notes"
-"""Key of the metadata that holds the reader's remarks."""
+from differseg_med.keys import NOTES
 
 ENDINGS = (".dcm", ".dicom", ".ima", ".zip")
 NAMED = 12
@@ -202,7 +200,7 @@ def stamp(cell: str | Path) -> tuple[int, ...]:
         return 1, path.stat().st_mtime_ns, path.stat().st_size
     count = newest = total = 0
     for source in sources(path):
-        if isinstance(source, Source):
+        if isinstance(source, DicomFile):
             stat = source.path.stat()
             count, newest, total = count + 1, max(newest, stat.st_mtime_ns), total + stat.st_size
     return count, newest, total

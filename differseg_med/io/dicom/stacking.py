@@ -18,7 +18,7 @@ from differseg_med.geometry import (
 )
 from differseg_med.io.dicom.planes import Plane
 
-NAMED = 5
+_NAMED = 5
 """How many positions a message lists."""
 
 WIDE = 1.9
@@ -129,5 +129,5 @@ def _spacing_problem(depth: FloatArray, thickness: FloatArray) -> tuple[str, boo
 
 
 def _listed(places: Sequence[str]) -> str:
-    more = f" and {len(places) - NAMED} more places" if len(places) > NAMED else ""
-    return ", ".join(places[:NAMED]) + more
+    more = f" and {len(places) - _NAMED} more places" if len(places) > _NAMED else ""
+    return ", ".join(places[:_NAMED]) + more
