@@ -10,12 +10,12 @@ import typer
 
 from differseg_med.cli.options import names
 from differseg_med.errors import exit_code
+from differseg_med.export.registry import FORMATS
 from differseg_med.export.segment import SegmentInfo, read_segment
 
 app = typer.Typer()
 
-FORMATS = "nifti, seg.nrrd, dicom-seg, probability, scene, bids, png"
-"""As `differseg_med.export.formats` has them, which takes seconds to import."""
+NAMES = ", ".join([*FORMATS, "png"])
 
 
 @app.command()
@@ -23,7 +23,7 @@ def export(
     mask: Annotated[str, typer.Argument(help="Mask: a file, or SEG::segment, RTSTRUCT::ROI as in a cohort table.")],
     reference: Annotated[str, typer.Option(help="Image that it belongs to: a file, or a folder with a DICOM series.")],
     output_dir: Annotated[Path, typer.Option("--out", "--output-dir", "-o", help="Folder for the files.")],
-    formats: Annotated[str, typer.Option(help=f"Separated by commas: {FORMATS}.")] = "nifti,seg.nrrd",
+    formats: Annotated[str, typer.Option(help=f"Separated by commas: {NAMES}.")] = "nifti,seg.nrrd",
     bundle: Annotated[Path | None, typer.Option(help="Bundle whose metadata say what the mask shows.")] = None,
     segment: Annotated[Path | None, typer.Option(help="Or a JSON file that says it, see docs/exports.md.")] = None,
     case_id: Annotated[str, typer.Option(help="For titles and BIDS names. No patient's name.")] = "case",

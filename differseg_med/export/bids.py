@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from differseg_med.atomic import write_text
 from differseg_med.export.nifti import save_nifti
 from differseg_med.export.segment import SegmentInfo
+from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.geometry import FloatArray
+from differseg_med.io.dicom.cells import split_cell
 
 BIDS_VERSION = "1.10.0"
 
@@ -87,3 +89,10 @@ def _alphanumeric(text: str) -> str:
     """BIDS labels are letters and digits: the words of a name in camel case."""
     words = re.findall(r"[A-Za-z0-9]+", text)
     return "".join([words[0], *(word[0].upper() + word[1:] for word in words[1:])]) if words else ""
+
+
+def write_bids(segmented: Segmented, path: Path) -> Notes:
+    """Write the format ``bids``, see `save_bids`."""
+    reference = split_cell(segmented.images[segmented.reference])[0]
+    save_bids(segmented.mask, segmented.grid.affine, path, reference, segmented.case_id, segmented.segment)
+    return []

@@ -18,7 +18,8 @@ from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
 from differseg_med.export.segment import SegmentInfo
-from differseg_med.export.source import SourceSeries
+from differseg_med.export.segmented import Notes, Segmented
+from differseg_med.export.source import SourceSeries, read_source
 from differseg_med.geometry import FloatArray
 from differseg_med.io.dicom.files import quiet
 
@@ -200,3 +201,15 @@ def references(seg: Dataset) -> list[tuple[str, int]]:
     """For each frame of a segmentation the SOP Instance UID of its image, and the number of the frame in it (or 1)."""
     images = [frame.DerivationImageSequence[0].SourceImageSequence[0] for frame in seg.PerFrameFunctionalGroupsSequence]
     return [(str(image.ReferencedSOPInstanceUID), int(image.get("ReferencedFrameNumber") or 1)) for image in images]
+
+
+def write_dicom_seg(segmented: Segmented, path: Path) -> Notes:
+    """Write the format ``dicom-seg``, see `save_dicom_seg`.
+
+    Raises:
+        CaseError: if the reference is not known.
+    """
+    if segmented.reference not in segmented.images:
+        raise CaseError("a DICOM SEG needs the DICOM series that the mask was drawn on", file=path)
+    source = read_source(segmented.images[segmented.reference])
+    return save_dicom_seg(segmented.mask, segmented.grid.affine, source, path, segmented.segment)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +10,12 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from differseg_med.errors import CaseError
-from differseg_med.export import nifti
-from differseg_med.export.bids import save_bids
-from differseg_med.export.dicom_seg import save_dicom_seg
-from differseg_med.export.scene import save_scene
-from differseg_med.export.seg_nrrd import save_nrrd_volume, save_seg_nrrd
+from differseg_med.export.registry import FORMATS
 from differseg_med.export.segment import SegmentInfo
-from differseg_med.export.source import read_source
+from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.geometry import Grid, describe, differences, lattice_map, overlap_fraction
-from differseg_med.io.dicom.cells import split_cell
-from differseg_med.io.volumes import file_grid, load_volume
-from differseg_med.transforms.grids import grid_of
+from differseg_med.io.volumes import file_grid
 from differseg_med.transforms.restoring import resample_mask
-
-Notes = list[str]
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """A mask and what it belongs to.
-
-    Args:
-        mask: ``(H, W, D)`` of 0 and 1 on ``grid``.
-        grid: of the reference image.
-        segment: what the mask shows.
-        images: cells of the cohort table by modality, the reference among them.
-        reference: modality whose grid that is.
-        case_id: for titles and names.
-        probability: ``(H, W, D)`` on ``grid``, if there is one.
-    """
-
-    mask: NDArray[np.uint8]
-    grid: Grid
-    segment: SegmentInfo
-    images: Mapping[str, str | Path]
-    reference: str
-    case_id: str = ""
-    probability: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 def save_mask(
@@ -120,64 +87,3 @@ def onto_reference(
     before, after = (float(m.sum()) * g.voxel_volume_mm3 / 1000 for m, g in ((mask, grid), (moved, reference)))
     volumes = f"{before:.3f} ml before, {after:.3f} ml after"
     return moved, [f"resampled (nearest neighbour) from {describe(grid)} to {describe(reference)}: {volumes}"]
-
-
-def _nifti(segmented: Segmented, path: Path) -> Notes:
-    nifti.save_nifti(segmented.mask, segmented.grid.affine, path)
-    return []
-
-
-def _seg_nrrd(segmented: Segmented, path: Path) -> Notes:
-    save_seg_nrrd(segmented.mask, segmented.grid.affine, path, segmented.segment)
-    return []
-
-
-def _dicom_seg(segmented: Segmented, path: Path) -> Notes:
-    if segmented.reference not in segmented.images:
-        raise CaseError("a DICOM SEG needs the DICOM series that the mask was drawn on", file=path)
-    source = read_source(segmented.images[segmented.reference])
-    return save_dicom_seg(segmented.mask, segmented.grid.affine, source, path, segmented.segment)
-
-
-def _probability(segmented: Segmented, path: Path) -> Notes:
-    if segmented.probability is None:
-        raise CaseError("there is no probability to write", file=path, remedy="Only a prediction has one.")
-    save_nrrd_volume(segmented.probability, segmented.grid.affine, path)
-    return []
-
-
-def _scene(segmented: Segmented, path: Path) -> Notes:
-    volumes = {name: load_volume(cell) for name, cell in segmented.images.items()}
-    arrays = {name: (volume[0].numpy(), grid_of(volume).affine) for name, volume in volumes.items()}
-    save_scene(arrays, segmented.reference, segmented.mask, segmented.grid.affine, path, segmented.segment)
-    return []
-
-
-def _bids(segmented: Segmented, path: Path) -> Notes:
-    reference = split_cell(segmented.images[segmented.reference])[0]
-    save_bids(segmented.mask, segmented.grid.affine, path, reference, segmented.case_id, segmented.segment)
-    return []
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format of a mask.
-
-    Args:
-        file: what it is called in the case's folder.
-        write: writes it; returns notes for the user.
-    """
-
-    file: str
-    write: Callable[[Segmented, Path], Notes]
-
-
-FORMATS = {
-    "nifti": Format("mask.nii.gz", _nifti),
-    "seg.nrrd": Format("mask.seg.nrrd", _seg_nrrd),
-    "dicom-seg": Format("mask.dcm", _dicom_seg),
-    "probability": Format("probability.nrrd", _probability),
-    "scene": Format("scene", _scene),
-    "bids": Format("derivatives", _bids),
-}
-"""Formats by name."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import check_read_back, checked, differs
+from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.geometry import FloatArray, Grid, almost_same_grid
 from differseg_med.io.nifti import SCANNER_CODE, nifti_image
 
@@ -62,3 +63,9 @@ def _verify(temporary: Path, mask: NDArray[np.uint8], grid: Grid, path: Path) ->
     check_read_back(voxels, Grid(voxels.shape, read.affine), mask, grid, path)
     if int(read.header["qform_code"]) and not almost_same_grid(Grid(voxels.shape, read.get_qform()), grid):
         raise differs("its qform and its sform differ", path)
+
+
+def write_nifti(segmented: Segmented, path: Path) -> Notes:
+    """Write the format ``nifti``, see `save_nifti`."""
+    save_nifti(segmented.mask, segmented.grid.affine, path)
+    return []

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from differseg_med.atomic import write_text
 from differseg_med.export.seg_nrrd import save_nrrd_volume, save_seg_nrrd
 from differseg_med.export.segment import SegmentInfo
+from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.geometry import FloatArray
+from differseg_med.io.volumes import load_volume
+from differseg_med.transforms.grids import grid_of
 
 SCRIPT = "open_in_slicer.py"
 
@@ -63,3 +66,11 @@ def save_scene(
     script = TEMPLATE.format(volumes=list(names.values()), mask=mask_file.name, foreground=foreground)
     write_text(folder / SCRIPT, script)
     return folder / SCRIPT
+
+
+def write_scene(segmented: Segmented, path: Path) -> Notes:
+    """Write the format ``scene``, see `save_scene`."""
+    volumes = {name: load_volume(cell) for name, cell in segmented.images.items()}
+    arrays = {name: (volume[0].numpy(), grid_of(volume).affine) for name, volume in volumes.items()}
+    save_scene(arrays, segmented.reference, segmented.mask, segmented.grid.affine, path, segmented.segment)
+    return []

@@ -12,8 +12,10 @@ import slicerio  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from differseg_med.atomic import exporting
+from differseg_med.errors import CaseError
 from differseg_med.export.checks import check_read_back, checked, differs
 from differseg_med.export.segment import CODES, SegmentInfo
+from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.geometry import FloatArray, Grid, affine_from_itk, affine_to_itk, lps_to_ras, ras_to_lps
 
 TERMINOLOGY = "Segmentation category and type - DICOM master list"
@@ -116,3 +118,21 @@ def _without_comments(nrrd: bytes) -> bytes:
 
 def _grid(segmentation: dict[str, Any]) -> Grid:
     return Grid(segmentation["voxels"].shape, lps_to_ras(segmentation["ijkToLPS"]))
+
+
+def write_seg_nrrd(segmented: Segmented, path: Path) -> Notes:
+    """Write the format ``seg.nrrd``, see `save_seg_nrrd`."""
+    save_seg_nrrd(segmented.mask, segmented.grid.affine, path, segmented.segment)
+    return []
+
+
+def write_probability(segmented: Segmented, path: Path) -> Notes:
+    """Write the probability that the mask was cut from.
+
+    Raises:
+        CaseError: if there is none.
+    """
+    if segmented.probability is None:
+        raise CaseError("there is no probability to write", file=path, remedy="Only a prediction has one.")
+    save_nrrd_volume(segmented.probability, segmented.grid.affine, path)
+    return []

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from differseg_med.errors import CaseError
-from differseg_med.export import formats as export
-from differseg_med.export.formats import Notes, Segmented, onto_reference
+from differseg_med.export.formats import onto_reference
+from differseg_med.export.registry import FORMATS, Format
 from differseg_med.export.segment import SegmentInfo, read_segment
+from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.labels import load_label
 from differseg_med.io.volumes import file_grid, load_volume
@@ -32,7 +33,7 @@ class FormatWriter:
     """Writes one more format of each case of a run.
 
     Args:
-        name: one of `FORMATS`.
+        name: one of `RUN_FORMATS`.
         segment: what the masks show.
     """
 
@@ -66,7 +67,7 @@ def write_format(name: str, segmented: Segmented, folder: str | Path) -> tuple[s
     """Write one format into a folder.
 
     Args:
-        name: one of `FORMATS`.
+        name: one of `RUN_FORMATS`.
         segmented: the mask.
         folder: where to; the file's name is fixed.
 
@@ -76,9 +77,9 @@ def write_format(name: str, segmented: Segmented, folder: str | Path) -> tuple[s
     Raises:
         CaseError: as `save_mask`, or if there is no format of this name.
     """
-    if name not in FORMATS:
-        raise CaseError(f"there is no format {name!r}", expected=f"some of {', '.join(FORMATS)}")
-    chosen = FORMATS[name]
+    if name not in RUN_FORMATS:
+        raise CaseError(f"there is no format {name!r}", expected=f"some of {', '.join(RUN_FORMATS)}")
+    chosen = RUN_FORMATS[name]
     return chosen.file, chosen.write(segmented, Path(folder) / chosen.file)
 
 
@@ -91,7 +92,7 @@ def _overlay(segmented: Segmented, path: Path) -> Notes:
     return []
 
 
-FORMATS = {**export.FORMATS, "png": export.Format("overlay.png", _overlay)}
+RUN_FORMATS = {**FORMATS, "png": Format("overlay.png", _overlay)}
 """All formats by name: those of `differseg_med.export`, and what is drawn."""
 
 
@@ -122,7 +123,7 @@ def export_mask(
     Args:
         mask: a mask as the column ``label`` of a cohort table takes it: a file, ``SEG::segment``, ``RTSTRUCT::ROI``.
         reference: cell of the image that the mask belongs to.
-        formats: names in `FORMATS`.
+        formats: names in `RUN_FORMATS`.
         folder: where to.
         segment: what the mask shows.
         case_id: for titles and BIDS names.
@@ -156,5 +157,5 @@ def export_mask(
 
 
 def _check(formats: Sequence[str]) -> None:
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise CaseError(f"unknown formats {unknown}", expected=f"some of {', '.join(FORMATS)}")
+    if unknown := [name for name in formats if name not in RUN_FORMATS]:
+        raise CaseError(f"unknown formats {unknown}", expected=f"some of {', '.join(RUN_FORMATS)}")

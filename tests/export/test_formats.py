@@ -22,7 +22,7 @@ from differseg_med.export.formats import Segmented, onto_reference, save_mask
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.geometry import Grid
 from differseg_med.io.volumes import load_volume
-from differseg_med.prediction.writers import FORMATS, write_format
+from differseg_med.prediction.writers import RUN_FORMATS, write_format
 from differseg_med.transforms.grids import grid_of
 
 LESION = SegmentInfo(
@@ -133,11 +133,11 @@ def test_every_format_by_name(tmp_path):
     grid = grid_of(load_volume(folder))
     probability = MASK * np.float32(0.75)
     segmented = Segmented(MASK, grid, LESION, {"ct": folder}, "ct", "case01", probability)
-    for name in FORMATS:
+    for name in RUN_FORMATS:
         file, notes = write_format(name, segmented, tmp_path / "out")
         assert (tmp_path / "out" / file).exists(), name
         assert notes == []
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {known.file for known in FORMATS.values()}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {known.file for known in RUN_FORMATS.values()}
     for file in (tmp_path / "out").rglob("*"):
         if file.is_file() and file.suffix != ".dcm":  # a DICOM SEG belongs to the patient, the others name nobody
             content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
