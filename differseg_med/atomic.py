@@ -49,6 +49,6 @@ def exporting(path: str | Path, suffix: str = "") -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 ``text`` to ``path`` in one step."""
+    """Write UTF-8 ``text`` to ``path`` in one step; halves of characters (in names of files) are escaped."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,8 @@ class Case:
     """One row of the cohort table; `images` holds the present modalities only, in declared order.
 
     Paths carry the selector of their cell in their text. `drawn_on` are the images as they stand in the table, also
-    those that are withheld: contours of a label find their grid among them.
+    those that are withheld: contours of a label find their grid among them. `case_id` is always a name that a folder
+    can have; `written_id` is what the table says where that is none.
     """
 
     case_id: str
@@ -46,6 +48,7 @@ class Case:
     extra: dict[str, str] = field(default_factory=dict)
     problem: CaseError | None = None
     drawn_on: tuple[Path, ...] = ()
+    written_id: str = ""
 
     @property
     def modalities(self) -> str:
@@ -107,11 +110,13 @@ def run_for_case(function: Callable[[Any], Any], argument: object, case: Case) -
     try:
         return function(argument)
     except Exception as error:  # the next case must go on whatever happened to this one
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, CaseError):
-            cause = cause.__cause__
-        if isinstance(cause, CaseError):
-            raise cause.for_case(case.case_id) from error
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__) is not None:
+            causes.append(cause)
+        if known := next((cause for cause in causes if isinstance(cause, CaseError)), None):
+            raise known.for_case(case.case_id) from error
+        if any(isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG for cause in causes):
+            raise CaseError("a path of the case is longer than the disk allows", case=case.case_id) from error
         logger.debug("unforeseen error in case %s", case.case_id, exc_info=True)
         text = str(error).split("\n")[0]
         for path in (*case.images.values(), case.label):

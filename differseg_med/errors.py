@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of what is not seen: control and format characters, surrogates, separators of lines."""
 
 
 class CaseError(Exception):
@@ -49,7 +53,7 @@ class CaseError(Exception):
         text = f"{', '.join(where)}: {self.problem}" if where else self.problem
         if detail:
             text += f" ({', '.join(detail)})"
-        return f"{text}. {self.remedy}" if self.remedy else text
+        return printable(f"{text}. {self.remedy}" if self.remedy else text)
 
     def for_case(self, case: str) -> CaseError:
         """The same error, told of ``case`` unless it already names one."""
@@ -90,6 +94,16 @@ def exit_code(job: Callable[[], object]) -> int:
         logger.error("%s", stop.code)
         return 1
     return 0
+
+
+def printable(text: str) -> str:
+    """The text with control characters, line breaks and halves of characters escaped.
+
+    Texts from files, tables and servers may hold sequences that a terminal obeys, or that no file can be written with.
+    """
+    return "".join(
+        c if c == " " or unicodedata.category(c) not in HIDDEN else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def without_folders(text: str) -> str:

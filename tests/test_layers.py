@@ -13,7 +13,7 @@ PACKAGE = "differseg_med"
 ROOT = Path(__file__).parents[1] / PACKAGE
 
 LAYERS = (  # from the bottom
-    {"atomic", "errors", "keys", "progress"},
+    {"atomic", "errors", "keys", "paths", "progress"},
     {"geometry", "components", "case", "grids"},
     {"networks", "losses"},
     {"io"},

@@ -20,6 +20,7 @@ from differseg_med.evaluation.evaluate import evaluate_cohort
 from differseg_med.evaluation.subsets import all_subsets, subset_name, write_subsets
 from differseg_med.metrics.case import Settings
 from differseg_med.metrics.policy import KNOWN
+from differseg_med.paths import inside
 from differseg_med.prediction.summary import FAILED, as_predicted
 from differseg_med.progress import progress_bar
 
@@ -79,7 +80,7 @@ def run_subsets(
         failures: list[str] = []
         for subset in all_subsets(names):
             given = {**(options or {}), "withhold": [name for name in names if name not in subset]}
-            folder = Path(output_dir) / subset_name(subset)
+            folder = inside(output_dir, subset_name(subset))
             workflow = open_bundle(bundle, ["inference", "evaluate"], cohort, folder, given, settings)
             workflow.initialize()
             workflow.run()

@@ -60,10 +60,10 @@ def folds(
 
     def job() -> None:
         cohort = _read(table)
-        problem = next((case.problem for case in cohort.cases if case.problem is not None), None)
-        if problem is not None:
-            raise problem
-        cases = [case for case in cohort.cases if case.split != "test"]
+        if cohort.problem is not None:
+            raise cohort.problem
+        failed = [case.problem for case in cohort.cases if case.problem is not None]
+        cases = [case for case in cohort.cases if case.split != "test" and case.problem is None]
         wanted = names(stratify)
         values = {"label_volume": label_volumes(cases, progress("case"))} if "label_volume" in wanted else {}
         criteria = levels_of(cases, wanted, values)
@@ -79,6 +79,8 @@ def folds(
         ]
         for line in text_table(rows):
             typer.echo(line)
+        if failed:
+            raise SystemExit("\n".join([*map(str, failed), f"{len(failed)} rows keep no fold"]))
 
     sys.exit(exit_code(job))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from differseg_med.case import meant_split
 from differseg_med.errors import CaseError
+from differseg_med.paths import same_name, unsafe
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +24,11 @@ MAX_ID_BYTES = 120
 RESERVED = ("overlays", "derivatives", "cache", "earlier_runs")
 """Folders of results that lie beside those of the cases."""
 
-_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ufffd]')
 
 
 def same_id(text: str) -> str:
     """What two ids have in common that spreadsheets and disks take for one: ``P1`` and ``p1``, ``7`` and ``7.0``."""
-    plain = unicodedata.normalize("NFC", text).casefold().rstrip(". ") or text
+    plain = same_name(text).rstrip(". ") or text
     return re.sub(r"^(\d+)\.0+$", r"\1", plain)
 
 
@@ -48,7 +46,7 @@ def id_problem(path: Path, case_id: str) -> CaseError | None:
         found = f"{size} bytes where {MAX_ID_BYTES} are the most"
     elif case_id.casefold() in RESERVED or case_id.casefold().endswith((".csv", ".json", ".html")):
         found = "the name of a result of the whole cohort"
-    elif case_id[0] in ".-~" or case_id[-1] == "." or _DEVICES.fullmatch(case_id) or _FORBIDDEN.search(case_id):
+    elif case_id[0] in "-~" or "\ufffd" in case_id or unsafe(case_id):
         found = ascii(case_id)
     if found is None:
         return None

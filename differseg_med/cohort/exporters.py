@@ -29,6 +29,7 @@ from differseg_med.io.itk import as_image, as_voxels, empty_image
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
+from differseg_med.paths import inside
 from differseg_med.progress import Progress
 from differseg_med.transforms.grids import grid_of
 
@@ -51,7 +52,7 @@ def write_imported(found: Imported, out: str | Path, foreground: str = "", progr
     out = Path(out)
     images: dict[str, dict[str, Path]] = {}
     for case_id, path in progress(found.stacked.items()):
-        folder = out.parent / f"{out.stem}_images" / case_id
+        folder = inside(out.parent / f"{out.stem}_images", case_id)
         images[case_id] = _taken_apart(path, folder, found.modalities, case_id)
     cases = []
     for case in found.cases:

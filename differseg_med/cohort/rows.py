@@ -52,7 +52,12 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     if content.startswith(_OLD_WORKBOOK):
         raise CaseError("the cohort table is a workbook of an old Excel (.xls)", file=path, remedy=_AS_CSV)
     lines = _workbook(path, content) if content.startswith(_WORKBOOK) else _lines(_text(path, content))
-    rows, columns = _under_header(lines)
+    try:
+        rows, columns = _under_header(lines)
+    except csv.Error as error:  # a cell of megabytes
+        raise CaseError(
+            "the cohort table is not a CSV file", file=path, found=str(error), remedy="Look for a quote left open."
+        ) from error
     if not rows:
         raise CaseError("the cohort table has no rows", file=path, expected="a header and one row per case")
     return rows, columns

@@ -22,6 +22,7 @@ from differseg_med.cohort.cells import Cells, id_problem, same_id
 from differseg_med.cohort.rows import SURPLUS, Row, read_rows
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.cells import join_cell, split_cell
+from differseg_med.paths import same_name, unsafe
 
 
 def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
@@ -47,7 +48,7 @@ def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
     cells = Cells(path.parent, modalities)
     cases = []
     for row in rows:
-        case_id = row.cells["case_id"] or f"row{row.number}"
+        case_id = _usable_id(path, row, counts)
         # A copy for each row: an error remembers the case that it was reported for.
         own = copy.copy(problem) if problem else _row_problem(path, row, counts)
         cases.append(_case(path, case_id, cells.meant(row.cells), modalities, own))
@@ -71,7 +72,7 @@ def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Ca
     path = Path(path)
     rows = []
     for case in cases:
-        row = {"case_id": case.case_id, "subject_id": case.subject_id}
+        row = {"case_id": case.written_id or case.case_id, "subject_id": case.subject_id}
         row |= {m: relative_cell(case.images.get(m), path.parent) for m in modalities}
         row |= {"label": relative_cell(case.label, path.parent), "split": case.split, "fold": case.fold, **case.extra}
         rows.append(row)
@@ -84,6 +85,9 @@ def write_cohort(path: str | Path, modalities: Sequence[str], cases: Iterable[Ca
 
 def _column_problem(path: Path, columns: list[str], modalities: Sequence[str]) -> CaseError | None:
     for name in ("case_id", *modalities):
+        if why := unsafe(name):
+            hint = "Files are named after it: rename the column."
+            return CaseError(f"column {name[:40]!r} cannot be part of a file name: {why}", file=path, remedy=hint)
         if name in columns:
             continue
         others = {c.lower(): c for c in columns if c not in modalities and c not in OWN_COLUMNS}
@@ -96,7 +100,9 @@ def _column_problem(path: Path, columns: list[str], modalities: Sequence[str]) -
             hint = f"Add column {name!r}; leave its cells blank where the modality is absent."
         return CaseError(f"column {name!r} is missing", file=path, found=f"columns {', '.join(columns)}", remedy=hint)
     for name in columns:
-        if name and columns.count(name) > 1:
+        # T1 and t1 would be one file on many disks.
+        alike = [c for c in modalities if same_name(c) == same_name(name)]
+        if name and (columns.count(name) > 1 or (name in modalities and len(alike) > 1)):
             return CaseError(f"column {name!r} stands there twice", file=path, remedy="Keep the one that is right.")
         # A misspelt 'label' or 'split' would otherwise pass as one of the user's own columns.
         near = difflib.get_close_matches(name.lower(), OWN_COLUMNS, n=1, cutoff=0.8)
@@ -106,10 +112,23 @@ def _column_problem(path: Path, columns: list[str], modalities: Sequence[str]) -
     return None
 
 
+def _usable_id(path: Path, row: Row, counts: Counter[str]) -> str:
+    """The id in the table, or one by the number of the row where it cannot be the name of a folder."""
+    written = row.cells["case_id"]
+    if written and id_problem(path, written) is None:
+        return written
+    name = f"row{row.number}"
+    while same_id(name) in counts:
+        name += "_"
+    return name
+
+
 def _row_problem(path: Path, row: Row, counts: Counter[str]) -> CaseError | None:
     case_id = row.cells["case_id"]
     if not case_id:
         return CaseError(f"row {row.number} has no case_id", file=path, remedy="Give every row an id of its own.")
+    if problem := id_problem(path, case_id):
+        return problem
     if surplus := row.cells.get(SURPLUS):
         return CaseError(
             f"row {row.number} has more cells than the header, so it is unclear which belongs to which column",
@@ -126,7 +145,7 @@ def _row_problem(path: Path, row: Row, counts: Counter[str]) -> CaseError | None
             expected="ids that differ by more than capitals, a .0 at the end or the way an accent is stored",
             remedy="Give every row an id of its own.",
         )
-    return id_problem(path, case_id)
+    return None
 
 
 def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[str], problem: CaseError | None) -> Case:
@@ -142,6 +161,7 @@ def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[st
         extra={k: v for k, v in row.items() if k not in known},
         problem=problem,
         drawn_on=tuple(images.values()),
+        written_id=row["case_id"] if row["case_id"] != case_id else "",
     )
 
 

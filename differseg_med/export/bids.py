@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from differseg_med.atomic import write_text
+from differseg_med.errors import CaseError
 from differseg_med.export.nifti import save_nifti
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
@@ -27,6 +28,9 @@ DATATYPES = ("anat", "pet", "dwi", "func", "perf", "fmap")
 
 OURS = ("res", "den", "label", "desc")
 """Entities that the mask has for itself; they end a name."""
+
+CASE = "CohortCase"
+"""Key of the sidecar that says whose mask it is."""
 
 ABNORMAL = "49755003"
 """SNOMED CT: morphologically abnormal structure, which BIDS calls a lesion."""
@@ -61,16 +65,19 @@ def save_bids(
     places = [entity for entity in entities[:2] if entity.startswith(("sub-", "ses-"))]
     kind = reference.parent.name if match and reference.parent.name in DATATYPES else "anat"
     path = Path(root, *places, kind, f"{name}.nii.gz")
+    sidecar_file = path.with_name(f"{name}.json")
+    _check_free(sidecar_file, case_id)
     save_nifti(mask, affine, path)
     texts = (segment.name, segment.algorithm_name, segment.algorithm_version, segment.description)
     sidecar = {
         "Type": "Lesion" if segment.property_category and segment.property_category.value == ABNORMAL else "ROI",
         "SpatialReference": "orig",
         "Description": " ".join(filter(None, texts)),
+        CASE: case_id,
     }
     if match:
         sidecar["RawSources"] = "/".join([*places, kind, reference.name])
-    _write_json(path.with_name(f"{name}.json"), sidecar)
+    _write_json(sidecar_file, sidecar)
     description = {
         "Name": "differseg_med masks",
         "BIDSVersion": BIDS_VERSION,
@@ -79,6 +86,21 @@ def save_bids(
     }
     _write_json(Path(root, "dataset_description.json"), description)
     return path
+
+
+def _check_free(sidecar: Path, case_id: str) -> None:
+    """Refuse a name that another case's mask has: ids such as ``a-1`` and ``a1`` are one subject in BIDS."""
+    try:
+        other = json.loads(sidecar.read_text(encoding="utf-8")).get(CASE, case_id)
+    except (OSError, ValueError, AttributeError):  # none yet, or none of ours
+        return
+    if other != case_id:
+        raise CaseError(
+            f"case {other} has the same name in BIDS",
+            case=case_id or None,
+            file=sidecar,
+            remedy="Make the ids differ in letters and digits, or write into another folder.",
+        )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from differseg_med.atomic import write_text
 from differseg_med.case import Case
 from differseg_med.evaluation.evaluate import mask_file
+from differseg_med.paths import unsafe
 
 FILE = "summary.csv"
 COLUMNS = (
@@ -77,7 +78,9 @@ def read_finished(folder: str | Path, statuses: Sequence[str] = (DONE,)) -> dict
     return {
         row["case_id"]: dict.fromkeys(COLUMNS, "") | row
         for row in rows
-        if row.get("status") in statuses and mask_file(path.parent, row.get("case_id", "")).is_file()
+        if row.get("status") in statuses
+        and not unsafe(row.get("case_id", ""))
+        and mask_file(path.parent, row["case_id"]).is_file()
     }
 
 

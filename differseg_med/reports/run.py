@@ -141,7 +141,8 @@ def _section(row: Mapping[str, object], folder: Path, part: Mapping[str, Any] | 
     if part:
         if part.get("volumes"):
             lines.append(f'<button data-open="{escape(case)}">Look through the slices</button>')
-        lines.append(f'<img loading="lazy" alt="{escape(case)}: mask" src="data:image/webp;base64,{part["picture"]}">')
+        picture = escape(str(part["picture"]))
+        lines.append(f'<img loading="lazy" alt="{escape(case)}: mask" src="data:image/webp;base64,{picture}">')
     found = sorted(p for p in (folder / case).glob("*") if p.name != PART and not p.name.startswith("."))
     links = (f'<a href="{escape(quote(f"{case}/{p.name}"))}">{escape(p.name)}</a>' for p in found)
     return "\n".join([*lines, f"<p>{' · '.join(links)}</p></section>"])

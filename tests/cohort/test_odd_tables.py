@@ -125,7 +125,7 @@ def test_a_folder_that_is_called_na_is_an_image(tmp_path):
 
 
 def test_ids():
-    problems = {c.case_id: str(c.problem or "") for c in read(ODD / "ids.csv").cases}
+    problems = {c.written_id or c.case_id: str(c.problem or "") for c in read(ODD / "ids.csv").cases}
     good = ["007", "7", "metrics", "$HOME", "`id`", "%s%n", "{x}", "#1", "a'b", "1e5", "ok", "na1", "bs1", "empty1"]
     assert [name for name in good if problems[name]] == []
     bad = ["x" * 300, "x" * 200, "a\nb", "a\tb", "overlays", "cache", ".hidden", "CON", "~", "-v", "summary.CSV"]

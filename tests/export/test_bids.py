@@ -12,6 +12,7 @@ import pytest
 from pydicom.sr.coding import Code
 from support.synthetic import affine_of
 
+from differseg_med.errors import CaseError
 from differseg_med.export.bids import save_bids
 from differseg_med.export.segment import SegmentInfo
 
@@ -58,18 +59,27 @@ def test_names_inherit_the_entities_of_the_reference(reference, case_id, expecte
 
 
 def test_what_stands_beside_the_mask(tmp_path):
-    path = save_bids(MASK, affine_of(), tmp_path, Path("bids/sub-01/anat/sub-01_T1w.nii.gz"), "", LESION)
+    path = save_bids(MASK, affine_of(), tmp_path, Path("bids/sub-01/anat/sub-01_T1w.nii.gz"), "c", LESION)
     sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
     assert sidecar == {
         "Type": "Lesion",
         "SpatialReference": "orig",
         "Description": "MS lesion model 1",
         "RawSources": "sub-01/anat/sub-01_T1w.nii.gz",
+        "CohortCase": "c",
     }
     description = json.loads((tmp_path / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "differseg_med"
     assert {"Name", "BIDSVersion"} <= set(description)
+
+
+def test_two_cases_of_one_name_in_bids_do_not_replace_each_other(tmp_path):
+    path = save_bids(MASK, affine_of(), tmp_path, Path("t1.nii.gz"), "case_1", LESION)
+    save_bids(MASK, affine_of(), tmp_path, Path("t1.nii.gz"), "case_1", LESION)  # a second run
+    with pytest.raises(CaseError, match=r"case case-1.*case case_1 has the same name in BIDS"):
+        save_bids(1 - MASK, affine_of(), tmp_path, Path("t1.nii.gz"), "case-1", LESION)
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), MASK)
 
 
 def test_what_is_no_abnormality_is_a_region(tmp_path):
