@@ -25,7 +25,6 @@ RESERVED = ("overlays", "derivatives", "cache", "earlier_runs")
 """Folders of results that lie beside those of the cases."""
 
 
-
 def same_id(text: str) -> str:
     """What two ids have in common that spreadsheets and disks take for one: ``P1`` and ``p1``, ``7`` and ``7.0``."""
     plain = same_name(text).rstrip(". ") or text

@@ -33,8 +33,8 @@ def read_cohort(path: str | Path, modalities: Sequence[str]) -> Cohort:
         modalities: the modality columns to read, in the order that the network was declared with.
 
     A split written "Train" or "val" is the one that is meant, and "NA" in a cell of an image is a blank; one notice
-    says so. Problems are attached to the cases that they concern: a row without an id or with one used twice to that row, a
-    missing or misspelt column to all rows.
+    says so. Problems are attached to the cases that they concern: a row without an id or with one used twice to that
+    row, a missing or misspelt column to all rows.
 
     Raises:
         CaseError: if the table cannot be read at all: no such file, empty, not text, no column ``case_id``.
@@ -127,8 +127,6 @@ def _row_problem(path: Path, row: Row, counts: Counter[str]) -> CaseError | None
     case_id = row.cells["case_id"]
     if not case_id:
         return CaseError(f"row {row.number} has no case_id", file=path, remedy="Give every row an id of its own.")
-    if problem := id_problem(path, case_id):
-        return problem
     if surplus := row.cells.get(SURPLUS):
         return CaseError(
             f"row {row.number} has more cells than the header, so it is unclear which belongs to which column",
@@ -145,7 +143,7 @@ def _row_problem(path: Path, row: Row, counts: Counter[str]) -> CaseError | None
             expected="ids that differ by more than capitals, a .0 at the end or the way an accent is stored",
             remedy="Give every row an id of its own.",
         )
-    return None
+    return id_problem(path, case_id)
 
 
 def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[str], problem: CaseError | None) -> Case:
