@@ -55,7 +55,7 @@ def test_each_hostile_id_fails_its_row_and_no_other(files, tmp_path):
     rows = read_rows(table.parent / "out" / "summary.csv")
     assert [case for case, row in rows.items() if row["status"] == "done"] == ["good", "row3"]
     assert all(
-        "folder name" in row["reason"] or "zero byte" in row["reason"] or "no case_id" in row["reason"]
+        "folder name" in row["reason"] or "stands in 2 rows" in row["reason"]
         for row in rows.values()
         if row["status"] == "failed"
     )
