@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -12,20 +13,17 @@ import pytest
 PACKAGE = "differseg_med"
 ROOT = Path(__file__).parents[1] / PACKAGE
 
-LAYERS = (  # from the bottom
-    {"atomic", "errors", "keys", "paths", "progress"},
-    {"geometry", "components", "case", "grids"},
-    {"networks", "losses"},
-    {"io"},
-    {"transforms", "metrics", "inferers"},
-    {"export"},
-    {"reports"},
-    {"cohort", "evaluation"},
-    {"prediction", "training", "pacs"},
-    {"bundles", "planning"},
-    {"bundle"},
-    {"cli"},
-)
+PAGE = ROOT.parent / "docs" / "architecture.md"
+
+
+def layers(page: str) -> list[set[str]]:
+    """The layers that the page shows, from the bottom: names separated by commas, then two spaces and a remark."""
+    block = re.search(r"^```layers\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    assert block, "the page has no block of layers"
+    return [set(re.split(r"\s{2,}", line)[0].split(", ")) for line in reversed(block[1].splitlines())]
+
+
+LAYERS = layers(PAGE.read_text(encoding="utf-8"))
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 PURE = {"networks", "losses", "geometry", "components", "grids", "case"}  # torch and numpy only
 NOT_PURE = ("monai.transforms", "monai.data", "monai.bundle", "monai.engines", "monai.handlers", "SimpleITK", "pandas")
@@ -130,3 +128,18 @@ def test_the_checker_lets_pass():
         == []
     )
     assert violations(made(training__a="from differseg_med.errors import CaseError\nimport monai.transforms")) == []
+
+
+def test_the_page_names_every_module_and_no_other():
+    found = {room_of(module) for module in package_sources()} - {""}
+    assert found <= set(LEVEL)
+    assert set(LEVEL) - found <= {"planning"}  # comes with the planner
+
+
+def test_folders_of_the_table_of_jobs_exist():
+    page = PAGE.read_text(encoding="utf-8")
+    table = page[page.index("## I want to") : page.index("## What happens")]
+    names = re.findall(r"`([\w/.]+)`", table)
+    assert len(table.splitlines()) - 4 >= 15
+    missing = [n for n in names if not (ROOT / n).exists() and not (ROOT / f"{n}.py").exists()]
+    assert not missing, missing

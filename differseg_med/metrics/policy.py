@@ -114,7 +114,9 @@ def score_of_empty(name: str, empty: Empty, diagonal_mm: float) -> float:
         return 1.0 if measure.better == "higher" else 0.0
     if measure.unit == "%":
         return -100.0 if empty == "prediction" else 100.0
-    return 0.0 if measure.better == "higher" else diagonal_mm
+    if measure.better == "higher":
+        return 0.0
+    return diagonal_mm if measure.unit == "mm" else 1.0
 
 
 def badness(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
@@ -94,10 +95,10 @@ def build_encoder(
     freeze: bool = False,
     gradient_checkpointing: bool = False,
 ) -> tuple[nn.Module, tuple[int, ...]]:
-    """Build a timm feature extractor for three-channel images.
+    """Build the encoder of a name: one of `ENCODERS`, else a model of timm.
 
     Args:
-        name: timm model name.
+        name: a key of `ENCODERS`, or a timm model's name.
         pretrained: fetch timm's own weights from its hub (needs a network).
         encoder_weights: local file of weights for the whole timm model (.pt, .pth or .safetensors, plain tensors),
             or ``"package"`` for those of an installed Python package.
@@ -108,6 +109,31 @@ def build_encoder(
     Returns:
         The extractor, whose output for ``(B, 3, H, W)`` is a list of four maps ``(B, C_l, H / s, W / s)`` with
         s = 4, 8, 16, 32, and the four ``C_l``.
+
+    Raises:
+        ValueError: for an unknown name or an unfit model (with the nearest names that do work), or for adapters on a
+            model without transformer blocks, or whose blocks keep the channels elsewhere than in the last axis.
+    """
+    return ENCODERS.get(name, timm_encoder)(
+        name,
+        pretrained=pretrained,
+        encoder_weights=encoder_weights,
+        adapter_dim=adapter_dim,
+        freeze=freeze,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+
+
+def timm_encoder(
+    name: str,
+    *,
+    pretrained: bool = False,
+    encoder_weights: str | None = None,
+    adapter_dim: int | None = None,
+    freeze: bool = False,
+    gradient_checkpointing: bool = False,
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """Build a timm feature extractor for three-channel images, see `build_encoder`.
 
     Raises:
         ValueError: for an unknown name or an unfit model (with the nearest names that do work), or for adapters on a
@@ -132,6 +158,10 @@ def build_encoder(
     if gradient_checkpointing:
         getattr(encoder, "model", encoder).set_grad_checkpointing(True)
     return ChannelsFirst(encoder) if channels_last else encoder, channels
+
+
+ENCODERS: dict[str, Callable[..., tuple[nn.Module, tuple[int, ...]]]] = {"timm": timm_encoder}
+"""Builders by the encoder's name, with the arguments of `build_encoder`. Any other name is one of timm's models."""
 
 
 def _create(name: str, **options: Any) -> Any:
