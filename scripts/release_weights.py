@@ -1,6 +1,9 @@
-"""Turn a training's best.pt into the model.pt of a bundle: half precision, plain tensors, half the size.
+"""Turn a training's best.pt into the weights of a bundle: half precision, plain tensors, half the size.
 
     python scripts/release_weights.py runs/best.pt bundles/NAME/models/model.pt
+
+A target that ends in .safetensors can hold nothing but tensors, whoever reads it; `checkpoint` of the bundle's
+configuration names it then.
 
 Loading converts back to single precision. Evaluate the bundle with the released file, not with best.pt.
 """
@@ -11,6 +14,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from differseg_med.atomic import replacing
 from differseg_med.networks.checkpoints import read_state_dict
@@ -28,7 +32,10 @@ def main() -> None:
         parser.error(f"a value of {largest:.3g} does not fit half precision")
     halved = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     with replacing(arguments.target) as temporary:
-        torch.save(halved, temporary)
+        if arguments.target.suffix == ".safetensors":
+            save_file({key: value.contiguous() for key, value in halved.items()}, temporary)
+        else:
+            torch.save(halved, temporary)
     print(f"{arguments.target}: {arguments.target.stat().st_size / 1e6:.1f} MB, largest value {largest:.3g}")
 
 

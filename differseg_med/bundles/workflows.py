@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigWorkflow
 
+from differseg_med.bundles.lint import check_trust
+from differseg_med.bundles.manifest import check_manifest
 from differseg_med.bundles.values import as_device, as_value
 from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.errors import CaseError, exit_code
@@ -37,6 +39,7 @@ def run_bundle(
     output_dir: str | Path,
     options: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
+    trust: bool = False,
 ) -> int:
     """Run configurations of a bundle, later ones over earlier ones; the same as ``python -m monai.bundle run``.
 
@@ -48,13 +51,14 @@ def run_bundle(
         output_dir: folder of the results.
         options: entries of the configuration to override; None values are left as they are.
         settings: more of them as ``name=value`` with a YAML value.
+        trust: run configurations whatever they name, see `differseg_med.bundles.lint`.
 
     Returns:
         The exit code: 0, or 1 if a case failed or the run could not start (the reason is on stderr).
     """
 
     def job() -> None:
-        workflow = open_bundle(bundle, configs, cohort, output_dir, options, settings)
+        workflow = open_bundle(bundle, configs, cohort, output_dir, options, settings, trust)
         workflow.initialize()
         workflow.run()
         workflow.finalize()
@@ -68,6 +72,7 @@ def run_subsets(
     output_dir: str | Path,
     options: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
+    trust: bool = False,
 ) -> int:
     """Evaluate a bundle with every subset of its modalities and write ``subsets.csv``, ``.png`` and ``.html``.
 
@@ -81,7 +86,7 @@ def run_subsets(
         for subset in all_subsets(names):
             given = {**(options or {}), "withhold": [name for name in names if name not in subset]}
             folder = inside(output_dir, subset_name(subset))
-            workflow = open_bundle(bundle, ["inference", "evaluate"], cohort, folder, given, settings)
+            workflow = open_bundle(bundle, ["inference", "evaluate"], cohort, folder, given, settings, trust)
             workflow.initialize()
             workflow.run()
             evaluator = workflow.parser.get_parsed_content("evaluator")
@@ -136,11 +141,13 @@ def open_bundle(
     output_dir: str | Path,
     options: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
+    trust: bool = False,
 ) -> ConfigWorkflow:
     """The MONAI workflow behind `run_bundle`, not yet initialized.
 
     Raises:
-        CaseError: for a configuration that is not there, or a setting that is no ``name=value`` of a known name.
+        CaseError: for a configuration that is not there or names what may not run, a bundle that is not the one of its
+            manifest, or a setting that is no ``name=value`` of a known name.
     """
     folder = Path(bundle) / "configs"
     files = [Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml" for name in configs]
@@ -149,6 +156,11 @@ def open_bundle(
             raise CaseError(
                 "there is no such configuration", file=file, remedy="Check the path of the bundle or preset."
             )
+    if not trust:
+        check_trust([*files, *filter(Path.is_file, [folder / "metadata.json"])])
+        check_manifest(bundle)
+    else:
+        logger.warning("--trust: the bundle is run as it is, and may run any program and open any file")
     overrides: dict[str, Any] = {k: as_value(v) for k, v in (options or {}).items() if v is not None}
     if unknown := [name for name in overrides if name not in _settings_of(files)]:
         raise CaseError(f"the bundle has no entry {unknown[0]!r}", file=files[0], remedy="Leave the option out.")
@@ -156,9 +168,9 @@ def open_bundle(
         overrides["device"] = as_device(str((options or {})["device"]))
     overrides |= _parse(settings, files)
     with warnings.catch_warnings():
-        # MONAI warns on every run that configurations execute code; this command names the bundle explicitly.
-        warnings.simplefilter("ignore", UserWarning)
-        return ConfigWorkflow(
+        if not trust:  # MONAI warns on every run that configurations execute code: these were judged
+            warnings.simplefilter("ignore", UserWarning)
+        return (ConfigWorkflow if trust else _Judged)(
             config_file=[str(file) for file in files],
             meta_file=str(folder / "metadata.json"),
             logging_file=False,
@@ -168,6 +180,14 @@ def open_bundle(
             output_dir=as_value(Path(output_dir)),
             **overrides,
         )
+
+
+class _Judged(ConfigWorkflow):
+    """MONAI's workflow without what a bundle's folder could bring besides its configurations."""
+
+    def run(self) -> Any:
+        """As MONAI's, but the bundle's folder is no place to import from: its ``requests.py`` would be ours."""
+        return self._run_expr(id=self.run_id)
 
 
 def _parse(settings: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from differseg_med.cli import cohort, export, new, pacs, run
+from differseg_med.cli import cohort, export, lint, new, pacs, run
 
 app = typer.Typer(
     help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.add_typer(run.app)
 app.add_typer(new.app)
+app.add_typer(lint.app)
 app.add_typer(export.app)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(pacs.app, name="pacs")

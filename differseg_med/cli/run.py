@@ -32,6 +32,9 @@ Presets = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any other entry of the configuration, as name=value; YAML values.")
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the bundle whatever it names, see lint-bundle; it may run any program.")
+]
 
 
 @app.command()
@@ -46,6 +49,7 @@ def predict(
     formats: Formats = None,
     presets: Presets = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Segment every case of a cohort: OUT/<case_id>/mask.nii.gz, summary.csv and report.html."""
     from differseg_med.bundles.workflows import run_bundle
@@ -57,7 +61,7 @@ def predict(
         "device": device,
         "formats": None if formats is None else names(formats),
     }
-    sys.exit(run_bundle(bundle, _with(["inference"], presets), cohort, output_dir, options, settings or []))
+    sys.exit(run_bundle(bundle, _with(["inference"], presets), cohort, output_dir, options, settings or [], trust))
 
 
 @app.command()
@@ -82,6 +86,7 @@ def evaluate(
     device: Device = None,
     presets: Presets = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
     from differseg_med.bundles.workflows import measure, run_bundle, run_subsets
@@ -93,6 +98,7 @@ def evaluate(
             "--device": device,
             "--preset": presets,
             "--set": settings,
+            "--trust": trust,
         }
         _refuse("--predictions", {"--subsets": subsets, **others})
         sys.exit(measure(predictions, cohort, output_dir, split, stretch))
@@ -105,8 +111,12 @@ def evaluate(
     if subsets and presets:
         raise typer.BadParameter("--subsets takes no --preset")
     if subsets:
-        sys.exit(run_subsets(bundle, cohort, output_dir, options, settings or []))
-    sys.exit(run_bundle(bundle, _with(["inference", "evaluate"], presets), cohort, output_dir, options, settings or []))
+        sys.exit(run_subsets(bundle, cohort, output_dir, options, settings or [], trust))
+    sys.exit(
+        run_bundle(
+            bundle, _with(["inference", "evaluate"], presets), cohort, output_dir, options, settings or [], trust
+        )
+    )
 
 
 @app.command()
@@ -129,12 +139,15 @@ def train(
     device: Device = None,
     presets: Presets = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUT has a start."""
     from differseg_med.bundles.workflows import run_bundle
 
     options = {"resume": resume, "device": device}
-    sys.exit(run_bundle(bundle, _with(["inference", "train"], presets), cohort, output_dir, options, settings or []))
+    sys.exit(
+        run_bundle(bundle, _with(["inference", "train"], presets), cohort, output_dir, options, settings or [], trust)
+    )
 
 
 def _with(configs: list[str], presets: list[Path] | None) -> list[str]:
