@@ -18,6 +18,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.inferers import Inferer
 from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from differseg_med.case import Case
 from differseg_med.cohort.table import read_cohort
@@ -28,6 +29,7 @@ from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_los
 from differseg_med.metrics.handlers import CaseMetric
 from differseg_med.networks import DifferSeg
 from differseg_med.networks.checkpoints import load_weights
+from differseg_med.networks.depthwise import quicken_depthwise
 from differseg_med.prediction import writers as exports
 from differseg_med.prediction.dataset import CohortDataset, cached_items, single_item, tell_presence
 from differseg_med.prediction.evaluator import CohortEvaluator
@@ -52,6 +54,7 @@ __all__ = [
     "cohort_dataset",
     "dice_ce_loss",
     "format_writers",
+    "one_cycle",
     "optimizer",
     "picture_writers",
     "postprocessing",
@@ -90,7 +93,7 @@ def training_network(
     """
     if initial_weights:
         return with_weights(network_def, initial_weights, device).train()
-    return network_def.to(device).to(memory_format=torch.channels_last)
+    return quicken_depthwise(network_def).to(device).to(memory_format=torch.channels_last)
 
 
 def cohort_dataset(
@@ -193,10 +196,38 @@ def training_fingerprint(
     return Path(path)
 
 
-def optimizer(network: nn.Module, learning_rate: float = 1e-3, weight_decay: float = 0.01) -> torch.optim.AdamW:
-    """AdamW on the parameters that need gradients."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+def optimizer(
+    network: nn.Module, learning_rate: float = 1e-3, weight_decay: float = 0.01, encoder_share: float = 1.0
+) -> torch.optim.AdamW:
+    """AdamW on the parameters that need gradients.
+
+    Args:
+        network: to train.
+        learning_rate: of everything but the encoder.
+        weight_decay: for all.
+        encoder_share: the encoder's learning rate as a share of ``learning_rate``; its weights are pretrained, the
+            others freshly drawn. Other than 1 it makes two groups, the encoder's first.
+    """
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in named if name.startswith("encoder.")], "lr": learning_rate * encoder_share},
+        {"params": [p for name, p in named if not name.startswith("encoder.")], "lr": learning_rate},
+    ]
+    if encoder_share == 1.0 or not groups[0]["params"]:
+        groups = [{"params": [p for _, p in named], "lr": learning_rate}]
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int, warm_up: float = 0.1) -> OneCycleLR:
+    """Warm up to each group's own learning rate, then down to nothing along a cosine.
+
+    Args:
+        optimizer: whose groups have their highest learning rates.
+        total_steps: steps of the training.
+        warm_up: share of them before the highest rate.
+    """
+    highest = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, highest, total_steps=total_steps, pct_start=warm_up, cycle_momentum=False)
 
 
 def validation_evaluator(

@@ -10,7 +10,7 @@ from torch.jit import is_tracing  # type: ignore[attr-defined]  # no such commen
 
 from differseg_med.networks.blocks import ReceptiveFieldBlock, SegmentationHead
 from differseg_med.networks.decoder import DECODERS
-from differseg_med.networks.encoders import StreamStem, build_encoder, check_input
+from differseg_med.networks.encoders import StreamStem, build_encoder, check_input, first_stages
 from differseg_med.networks.fusion import FUSIONS, MeanFusion
 
 
@@ -31,6 +31,8 @@ class DifferSeg(nn.Module):
         encoder_weights: local file with weights for the encoder, or ``"package"`` (see `build_encoder`).
         adapter_dim: width of the adapters of a transformer encoder; None for none.
         freeze_encoder: train the adapters only, not the encoder around them (nor its batch norm statistics).
+        freeze_stages: leave the encoder's stem and so many of its first stages as they are, batch norm statistics too:
+            their gradients are the dearest, and what they see is edges.
         gradient_checkpointing: trade time for memory in the encoder.
         deep_supervision: in training return ``[main, aux2, aux3, aux4]`` instead of the main logits only.
 
@@ -50,6 +52,7 @@ class DifferSeg(nn.Module):
         encoder_weights: str | None = None,
         adapter_dim: int | None = None,
         freeze_encoder: bool = False,
+        freeze_stages: int = 0,
         gradient_checkpointing: bool = False,
         deep_supervision: bool = True,
     ) -> None:
@@ -75,6 +78,9 @@ class DifferSeg(nn.Module):
             freeze=freeze_encoder,
             gradient_checkpointing=gradient_checkpointing,
         )
+        self.frozen = first_stages(self.encoder, freeze_stages)  # names: modules would be registered twice
+        for name in self.frozen:
+            self.encoder.get_submodule(name).requires_grad_(False)
         self.reduce = nn.ModuleList(ReceptiveFieldBlock(i, o) for i, o in zip(encoder_channels, decoder_channels))
         fuse = FUSIONS[fusion] if self.num_modalities > 1 else MeanFusion  # of one modality: the feature itself
         self.fuse = nn.ModuleList(fuse(c, self.num_modalities) for c in decoder_channels)
@@ -127,6 +133,10 @@ class DifferSeg(nn.Module):
 
     def encode(self, streams: Tensor, present: Tensor) -> list[Tensor]:
         """Encode, reduce and fuse: four levels ``(B, C_l, H_l, W_l)``, fine to coarse."""
+        return self.fuse_levels(self.reduce_streams(streams, present), present)
+
+    def reduce_streams(self, streams: Tensor, present: Tensor) -> list[Tensor]:
+        """Encode and reduce each stream by itself: four levels ``(B, M * C_l, H_l, W_l)``, modality-major."""
         # In training, absent streams are left out so that empty images do not enter the batch norm statistics;
         # in evaluation each sample is computed by itself and the fusion ignores the absent ones.
         index: Tensor | None = None
@@ -134,20 +144,29 @@ class DifferSeg(nn.Module):
             index = present.flatten().nonzero().squeeze(1)
             streams = streams[index]
         levels = self.encoder(streams)
-        fused: list[Tensor] = []
-        for i, (reduce, fuse) in enumerate(zip(self.reduce, self.fuse)):
+        features: list[Tensor] = []
+        for i, reduce in enumerate(self.reduce):
             reduced = reduce(levels[i])
             if index is not None:
                 full = reduced.new_zeros((present.numel(), reduced.shape[1], reduced.shape[2], reduced.shape[3]))
                 reduced = full.index_copy(0, index, reduced)
             b, c, h, w = reduced.shape
             by_modality = reduced.reshape(b // self.num_modalities, self.num_modalities, c, h, w).unbind(dim=1)
-            fused.append(fuse(torch.cat(by_modality, dim=1), present))  # unlike reshape, cat keeps channels last
+            features.append(torch.cat(by_modality, dim=1))  # unlike reshape, cat keeps channels last
+        return features
+
+    def fuse_levels(self, features: list[Tensor], present: Tensor) -> list[Tensor]:
+        """Fuse what `reduce_streams` gives, with the modalities that ``present`` ``(B, M)`` allows."""
+        fused: list[Tensor] = []
+        for i, fuse in enumerate(self.fuse):
+            fused.append(fuse(features[i], present))
         return fused
 
     def train(self, mode: bool = True) -> DifferSeg:
-        """Switch to training or evaluation; a frozen encoder stays in evaluation, or its statistics would drift."""
+        """Switch to training or evaluation; what is frozen stays in evaluation, or its statistics would drift."""
         super().train(mode)
         if self.freeze_encoder:
             self.encoder.eval()
+        for name in self.frozen:
+            self.encoder.get_submodule(name).eval()
         return self

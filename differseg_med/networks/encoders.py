@@ -164,6 +164,21 @@ ENCODERS: dict[str, Callable[..., tuple[nn.Module, tuple[int, ...]]]] = {"timm":
 """Builders by the encoder's name, with the arguments of `build_encoder`. Any other name is one of timm's models."""
 
 
+def first_stages(encoder: nn.Module, count: int) -> list[str]:
+    """Names of the modules before stage ``count`` of an encoder in the manner of EfficientNet; none for 0.
+
+    Raises:
+        ValueError: if the encoder is not made of a stem and that many stages.
+    """
+    if count == 0:
+        return []
+    names = [name for name in ("conv_stem", "bn1") if hasattr(encoder, name)]
+    stages = len(getattr(encoder, "blocks", ()))
+    if len(names) < 2 or not 0 < count <= stages:
+        raise ValueError(f"freeze_stages={count} needs an encoder with a stem and at least as many stages")
+    return names + [f"blocks.{i}" for i in range(count)]
+
+
 def _create(name: str, **options: Any) -> Any:
     """Create a feature extractor that takes any image size, where the model lets us choose."""
     try:

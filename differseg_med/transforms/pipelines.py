@@ -14,6 +14,7 @@ from differseg_med.transforms.grids import AuditGridsd, ChooseReferenced, FitPic
 from differseg_med.transforms.intensity import NormalizeByKindd
 from differseg_med.transforms.loading import LoadLabeld, LoadVolumesd
 from differseg_med.transforms.modalities import RandModalityDropoutd, StackModalitiesd
+from differseg_med.transforms.placement import Placement, RandPlaceSlabd
 from differseg_med.transforms.slices import RandFlipSlabd, RandModalityIntensityd, RandSlabd
 
 
@@ -69,6 +70,7 @@ def training_samples(
     shift: float = 0.25,
     flip_axis: int = 0,
     foreground_prob: float = 0.7,
+    placement: Mapping[str, Any] | None = None,
 ) -> Compose:
     """A preprocessed case to one augmented slab ``(C, *roi_size)`` and its label ``(1, *roi_size)``.
 
@@ -90,23 +92,43 @@ def training_samples(
         shift: farthest move of the image's centre in the window, as a share of the window.
         flip_axis: axis of the window that is mirrored in half of the samples: 0 rows, 1 columns (left and right).
         foreground_prob: chance that the centre slice holds some of the target.
+        placement: settings of `Placement`, to place samples in one interpolation with mostly mild changes; rotation,
+            zoom, shift and flip axis above then say nothing. None for the older way, three interpolations.
     """
     keys = (IMAGE, LABEL)
-    modes = ("bilinear", "nearest")
+    if placement is None:
+        placing = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis)
+    else:
+        placing = [RandPlaceSlabd(IMAGE, LABEL, roi_size, Placement(**placement))]
     return Compose(
         [
             SelectItemsd(keys),
             RandSlabd(IMAGE, LABEL, num_slices, slice_step, planes, foreground_prob),
-            RandScaleCropd(keys, roi_scale=0.6, max_roi_scale=1.0, random_size=True, random_center=True),
-            RandZoomd(keys, prob=0.8, min_zoom=zoom[0], max_zoom=zoom[1], mode=modes, keep_size=False),
-            _rand_place(keys, modes, roi_size, rotate_degrees, shift),
-            RandFlipd(keys, prob=0.5, spatial_axis=flip_axis),
+            *placing,
             RandFlipSlabd(IMAGE, num_slices),
             RandModalityIntensityd(IMAGE, in_channels, intensity, max_shift=max_shift),
             RandModalityDropoutd(IMAGE, in_channels, modality_dropout, dropout_weights),
             EnsureTyped(keys, track_meta=False),  # the network is quicker on plain tensors
         ]
     )
+
+
+def _place_in_steps(
+    keys: Sequence[str],
+    roi_size: Sequence[int],
+    rotate_degrees: float,
+    zoom: Sequence[float],
+    shift: float,
+    flip_axis: int,
+) -> list[Any]:
+    """Crop, scale, then turn and move, then mirror: an interpolation for each."""
+    modes = ("bilinear", "nearest")
+    return [
+        RandScaleCropd(keys, roi_scale=0.6, max_roi_scale=1.0, random_size=True, random_center=True),
+        RandZoomd(keys, prob=0.8, min_zoom=zoom[0], max_zoom=zoom[1], mode=modes, keep_size=False),
+        _rand_place(keys, modes, roi_size, rotate_degrees, shift),
+        RandFlipd(keys, prob=0.5, spatial_axis=flip_axis),
+    ]
 
 
 def _rand_place(

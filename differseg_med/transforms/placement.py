@@ -1,0 +1,105 @@
+"""Crop, turn, scale, move and mirror a sample in one interpolation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.transforms import MapTransform, RandomizableTransform
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How samples are placed in the window; every chance is drawn by itself.
+
+    Attributes:
+        crop_prob: chance that only a part of the field of view is seen, then 0.6 to 1 of each side.
+        turn_prob: chance of a rotation of up to ``turn_degrees`` to either side.
+        turn_degrees: see there.
+        any_turn_prob: chance of a rotation by any angle instead.
+        zoom_prob: chance of a magnification within ``zoom``.
+        zoom: smallest and largest.
+        stretch: standard deviation of the logarithm of the stretch of rows against columns.
+        shift: farthest move of the centre, as a share of the window.
+        flip_prob: chance that the rows are mirrored.
+    """
+
+    crop_prob: float = 0.5
+    turn_prob: float = 0.6
+    turn_degrees: float = 30.0
+    any_turn_prob: float = 0.1
+    zoom_prob: float = 0.6
+    zoom: tuple[float, float] = (0.78, 1.22)
+    stretch: float = 0.05
+    shift: float = 0.1
+    flip_prob: float = 0.5
+
+
+class RandPlaceSlabd(RandomizableTransform, MapTransform):
+    """Bring a slab ``(C, h, w)`` and its label ``(1, h, w)`` of any size into a window, in one bilinear interpolation.
+
+    Three transforms one after another (crop and zoom, then an affine) interpolate three times, which blurs, and cost
+    several times as much. Outside the image there is zero ("no data"); the label is cut at one half.
+
+    Args:
+        image_key: slab.
+        label_key: label.
+        roi_size: rows and columns of the window.
+        placement: what is drawn; None for the defaults.
+    """
+
+    def __init__(
+        self, image_key: str, label_key: str, roi_size: Sequence[int], placement: Placement | None = None
+    ) -> None:
+        MapTransform.__init__(self, (image_key, label_key))
+        RandomizableTransform.__init__(self, 1.0)
+        self.image_key, self.label_key = image_key, label_key
+        self.placement = placement or Placement()
+        rows, columns = (torch.arange(n) - (n - 1) / 2 for n in roi_size)
+        self.roi_size = tuple(roi_size)
+        self._window = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Place."""
+        d = dict(data)
+        image, label = torch.as_tensor(d[self.image_key]), torch.as_tensor(d[self.label_key])
+        both = self._crop(torch.cat((image, label.to(image.dtype))))
+        h, w = both.shape[-2:]
+        position = self._window @ self._matrix().T + self._offset()  # pixels from the middle of the image
+        grid = torch.stack((2 * position[..., 1] / w, 2 * position[..., 0] / h), dim=-1).to(both.dtype)
+        placed = functional.grid_sample(both[None], grid[None], align_corners=False)[0]
+        d[self.image_key] = placed[: image.shape[0]]
+        d[self.label_key] = (placed[image.shape[0] :] > 0.5).to(label.dtype)
+        return d
+
+    def _crop(self, both: Tensor) -> Tensor:
+        if self.R.random() >= self.placement.crop_prob:
+            return both
+        for axis in (-2, -1):
+            size = both.shape[axis]
+            part = max(round(size * self.R.uniform(0.6, 1.0)), 1)
+            both = both.narrow(axis, int(self.R.randint(size - part + 1)), part)
+        return both
+
+    def _matrix(self) -> Tensor:
+        """From pixels of the window to pixels of the image, both from the middle."""
+        p, angle, zoom = self.placement, 0.0, 1.0
+        if self.R.random() < p.turn_prob:
+            angle = math.radians(self.R.uniform(-p.turn_degrees, p.turn_degrees))
+        if self.R.random() < p.any_turn_prob:
+            angle = self.R.uniform(-math.pi, math.pi)
+        if self.R.random() < p.zoom_prob:
+            zoom = math.exp(self.R.uniform(math.log(p.zoom[0]), math.log(p.zoom[1])))
+        stretch = math.exp(self.R.normal(0, p.stretch))
+        mirror = -1.0 if self.R.random() < p.flip_prob else 1.0
+        turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        return turn @ torch.diag(torch.tensor([mirror * stretch / zoom, 1 / (stretch * zoom)]))
+
+    def _offset(self) -> Tensor:
+        share = self.R.uniform(-self.placement.shift, self.placement.shift, 2)
+        return torch.tensor([n * float(s) for n, s in zip(self.roi_size, share)])
