@@ -1,0 +1,69 @@
+"""Multimodal binary segmentation of medical images: DifferSeg on MONAI.
+
+    import differseg_med as ds
+
+    found = ds.segment("BUNDLE", t1="t1.nii.gz", pet="pet_series/")
+
+Everything public is in `differseg_med.api`. It is loaded when it is first asked for: importing the package takes no
+time and no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from differseg_med.api import (
+        CaseError,
+        CohortResult,
+        ConfigError,
+        DifferSeg,
+        Segmentation,
+        TrainingResult,
+        check,
+        compare,
+        evaluate,
+        evaluate_subsets,
+        predict,
+        read_cohort,
+        read_label,
+        read_volume,
+        scan,
+        segment,
+        train,
+    )
+
+__version__ = version("differseg-med")
+__all__ = [
+    "CaseError",
+    "CohortResult",
+    "ConfigError",
+    "DifferSeg",
+    "Segmentation",
+    "TrainingResult",
+    "__version__",
+    "check",
+    "compare",
+    "evaluate",
+    "evaluate_subsets",
+    "predict",
+    "read_cohort",
+    "read_label",
+    "read_volume",
+    "scan",
+    "segment",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public name that is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("differseg_med.api"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

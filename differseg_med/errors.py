@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -43,10 +42,14 @@ class CaseError(Exception):
         self.expected, self.found, self.remedy = expected, found, remedy
         super().__init__(problem)
 
-    def __str__(self) -> str:
+    def _where(self) -> list[str]:
         where = [f"case {self.case}"] if self.case else []
         if self.file is not None:
             where.append(f"file {'/'.join(self.file.parts[-2:])}")
+        return where
+
+    def __str__(self) -> str:
+        where = self._where()
         detail = [f"expected {self.expected}"] if self.expected is not None else []
         if self.found is not None:
             detail.append(f"found {self.found}")
@@ -62,19 +65,35 @@ class CaseError(Exception):
         return self
 
 
-@contextmanager
-def exiting() -> Iterator[None]:
-    """End the process with the one line of a `CaseError`, while MONAI builds what a configuration names.
+class ConfigError(CaseError):
+    """A problem with an entry of a bundle's configuration.
 
-    MONAI would bury any other exception under the component's whole configuration.
-
-    Raises:
-        SystemExit: with the message.
+    Args:
+        problem: what is wrong.
+        entry: its id, ``train::samples::dropout_weights`` for example.
+        given: how it was given where that was not a file: ``--set``.
+        file: the configuration that has it.
+        expected: what was expected.
+        found: what came instead.
+        remedy: what the user can do.
     """
-    try:
-        yield
-    except CaseError as error:
-        raise SystemExit(str(error)) from error
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        entry: str,
+        given: str = "",
+        file: str | Path | None = None,
+        expected: object = None,
+        found: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(problem, file=file, expected=expected, found=found, remedy=remedy)
+        self.entry, self.given = entry, given
+
+    def _where(self) -> list[str]:
+        return [f"entry {self.entry}{f' ({self.given})' if self.given else ''}", *super()._where()]
 
 
 def exit_code(job: Callable[[], object]) -> int:

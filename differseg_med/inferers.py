@@ -10,6 +10,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, sliding_window_inference
 from torch import Tensor
 
+from differseg_med.errors import ConfigError
 from differseg_med.transforms.slices import check_slab, from_plane, gather_slabs, to_plane
 
 
@@ -108,3 +109,48 @@ class SliceWindowInferer(Inferer):
             )
             total = total + logits.float().sigmoid().flip(axes)
         return total / len(mirrors)
+
+
+class AutocastInferer(Inferer):
+    """Another inferer in bfloat16 (autocast) on any device; what comes out is float32 again.
+
+    MONAI's own ``amp`` is float16 with a loss scaler, and CUDA only.
+
+    Args:
+        inferer: does the work.
+    """
+
+    def __init__(self, inferer: Inferer) -> None:
+        super().__init__()
+        self.inferer = inferer
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Predict as the inferer does; a list of outputs stays a list."""
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            out = self.inferer(inputs, network, *args, **kwargs)
+        return [o.float() for o in out] if isinstance(out, (list, tuple)) else out.float()
+
+
+def check_channels(network: object, inferer: Inferer, channels: Sequence[int]) -> None:
+    """Whether the network takes the slabs that an inferer cuts.
+
+    Args:
+        network: of any kind; only a `DifferSeg` says what it takes.
+        inferer: of any kind; only a `SliceWindowInferer` cuts slabs.
+        channels: per modality, of the volume.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    takes = getattr(network, "in_channels", None)
+    if not isinstance(inferer, SliceWindowInferer) or not isinstance(takes, (list, tuple)):
+        return
+    needed = [count * inferer.num_slices for count in channels]
+    if list(takes) != needed:
+        raise ConfigError(
+            "the network takes other channels than the slabs have",
+            entry="in_channels",
+            expected=f"{needed}: {inferer.num_slices} slices of each modality's {list(channels)} channels",
+            found=list(takes),
+            remedy="Change in_channels or num_slices; weights fit one number of channels only.",
+        )

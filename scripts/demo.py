@@ -9,9 +9,10 @@ import csv
 import sys
 from pathlib import Path
 
-from differseg_med.bundles.workflows import run_bundle
+from differseg_med.bundles.workflows import BundleRun
 from differseg_med.case import Case
 from differseg_med.cohort.table import read_cohort
+from differseg_med.errors import exit_code
 from differseg_med.evaluation.baselines import floors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +65,7 @@ def main() -> int:
     for name, withheld in RUNS.items():
         output = OUTPUT / name.replace(" ", "_")
         print(f"Segmenting {len(cohort.cases)} patients, {name} ...", flush=True)
-        code = run_bundle(BUNDLE, ["inference", "evaluate"], table, output, {"withhold": withheld})
+        code = exit_code(BundleRun(BUNDLE, ["inference", "evaluate"], table, output, {"withhold": withheld}).run)
         if code:
             return code
         rows += table_rows(output, cohort.cases)

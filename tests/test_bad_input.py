@@ -28,6 +28,8 @@ from support.synthetic import (
     write_table,
 )
 
+from differseg_med.errors import CaseError
+
 Row = dict[str, str]
 
 
@@ -202,7 +204,7 @@ def test_a_misspelt_column_fails_every_case_and_none_is_guessed(tmp_path, checkp
 
 def test_a_table_that_is_not_there_ends_the_run_in_one_line(tmp_path, checkpoint):
     workflow = bundle_workflow("inference.yaml", cohort=str(tmp_path / "no.csv"), checkpoint=str(checkpoint))
-    with pytest.raises(SystemExit, match=r"no.csv: there is no cohort table here\. Check the path given as cohort\."):
+    with pytest.raises(CaseError, match=r"no.csv: there is no cohort table here\. Check the path given as cohort\."):
         workflow.run()
 
 
@@ -218,6 +220,6 @@ def test_a_checkpoint_that_does_not_fit_ends_the_run_in_one_line(tmp_path, conte
     workflow = bundle_workflow(
         "inference.yaml", cohort=str(table), output_dir=str(tmp_path / "out"), checkpoint=str(path)
     )
-    with pytest.raises(SystemExit, match=r"other\.pt") as stop:
+    with pytest.raises(CaseError, match=r"other\.pt") as stop:
         workflow.run()
     assert "\n" not in str(stop.value)

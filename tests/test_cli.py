@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from differseg_med.bundles.workflows import open_bundle, run_bundle
+from differseg_med.bundles.workflows import BundleRun
 from differseg_med.cli import app, export
 from differseg_med.cli.options import progress
-from differseg_med.errors import CaseError
-from differseg_med.prediction.writers import RUN_FORMATS
+from differseg_med.errors import CaseError, exit_code
+from differseg_med.prediction.writers import FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"
@@ -45,18 +45,18 @@ def test_the_command_line_answers_before_torch_is_loaded() -> None:
 
 
 def test_the_help_names_every_format() -> None:
-    assert ", ".join(RUN_FORMATS) == export.NAMES
+    assert ", ".join(FORMATS) == export.FORMATS
 
 
 def test_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     """A misspelt name in --set fails and lists what there is."""
     with pytest.raises(CaseError, match=r"--set roi_sise=.*not understood.*roi_size"):
-        open_bundle(BUNDLE, ["inference"], TABLE, tmp_path, settings=["roi_sise=[96, 96]"])
+        BundleRun(BUNDLE, ["inference"], TABLE, tmp_path, settings=["roi_sise=[96, 96]"]).open()
 
 
 def test_settings_reach_the_configuration(tmp_path: Path) -> None:
     """--set values are YAML, and win over the file."""
-    workflow = open_bundle(BUNDLE, ["inference"], TABLE, tmp_path, settings=["planes=[axial]", "threshold=0.4"])
+    workflow = BundleRun(BUNDLE, ["inference"], TABLE, tmp_path, settings=["planes=[axial]", "threshold=0.4"]).open()
     workflow.initialize()
     assert workflow.parser.get_parsed_content("inferer").planes == ("axial",)
     assert workflow.parser["threshold"] == 0.4
@@ -65,12 +65,12 @@ def test_settings_reach_the_configuration(tmp_path: Path) -> None:
 def test_missing_configuration_is_named(tmp_path: Path) -> None:
     """A folder that is no bundle gives one sentence, not a traceback."""
     with pytest.raises(CaseError, match=r"configs/inference.yaml: there is no such configuration"):
-        open_bundle(tmp_path, ["inference"], TABLE, tmp_path / "out")
+        BundleRun(tmp_path, ["inference"], TABLE, tmp_path / "out").open()
 
 
 def test_run_without_a_table_ends_with_one_and_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A table that is not there: exit code 1 and the reason."""
-    assert run_bundle(BUNDLE, ["inference"], tmp_path / "nowhere.csv", tmp_path / "out") == 1
+    assert exit_code(BundleRun(BUNDLE, ["inference"], tmp_path / "nowhere.csv", tmp_path / "out").run) == 1
     assert "there is no cohort table here" in caplog.text
 
 
@@ -80,7 +80,7 @@ def test_damaged_weights_end_with_one_and_say_why(tmp_path: Path, caplog: pytest
     shutil.copyfile(BUNDLE / "models" / "model.pt", weights)
     weights.write_bytes(weights.read_bytes()[:100_000])
     settings = [f"checkpoint={weights}"]
-    assert run_bundle(BUNDLE, ["inference"], TABLE, tmp_path / "out", settings=settings) == 1
+    assert exit_code(BundleRun(BUNDLE, ["inference"], TABLE, tmp_path / "out", settings=settings).run) == 1
     assert "model.pt is damaged" in caplog.text
     assert not list((tmp_path / "out").glob("*/mask.nii.gz"))
 

@@ -6,7 +6,8 @@ written once, in the package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from monai.data import DataLoader
 from monai.data import Dataset as MonaiDataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import IgniteMetricHandler, from_engine
-from monai.inferers import Inferer
+from monai.inferers import Inferer, SimpleInferer
 from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from differseg_med.case import Case
+from differseg_med.case import Cohort
 from differseg_med.cohort.table import read_cohort
-from differseg_med.errors import exiting
-from differseg_med.inferers import SliceWindowInferer
-from differseg_med.keys import LABEL, PRED
+from differseg_med.errors import CaseError, ConfigError
+from differseg_med.inferers import AutocastInferer, SliceWindowInferer, check_channels
+from differseg_med.keys import CHANNELS, LABEL, PRED
 from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
 from differseg_med.metrics.handlers import CaseMetric
 from differseg_med.networks import DifferSeg
@@ -54,6 +55,8 @@ __all__ = [
     "cohort_dataset",
     "dice_ce_loss",
     "format_writers",
+    "image_samples",
+    "labelled_cases",
     "one_cycle",
     "optimizer",
     "picture_writers",
@@ -74,13 +77,13 @@ def with_weights(network_def: nn.Module, path: str | Path, device: torch.device 
     """Load a checkpoint strictly and move the network to its device, in evaluation mode.
 
     Raises:
-        SystemExit: with a line that says what is wrong with the checkpoint.
+        CaseError: says what is wrong with the checkpoint.
     """
     try:
         load_weights(network_def, path)
     except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from error
-    return network_def.to(device).to(memory_format=torch.channels_last).eval()
+        raise CaseError(str(error)) from error
+    return _on(network_def, device).eval()
 
 
 def training_network(
@@ -89,11 +92,11 @@ def training_network(
     """The network to train: on its device, and from ``initial_weights`` if they are given (fine-tuning).
 
     Raises:
-        SystemExit: with a line that says what is wrong with the weights.
+        CaseError: says what is wrong with the weights.
     """
     if initial_weights:
         return with_weights(network_def, initial_weights, device).train()
-    return quicken_depthwise(network_def).to(device).to(memory_format=torch.channels_last)
+    return _on(quicken_depthwise(network_def), device)
 
 
 def cohort_dataset(
@@ -118,14 +121,15 @@ def cohort_dataset(
         resume: leave out the work on cases that it finished with the same modalities.
 
     Raises:
-        SystemExit: with one line if the table cannot be read.
+        CaseError: if the table cannot be read.
     """
-    cases = _cases(cohort, modalities, split, withhold)
+    table = read_cohort(cohort, tuple(modalities)).withhold(withhold)
+    cases = table.select(split or None)
     finished = read_finished(output_dir) if resume and output_dir is not None else {}
     for case in cases:  # a mask made from other modalities is of another run
         if finished.get(case.case_id, {}).get("modalities", case.modalities) != case.modalities:
             del finished[case.case_id]
-    return CohortDataset(cases, transform, finished)
+    return CohortDataset(cases, transform, finished, table, output_dir)
 
 
 def case_loader(dataset: CohortDataset, num_workers: int = 0) -> DataLoader:
@@ -133,7 +137,7 @@ def case_loader(dataset: CohortDataset, num_workers: int = 0) -> DataLoader:
     return DataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=single_item)
 
 
-def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWriter]:
+def format_writers(formats: Sequence[str] = ("nifti",), bundle: str | Path = ".") -> list[CaseWriter]:
     """Writers for the formats of a run besides NIfTI, see `differseg_med.prediction.writers`.
 
     Args:
@@ -141,10 +145,9 @@ def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWrite
         bundle: folder whose metadata say what the masks show.
 
     Raises:
-        SystemExit: with one line if there is no such format, or the metadata are not right.
+        CaseError: if there is no such format, or the metadata are not right.
     """
-    with exiting():
-        return exports.format_writers(formats, bundle)
+    return exports.format_writers(formats, bundle)
 
 
 def training_dataset(
@@ -167,14 +170,27 @@ def training_dataset(
         samples: random part, applied at each access; None for whole volumes (validation).
 
     Raises:
-        SystemExit: with one line if the table cannot be read or no case can be used.
+        CaseError: if the table cannot be read or no case can be used.
     """
-    cases = _cases(cohort, modalities, split, ())
-    with exiting():
-        items = cached_items(cases, transform, cache_dir)
-    usable = {item["case_id"] for item in items}
-    tell_presence([case for case in cases if case.case_id in usable], tuple(modalities))
-    return MonaiDataset(items, samples)
+    return _labelled(read_cohort(cohort, tuple(modalities)), split, transform, cache_dir, samples)
+
+
+def labelled_cases(
+    dataset: CohortDataset, *, split: str | Sequence[str] = "train", samples: Compose | None = None
+) -> MonaiDataset:
+    """The `training_dataset` of the same table, modalities, preprocessing and folder as a data set for prediction.
+
+    Args:
+        dataset: the bundle's `cohort_dataset`; the preprocessed cases are kept in its ``output_dir``, folder ``cache``.
+        split: which rows.
+        samples: random part, applied at each access; None for whole volumes (validation).
+
+    Raises:
+        CaseError: if no case can be used.
+    """
+    if dataset.cohort is None or dataset.output_dir is None:
+        raise CaseError("the data set has no cohort table or no output_dir", remedy="Make it with cohort_dataset.")
+    return _labelled(dataset.cohort, split, dataset.transform, dataset.output_dir / "cache", samples)
 
 
 def training_fingerprint(
@@ -189,10 +205,9 @@ def training_fingerprint(
         path: the JSON file to write; put it beside the released weights.
 
     Raises:
-        SystemExit: with one line if a label cannot be read any more.
+        CaseError: if a label cannot be read any more.
     """
-    with exiting():
-        fingerprint_of(_cases(cohort, modalities, None, ()), dataset.data).write(path)
+    fingerprint_of(read_cohort(cohort, tuple(modalities)).select(None), dataset.data).write(path)
     return Path(path)
 
 
@@ -230,41 +245,141 @@ def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int, warm_up: float
     return OneCycleLR(optimizer, highest, total_steps=total_steps, pct_start=warm_up, cycle_momentum=False)
 
 
+def image_samples(
+    in_channels: Sequence[int],
+    roi_size: Sequence[int],
+    *,
+    modality_dropout: float = 0.2,
+    dropout_weights: Sequence[float] | None = None,
+    max_shift: float = 2.0,
+) -> Compose:
+    """`training_samples` for 2-D images: upright, mirrored left and right only, magnified rather than made smaller."""
+    return training_samples(
+        in_channels,
+        roi_size,
+        num_slices=1,
+        modality_dropout=modality_dropout,
+        dropout_weights=dropout_weights,
+        intensity=0.7,
+        max_shift=max_shift,
+        rotate_degrees=15,
+        zoom=(1.0, 1.8),
+        shift=0.15,
+        flip_axis=1,
+    )
+
+
 def validation_evaluator(
-    device: torch.device, dataset: MonaiDataset, network: nn.Module, inferer: Inferer, threshold: float = 0.5
+    device: torch.device,
+    dataset: MonaiDataset,
+    network: nn.Module,
+    inferer: Inferer,
+    threshold: float = 0.5,
+    *,
+    amp: bool = False,
 ) -> SupervisedEvaluator:
     """Mean Dice and HD95 in mm at ``threshold`` over whole volumes on the network's grid, with the policy of reports.
 
-    The key metric is ``val_mean_dice``.
+    The key metric is ``val_mean_dice``; ``amp`` computes in bfloat16.
     """
 
     def mean(measure: str) -> IgniteMetricHandler:
         return IgniteMetricHandler(metric_fn=CaseMetric(measure), output_transform=from_engine([PRED, LABEL]))
 
+    if dataset.data and CHANNELS in dataset.data[0]:
+        check_channels(network, inferer, list(Counter(dataset.data[0][CHANNELS]).values()))
     steps = [Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold), GiveAffined(LABEL)]
     return SupervisedEvaluator(
         device=device,
         val_data_loader=DataLoader(dataset, batch_size=1),
         network=network,
-        inferer=inferer,
+        inferer=AutocastInferer(inferer) if amp else inferer,
         postprocessing=Compose(steps),
         key_val_metric={"val_mean_dice": mean("dice")},
         additional_metrics={"val_mean_hd95_mm": mean("hd95_mm")},
     )
 
 
-def trainer(recorder: TrainingRecorder, network: nn.Module, **kwargs: Any) -> SupervisedTrainer:
-    """MONAI's trainer with a `TrainingRecorder`; ``kwargs`` are those of `SupervisedTrainer`."""
+def trainer(
+    network: nn.Module,
+    recorder: TrainingRecorder | None = None,
+    *,
+    max_epochs: int,
+    device: torch.device | str,
+    dataset: MonaiDataset | None = None,
+    output_dir: str | Path | None = None,
+    average_decay: float = 0.99,
+    evaluator: SupervisedEvaluator | None = None,
+    iterations: int = 50,
+    batch_size: int = 16,
+    val_interval: int = 5,
+    resume: bool = True,
+    seed: int = 0,
+    num_workers: int = 0,
+    loss_function: Callable[..., torch.Tensor] | None = None,
+    inferer: Inferer | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    lr_scheduler: LRScheduler | None = None,
+    amp: bool = False,
+    **kwargs: Any,
+) -> SupervisedTrainer:
+    """MONAI's trainer with a `TrainingRecorder`, which is made of the arguments where it is not given.
+
+    Args:
+        network: the network to train.
+        recorder: or dataset, output_dir, optimizer and lr_scheduler; other arguments are those of `TrainingRecorder`.
+        max_epochs: of the whole training.
+        device: where the network is.
+        dataset: the samples; ``iterations`` batches of ``batch_size`` are drawn per epoch.
+        average_decay: of the moving average of the weights; see `AveragedNetwork`.
+        evaluator: validates the average, whatever network it had; None for no validation.
+        loss_function: default: Dice and cross-entropy.
+        inferer: default: one forward pass.
+        amp: compute in bfloat16 (autocast), on CPU and GPU; weights, loss and gradients stay float32.
+        kwargs: more arguments of `SupervisedTrainer`, such as its ``train_handlers``.
+
+    Raises:
+        CaseError: if neither a recorder nor what makes one is given.
+    """
+    if recorder is None:
+        if dataset is None or output_dir is None or optimizer is None or lr_scheduler is None:
+            raise CaseError("the trainer needs dataset, output_dir, optimizer and lr_scheduler, or a recorder")
+        average = AveragedNetwork(network, average_decay)
+        if evaluator is not None:
+            evaluator.network = average
+        parts = (network, average, optimizer, lr_scheduler, output_dir)
+        recorder = TrainingRecorder(*parts, evaluator=evaluator, val_interval=val_interval, resume=resume, seed=seed)
+        kwargs["train_data_loader"] = sample_loader(dataset, batch_size, iterations, seed=seed, num_workers=num_workers)
+    forward = SimpleInferer() if inferer is None else inferer
+    kwargs |= {"max_epochs": max_epochs, "device": device, "loss_function": loss_function or dice_ce_loss()}
+    kwargs["inferer"] = AutocastInferer(forward) if amp else forward
     engine = SupervisedTrainer(network=network, optimizer=recorder.optimizer, decollate=False, **kwargs)
     recorder.attach(engine)
+    engine.recorder = recorder
     return engine
 
 
-def _cases(
-    cohort: str | Path,
-    modalities: Mapping[str, Any] | Sequence[str],
-    split: str | Sequence[str] | None,
-    withhold: Sequence[str],
-) -> tuple[Case, ...]:
-    with exiting():
-        return read_cohort(cohort, tuple(modalities)).withhold(withhold).select(split or None)
+def _on(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """The network on its device, in the memory layout that convolutions are quickest with."""
+    try:
+        moved = network.to(device)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        raise ConfigError(
+            "there is no such device here", entry="device", expected=f"one of {', '.join(['cpu', *gpus])}", found=device
+        ) from error
+    return moved.to(memory_format=torch.channels_last)
+
+
+def _labelled(
+    cohort: Cohort,
+    split: str | Sequence[str],
+    transform: Callable[..., Any],
+    cache_dir: str | Path,
+    samples: Compose | None,
+) -> MonaiDataset:
+    cases = cohort.select(split or None)
+    items = cached_items(cases, transform, cache_dir)
+    usable = {item["case_id"] for item in items}
+    tell_presence([case for case in cases if case.case_id in usable], cohort.modalities)
+    return MonaiDataset(items, samples)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from differseg_med.cli.options import names
+from differseg_med.errors import CaseError, exit_code
 
 app = typer.Typer()
+
+#: Columns of subsets.csv that are shown at the end of a run.
+SHOWN = ("given", "cases", "dice_mean", "hd95_mm_mean")
 
 Bundle = Annotated[Path, typer.Option(help="Folder of the bundle.", exists=True, file_okay=False)]
 Table = Annotated[Path, typer.Option("--cohort", help="Cohort table (CSV).", exists=True, dir_okay=False)]
@@ -32,16 +36,27 @@ Presets = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any other entry of the configuration, as name=value; YAML values.")
 ]
+
+
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run the bundle whatever it names, see lint-bundle; it may run any program.")
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image", metavar="NAME=FILE", help="One patient without a table: a modality's file or DICOM folder."
+    ),
 ]
 
 
 @app.command()
 def predict(
     bundle: Bundle,
-    cohort: Table,
     output_dir: Output,
+    cohort: Annotated[
+        Path | None, typer.Option("--cohort", help="Cohort table (CSV).", exists=True, dir_okay=False)
+    ] = None,
+    images: Images = None,
     split: Split = None,
     withhold: Withhold = None,
     resume: Resume = False,
@@ -51,17 +66,33 @@ def predict(
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Segment every case of a cohort: OUT/<case_id>/mask.nii.gz, summary.csv and report.html."""
-    from differseg_med.bundles.workflows import run_bundle
+    """Segment every case of a cohort, or one patient: OUT/<case_id>/mask.nii.gz, summary.csv and report.html."""
+    if (cohort is None) == (not images):
+        raise typer.BadParameter("give either --cohort or --image, once per modality")
 
-    options = {
-        "split": split,
-        "withhold": withhold,
-        "resume": resume,
-        "device": device,
-        "formats": None if formats is None else names(formats),
-    }
-    sys.exit(run_bundle(bundle, _with(["inference"], presets), cohort, output_dir, options, settings or [], trust))
+    def job() -> None:
+        from differseg_med import api
+        from differseg_med.bundles.patient import write_patient
+        from differseg_med.bundles.workflows import declared_modalities
+
+        table = cohort or write_patient(output_dir, _named(images or []), declared_modalities(bundle))
+        result = api.predict(
+            bundle,
+            table,
+            output_dir,
+            split=split,
+            withhold=withhold or (),
+            resume=resume,
+            device=device,
+            formats=None if formats is None else names(formats),
+            presets=presets or (),
+            settings=settings or (),
+            trust=trust,
+            progress=True,
+        )
+        _end(result.problem)
+
+    sys.exit(exit_code(job))
 
 
 @app.command()
@@ -89,34 +120,32 @@ def evaluate(
     trust: Trust = False,
 ) -> None:
     """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
-    from differseg_med.bundles.workflows import measure, run_bundle, run_subsets
+    run = {"--withhold": withhold, "--resume": resume, "--device": device, "--set": settings, "--trust": trust}
+    _check_evaluation(bundle, predictions, subsets, stretch, run | {"--preset": presets})
 
-    if predictions is not None and bundle is None:
-        others = {
-            "--withhold": withhold,
-            "--resume": resume,
-            "--device": device,
-            "--preset": presets,
-            "--set": settings,
-            "--trust": trust,
-        }
-        _refuse("--predictions", {"--subsets": subsets, **others})
-        sys.exit(measure(predictions, cohort, output_dir, split, stretch))
-    if bundle is None or predictions is not None:
-        raise typer.BadParameter("give either --bundle or --predictions")
-    _refuse("--bundle", {"--stretch": stretch})
-    options = {"split": split, "withhold": withhold, "resume": resume, "device": device}
-    if subsets not in (None, "all"):
-        raise typer.BadParameter(f'--subsets takes "all", not {subsets!r}')
-    if subsets and presets:
-        raise typer.BadParameter("--subsets takes no --preset")
-    if subsets:
-        sys.exit(run_subsets(bundle, cohort, output_dir, options, settings or [], trust))
-    sys.exit(
-        run_bundle(
-            bundle, _with(["inference", "evaluate"], presets), cohort, output_dir, options, settings or [], trust
-        )
-    )
+    def job() -> None:
+        from differseg_med import api
+
+        shared: dict[str, Any] = {"split": split, "resume": resume, "device": device, "trust": trust}
+        shared |= {"settings": settings or (), "progress": True}
+        if subsets and bundle is not None:
+            lines, result = api.evaluate_subsets(bundle, cohort, output_dir, **shared)
+            for line in lines:
+                typer.echo(", ".join(f"{key} {value}" for key, value in line.items() if key in SHOWN))
+        else:
+            result = api.evaluate(
+                cohort,
+                output_dir,
+                bundle=bundle,
+                predictions=predictions,
+                stretch=stretch,
+                withhold=withhold or (),
+                presets=presets or (),
+                **shared,
+            )
+        _end(result.problem)
+
+    sys.exit(exit_code(job))
 
 
 @app.command()
@@ -125,9 +154,17 @@ def compare(
     output_dir: Output = Path("comparison"),
 ) -> None:
     """Compare models on the same cases: paired tests with Holm's correction, effect sizes, comparison.html."""
-    from differseg_med.bundles.workflows import compare_models
 
-    sys.exit(compare_models(metrics, output_dir))
+    def job() -> None:
+        from differseg_med import api
+        from differseg_med.metrics.policy import KNOWN
+
+        for r in api.compare(metrics, output_dir):
+            label, pair = KNOWN[r.measure].label, f"{r.second} - {r.first}"
+            typer.echo(f"{label}, {pair}: mean {r.mean_difference:+.3f}, p (Holm) {r.p_holm:.2g}")
+        typer.echo(output_dir / "comparison.html")
+
+    sys.exit(exit_code(job))
 
 
 @app.command()
@@ -142,16 +179,56 @@ def train(
     trust: Trust = False,
 ) -> None:
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUT has a start."""
-    from differseg_med.bundles.workflows import run_bundle
 
-    options = {"resume": resume, "device": device}
-    sys.exit(
-        run_bundle(bundle, _with(["inference", "train"], presets), cohort, output_dir, options, settings or [], trust)
-    )
+    def job() -> None:
+        from differseg_med import api
+
+        run: dict[str, Any] = {"device": device, "presets": presets or (), "settings": settings or (), "trust": trust}
+        api.train(bundle, cohort, output_dir, resume=resume, progress=True, **run)
+
+    sys.exit(exit_code(job))
 
 
-def _with(configs: list[str], presets: list[Path] | None) -> list[str]:
-    return [*configs, *(str(preset) for preset in presets or [])]
+def _check_evaluation(
+    bundle: Path | None, predictions: Path | None, subsets: str | None, stretch: bool, run: Mapping[str, object]
+) -> None:
+    """Options of `evaluate` that do not go together."""
+    if predictions is not None and bundle is None:
+        _refuse("--predictions", {"--subsets": subsets, **run})
+    elif bundle is None or predictions is not None:
+        raise typer.BadParameter("give either --bundle or --predictions")
+    else:
+        _refuse("--bundle", {"--stretch": stretch})
+    if subsets not in (None, "all"):
+        raise typer.BadParameter(f'--subsets takes "all", not {subsets!r}')
+    if subsets:
+        _refuse("--subsets", {name: run[name] for name in ("--preset", "--withhold")})
+
+
+def _named(images: list[str]) -> dict[str, str]:
+    """``NAME=FILE`` by name."""
+    found: dict[str, str] = {}
+    for image in images:
+        name, equals, cell = image.partition("=")
+        if not equals or not name.strip() or not cell.strip():
+            raise CaseError(
+                f"--image {image} is not understood",
+                expected="NAME=FILE, the name of a modality and its file or DICOM folder",
+                remedy="Write --image t1=t1.nii.gz, for example.",
+            )
+        if name.strip() in found:
+            raise CaseError(
+                f"--image {name.strip()} is given twice",
+                expected="one file per modality",
+                remedy="Choose one of them, or name others in a cohort table.",
+            )
+        found[name.strip()] = cell.strip()
+    return found
+
+
+def _end(problem: str) -> None:
+    if problem:
+        raise SystemExit(problem)
 
 
 def _refuse(kind: str, options: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from monai.transforms import Compose, SelectItemsd
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
-from differseg_med.case import Case, run_for_case
+from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import presence_in_words
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.reader import stamp
@@ -34,6 +34,8 @@ class CohortDataset(Dataset):
         data: cases of the cohort.
         transform: from a case's paths to the network's input.
         finished: summary rows of cases that need no work any more, by case id.
+        cohort: the table that the cases are of.
+        output_dir: folder of the run's results.
 
     An item is ``{"case": Case, "sample": dict, "seconds": float}``, ``{"case": Case, "error": CaseError}`` or
     ``{"case": Case, "finished": row}``.
@@ -44,10 +46,13 @@ class CohortDataset(Dataset):
         data: Sequence[Case],
         transform: Callable[[Item], Item],
         finished: Mapping[str, dict[str, object]] | None = None,
+        cohort: Cohort | None = None,
+        output_dir: str | Path | None = None,
     ) -> None:
         self.data = list(data)
         self.transform = transform
         self.finished = finished or {}
+        self.cohort, self.output_dir = cohort, None if output_dir is None else Path(output_dir)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -73,7 +78,10 @@ def single_item(batch: list[Item]) -> Item:
 
 
 def cached_items(
-    cases: Sequence[Case], transform: Compose, cache_dir: str | Path, keys: Sequence[str] = (IMAGE, LABEL, CHANNELS)
+    cases: Sequence[Case],
+    transform: Callable[..., Any],
+    cache_dir: str | Path,
+    keys: Sequence[str] = (IMAGE, LABEL, CHANNELS),
 ) -> list[Item]:
     """Preprocess labelled cases once, to disk (MONAI's `PersistentDataset`) and memory, with a progress bar.
 
@@ -88,7 +96,9 @@ def cached_items(
     Raises:
         CaseError: if no case can be used.
     """
-    steps = Compose([*transform.transforms, KeepAffined(keys[0]), SelectItemsd((*keys, AFFINE, "case_id"))])
+    steps = Compose(
+        [*getattr(transform, "transforms", [transform]), KeepAffined(keys[0]), SelectItemsd((*keys, AFFINE, "case_id"))]
+    )
     dataset = PersistentDataset([], steps, cache_dir, hash_transform=pickle_hashing)
     usable: list[Item] = []
     for case in progress_bar(cases, desc="preparing", unit="case"):

@@ -17,9 +17,10 @@ from monai.inferers import Inferer
 from monai.transforms import Compose
 
 from differseg_med.case import Case, run_for_case
-from differseg_med.errors import CaseError, exiting
+from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import evaluate_cohort, mask_file
 from differseg_med.evaluation.tables import write_metrics
+from differseg_med.inferers import SliceWindowInferer, check_channels
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.volumes import load_mask
 from differseg_med.keys import CHANNELS, IMAGE, NOTES, PRED, PRESENT, PROBABILITY, REFERENCE
@@ -32,6 +33,7 @@ from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, 
 from differseg_med.progress import progress_bar
 from differseg_med.reports.run import write_results_page
 from differseg_med.transforms.grids import check_label, grid_of, original_grid
+from differseg_med.transforms.modalities import StackModalitiesd
 
 logger = logging.getLogger(__name__)
 
@@ -85,22 +87,24 @@ class CohortEvaluator(SupervisedEvaluator):
             amp=amp,
             decollate=False,
         )
+        stack = getattr(getattr(getattr(val_data_loader, "dataset", None), "transform", None), "transforms", [None])[-1]
+        if isinstance(stack, StackModalitiesd):
+            check_channels(network, inferer, stack.channels)
         self.case_postprocessing = postprocessing
-        with exiting():
-            judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
+        judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
         self.evaluate, self.settings = evaluate, Settings(stretch=stretch)
         self.summary = Summary(self.output_dir)
         self.metrics: list[dict[str, Any]] = []
         self._cases: list[Case] = []
-        self._problems: dict[str, CaseError] = {}
+        self.problems: dict[str, CaseError] = {}
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Work through the cohort."""
         finished = getattr(getattr(self.data_loader, "dataset", None), "finished", {})
         self.summary, self.metrics = Summary(self.output_dir, finished), []
-        self._cases, self._problems = [], {}
+        self._cases, self.problems = [], {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
         try:
             super().run()
@@ -114,12 +118,12 @@ class CohortEvaluator(SupervisedEvaluator):
     def _write_evaluation(self) -> None:
         """Measure the written masks and write the reports; cases that failed are listed as such."""
         if not self.summary.with_status(DONE, INCOMPLETE):
-            reasons = {case_id: str(problem) for case_id, problem in self._problems.items()}
+            reasons = {case_id: str(problem) for case_id, problem in self.problems.items()}
             write_metrics([], self.output_dir, failed=reasons)
             self.metrics = [{"case_id": c, "status": FAILED, "reason": reason} for c, reason in reasons.items()]
             return
         cases = [
-            replace(case, problem=self._problems.get(case.case_id))
+            replace(case, problem=self.problems.get(case.case_id))
             for case in {case.case_id: case for case in self._cases}.values()  # an id may stand in several bad rows
         ]
         cases = as_predicted(cases, self.output_dir)
@@ -133,18 +137,26 @@ class CohortEvaluator(SupervisedEvaluator):
             row["case_id"] for row in self.metrics if row["status"] == FAILED and row["case_id"] not in failed
         ]
 
+    @property
+    def problem(self) -> str:
+        """The failures in one sentence; empty if there are none."""
+        failed = self.failures
+        if not failed:
+            return ""
+        ids = ", ".join(dict.fromkeys(failed))
+        files = "summary.csv and metrics.csv say" if self.evaluate else "summary.csv says"
+        total = len(self.summary.rows)
+        others = ", the others are done" if len(failed) < total else ""
+        return f"{len(failed)} of {total} cases failed or are incomplete{others}; {files} why: {ids}"
+
     def finish(self) -> None:
         """End the process with an error if a case failed; for the ``finalize`` of a bundle.
 
         Raises:
             SystemExit: with the ids of the failed cases; why, was logged when it happened.
         """
-        if failed := self.failures:
-            ids = ", ".join(dict.fromkeys(failed))
-            files = "summary.csv and metrics.csv say" if self.evaluate else "summary.csv says"
-            total = len(self.summary.rows)
-            others = ", the others are done" if len(failed) < total else ""
-            raise SystemExit(f"{len(failed)} of {total} cases failed or are incomplete{others}; {files} why: {ids}")
+        if problem := self.problem:
+            raise SystemExit(problem)
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]
@@ -161,7 +173,7 @@ class CohortEvaluator(SupervisedEvaluator):
                 row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
                 row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.2f}"
         except CaseError as error:
-            self._problems[case.case_id] = error
+            self.problems[case.case_id] = error
             row |= {"status": FAILED, "reason": str(error)}
             if mask_file(self.output_dir, case.case_id).is_file():
                 row[NOTES] = "the mask in the folder is of an earlier run"
@@ -209,15 +221,15 @@ class CohortEvaluator(SupervisedEvaluator):
     def _segment(self, case: Case, sample: Item) -> CaseResult:
         image: MetaTensor = sample[IMAGE]
         batch = image.unsqueeze(0).to(self.state.device)
-        planes = len(getattr(self.inferer, "planes", ("axial",)))
-        slices = None if planes > 1 else image.shape[-1]
+        own = isinstance(self.inferer, SliceWindowInferer)  # others would pass the progress on to the network
+        slices = image.shape[-1] if own and len(self.inferer.planes) == 1 else None
         place = f"{case.case_id} ({len(self._cases) + 1}/{self.state.epoch_length})"
         with (
             self.mode(self.network),
             torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
             progress_bar(desc=place, unit="slice", leave=False, total=slices) as bar,
         ):
-            logits = self.inferer(batch, self.network, progress=bar.update)
+            logits = self.inferer(batch, self.network, **({"progress": bar.update} if own else {}))
         if not bool(torch.isfinite(logits).all()):
             raise CaseError(
                 "the network's output is not a number", remedy="Check the checkpoint; with amp, try without."

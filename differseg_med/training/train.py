@@ -22,6 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import RandomSampler
 
 from differseg_med.atomic import replacing
+from differseg_med.errors import CaseError
+from differseg_med.progress import no_bar
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ class TrainingRecorder:
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         trainer.add_event_handler(Events.COMPLETED, self._end)
-        bar = ProgressBar(desc="training")
+        bar = ProgressBar(desc="training", disable=no_bar())
         bar.attach(trainer, output_transform=lambda output: {"loss": float(output["loss"].detach())})
         # Runs between the backward pass and the optimizer's step.
         self.optimizer.register_step_pre_hook(self._clip)
@@ -131,10 +133,12 @@ class TrainingRecorder:
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
             reason = str(error).split("\n")[0]
-            raise SystemExit(f"{path} is of another training: {reason}. {_REMEDY}") from error
+            raise CaseError(f"{path} is of another training: {reason}", remedy=_REMEDY) from error
         planned, steps = state["scheduler"].get("total_steps"), getattr(self.scheduler, "total_steps", None)
         if planned != steps:
-            raise SystemExit(f"{path} is of a training planned for {planned} steps, this one has {steps}. {_REMEDY}")
+            raise CaseError(
+                f"{path} is of a training planned for {planned} steps, this one has {steps}", remedy=_REMEDY
+            )
         self.scheduler.load_state_dict(state["scheduler"])
         self.best, self.rows = state["best"], state["rows"]
         trainer.state.epoch = state["epoch"]

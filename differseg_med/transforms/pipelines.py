@@ -33,11 +33,13 @@ def preprocessing(
         spatial_size: for pictures, in place of ``pixdim``: rows and columns of the network's grid; see `FitPicturesd`.
 
     Raises:
-        ValueError: for a modality with an impossible name, kind or setting, or an undeclared reference.
+        ValueError: for a modality with an impossible name, kind or setting, an undeclared reference, or no spacing.
     """
     names = tuple(modalities)
     for name in {*OWN_COLUMNS, CHANNELS, DRAWN_ON, NOTES, PRESENT, REFERENCE} & set(names):
         raise ValueError(f"a modality cannot be called {name!r}: the name has another meaning")
+    if pixdim is not None and (len(pixdim) != 3 or not all(size > 0 for size in pixdim)):
+        raise ValueError(f"pixdim needs three positive numbers (mm), got {list(pixdim)}")
     normalize = NormalizeByKindd(modalities)
     pictures = [] if spatial_size is None else [FitPicturesd(names, spatial_size)]
     return Compose(
@@ -94,7 +96,12 @@ def training_samples(
         foreground_prob: chance that the centre slice holds some of the target.
         placement: settings of `Placement`, to place samples in one interpolation with mostly mild changes; rotation,
             zoom, shift and flip axis above then say nothing. None for the older way, three interpolations.
+
+    Raises:
+        ValueError: for channels that are not whole slabs, or what the single transforms refuse.
     """
+    if any(channels % num_slices for channels in in_channels):
+        raise ValueError(f"in_channels must be multiples of num_slices {num_slices}, got {list(in_channels)}")
     keys = (IMAGE, LABEL)
     if placement is None:
         placing = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis)

@@ -134,7 +134,14 @@ def postprocessing(
         min_component_ml: remove connected components smaller than this volume (0 keeps all).
         largest_only: keep the largest connected component only, for targets that are one piece by definition.
         connectivity: neighbours of a voxel that are the same component: 6 (faces), 18 (edges) or 26 (corners).
+
+    Raises:
+        ValueError: for a threshold that is no probability, or a negative volume.
     """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must be a probability between 0 and 1, got {threshold}")
+    if min_component_ml < 0:
+        raise ValueError(f"min_component_ml must not be negative, got {min_component_ml}")
     steps: list[Any] = [
         Activationsd(PRED, sigmoid=True),
         RestoreGridd(PRED, keep_as=PROBABILITY),

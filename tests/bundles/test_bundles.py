@@ -13,8 +13,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
 
-from differseg_med.bundles.workflows import open_bundle, run_bundle
+from differseg_med.bundles.workflows import BundleRun
 from differseg_med.cohort.table import read_cohort, write_cohort
+from differseg_med.errors import exit_code
 from differseg_med.evaluation.baselines import floors
 from differseg_med.evaluation.evaluate import mask_file
 from differseg_med.io.volumes import load_mask, load_volume
@@ -89,7 +90,7 @@ def test_workflow_has_the_properties_that_monai_looks_for(bundle: Path, configs:
     cases = read_cohort(bundle / "sample" / "cohort.csv", modalities).cases
     splits = [replace(case, split=split) for case, split in zip(cases, ("train", "validation"))]
     write_cohort(elsewhere / "cohort.csv", modalities, splits)
-    workflow = open_bundle(bundle, configs, elsewhere / "cohort.csv", elsewhere / "out")
+    workflow = BundleRun(bundle, configs, elsewhere / "cohort.csv", elsewhere / "out").open()
     workflow.initialize()
     assert workflow.check_properties() == []
 
@@ -145,7 +146,7 @@ def test_segments_its_sample_better_than_the_floors(bundle: Path, elsewhere: Pat
     """The whole run on the shipped patients, from another directory: files, grids and a score above the floors."""
     table = bundle / "sample" / "cohort.csv"
     modalities = tuple(config_of(bundle)["modalities"])
-    assert run_bundle(bundle, ["inference", "evaluate"], table, elsewhere / "out") == 0
+    assert exit_code(BundleRun(bundle, ["inference", "evaluate"], table, elsewhere / "out").run) == 0
     metrics = pd.read_csv(elsewhere / "out" / "metrics.csv").set_index("case_id")
     cases = read_cohort(table, modalities).cases
     naive = [max(row["dice"] for row in floors(case).values()) for case in cases]

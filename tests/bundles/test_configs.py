@@ -12,7 +12,7 @@ from monai.bundle import verify_net_in_out
 from typer.testing import CliRunner
 
 from differseg_med.bundles.new import TEMPLATES, new_bundle
-from differseg_med.bundles.workflows import open_bundle
+from differseg_med.bundles.workflows import BundleRun
 from differseg_med.cli import app
 from differseg_med.errors import CaseError
 from differseg_med.losses import StructureLoss
@@ -25,7 +25,7 @@ each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.n
 
 def opened(bundle: Path, configs: list[str], preset: str, tmp_path: Path, settings: tuple[str, ...] = ()):
     table = bundle / "sample" / "cohort.csv"
-    workflow = open_bundle(bundle, [*configs, str(ROOT / "configs" / preset)], table, tmp_path, settings=settings)
+    workflow = BundleRun(bundle, [*configs, str(ROOT / "configs" / preset)], table, tmp_path, settings=settings).open()
     workflow.initialize()
     return workflow.parser
 
@@ -60,7 +60,7 @@ def test_the_benchmark_preset_stretches(tmp_path):
     bundle = ROOT / "bundles" / "pothole_rgbd_segmentation"
     for configs, expected in ((["inference", "evaluate"], False), (["inference", "evaluate", "benchmark.yaml"], True)):
         files = [str(ROOT / "configs" / c) if c.endswith(".yaml") else c for c in configs]
-        workflow = open_bundle(bundle, files, bundle / "sample" / "cohort.csv", tmp_path)
+        workflow = BundleRun(bundle, files, bundle / "sample" / "cohort.csv", tmp_path).open()
         workflow.initialize()
         assert workflow.parser.get_parsed_content("evaluator").settings.stretch is expected
 

@@ -225,14 +225,14 @@ def evil_bundle(folder: Path, extra: str) -> Path:
 
 
 def test_only_trust_runs_what_is_not_allowed(tmp_path, caplog):
-    from differseg_med.bundles.workflows import open_bundle
+    from differseg_med.bundles.workflows import BundleRun
 
     code = f"$open({str(tmp_path / 'ran')!r}, 'w').close()"
     bundle = evil_bundle(tmp_path, f"\ninitialize: [{json.dumps(code)}]\n")
     with pytest.raises(CaseError, match=r"initialize::0: open\(.*--trust"):
-        open_bundle(bundle, ["inference"], TABLE, tmp_path / "out")
+        BundleRun(bundle, ["inference"], TABLE, tmp_path / "out").open()
     assert not (tmp_path / "ran").exists()
-    workflow = open_bundle(bundle, ["inference"], TABLE, tmp_path / "out", trust=True)
+    workflow = BundleRun(bundle, ["inference"], TABLE, tmp_path / "out", trust=True).open()
     assert "may run any program" in caplog.text
     workflow.initialize()
     assert (tmp_path / "ran").exists()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 
 from differseg_med.bundles.values import as_device, as_value
-from differseg_med.bundles.workflows import open_bundle
+from differseg_med.bundles.workflows import BundleRun
 from differseg_med.errors import CaseError
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "sts_petctmr_segmentation"
@@ -57,10 +57,10 @@ def test_a_name_reaches_the_run_and_runs_nothing(name, tmp_path, monkeypatch):
     folder.mkdir()
     table = Path(shutil.copy(BUNDLE / "sample" / "cohort.csv", folder / "cohort.csv"))
     settings = [f"checkpoint={as_yaml(name)}", f"planes=[{as_yaml(name)}]"]
-    workflow = open_bundle(BUNDLE, ["inference"], table, folder / "out", {"split": name}, settings)
+    workflow = BundleRun(BUNDLE, ["inference"], table, folder / "out", {"split": name}, settings).open()
     get = workflow.parser.get_parsed_content
     assert (get("cohort"), get("output_dir")) == (f"{name}/cohort.csv", f"{name}/out")
-    assert (get("checkpoint"), get("planes"), get("split")) == (name, [name], name)
+    assert (get("checkpoint"), get("planes"), get("dataset::split")) == (name, [name], name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -72,7 +72,7 @@ def as_yaml(text: str) -> str:
 def test_a_bundle_may_lie_anywhere(tmp_path):
     bundle = tmp_path / "bundle #1 @home $HOME"
     shutil.copytree(BUNDLE / "configs", bundle / "configs")
-    get = open_bundle(bundle, ["inference"], BUNDLE / "sample" / "cohort.csv", tmp_path).parser.get_parsed_content
+    get = BundleRun(bundle, ["inference"], BUNDLE / "sample" / "cohort.csv", tmp_path).open().parser.get_parsed_content
     assert get("checkpoint") == f"{bundle}/models/model.pt"
 
 
@@ -95,4 +95,4 @@ def test_devices():
 )
 def test_a_setting_is_no_component(setting, tmp_path):
     with pytest.raises(CaseError):
-        open_bundle(BUNDLE, ["inference"], BUNDLE / "sample" / "cohort.csv", tmp_path, settings=[setting])
+        BundleRun(BUNDLE, ["inference"], BUNDLE / "sample" / "cohort.csv", tmp_path, settings=[setting]).open()

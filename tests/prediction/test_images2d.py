@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from differseg_med.bundles.workflows import run_bundle
+from differseg_med.bundles.workflows import BundleRun
+from differseg_med.errors import exit_code
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "davis_rgbflow_segmentation"
 GOOD, NO_FLOW = "parkour_00016", "scooter-black_00024"
@@ -45,7 +46,7 @@ def run(tmp_path_factory) -> tuple[Path, int, Path]:
         label = "label.png" if case == "label" else f"mask/{GOOD}.png"
         rows.append(f"{case},{image},flow/{GOOD}.jpg,{label}")
     (root / "cohort.csv").write_text("\n".join(rows))
-    code = run_bundle(BUNDLE, ["inference", "evaluate"], root / "cohort.csv", root / "out")
+    code = exit_code(BundleRun(BUNDLE, ["inference", "evaluate"], root / "cohort.csv", root / "out").run)
     return root / "out", code, root / "cohort.csv"
 
 
@@ -86,6 +87,6 @@ def test_scores_are_those_of_pictures(run):
 def test_a_second_run_goes_on(run):
     folder, _, table = run
     before = (folder / GOOD / "mask.png").stat().st_mtime_ns
-    assert run_bundle(BUNDLE, ["inference", "evaluate"], table, folder, {"resume": True}) == 1
+    assert exit_code(BundleRun(BUNDLE, ["inference", "evaluate"], table, folder, {"resume": True}).run) == 1
     assert (folder / GOOD / "mask.png").stat().st_mtime_ns == before
     assert pd.read_csv(folder / "metrics.csv").set_index("case_id").dice[GOOD] > 0.5

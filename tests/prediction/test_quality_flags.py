@@ -14,6 +14,7 @@ from support.synthetic import MODALITIES, ThresholdCenter, tumour_images
 
 from differseg_med.bundles.factories import preprocessing
 from differseg_med.cohort.table import read_cohort
+from differseg_med.errors import CaseError
 from differseg_med.prediction.dataset import cached_items
 from differseg_med.prediction.quality_flags import fingerprint_of
 
@@ -77,7 +78,7 @@ def test_an_interrupted_run_has_a_report_and_resuming_completes_it(tmp_path: Pat
 
 def test_a_fingerprint_that_is_none_stops_the_run_in_one_line(tmp_path: Path):
     table = cohort(tmp_path, "a")
-    with pytest.raises(SystemExit, match=r"cohort.csv: this is not a fingerprint .*make_fingerprint.py"):
+    with pytest.raises(CaseError, match=r"cohort.csv: this is not a fingerprint .*make_fingerprint.py"):
         run(table, fingerprint=table)
 
 

@@ -35,7 +35,7 @@ from differseg_med.bundles.factories import (
     postprocessing,
     preprocessing,
 )
-from differseg_med.bundles.workflows import open_bundle
+from differseg_med.bundles.workflows import BundleRun
 from differseg_med.cli import app
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.reader import read_grid
@@ -104,7 +104,7 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
 
 @pytest.mark.parametrize(("formats", "words"), [(["stl"], "unknown formats"), (["seg.nrrd", "x"], "unknown formats")])
 def test_unknown_formats_stop_before_the_work(formats, words):
-    with pytest.raises(SystemExit, match=words):
+    with pytest.raises(CaseError, match=words):
         format_writers(formats, BUNDLE)
 
 
@@ -112,7 +112,7 @@ def test_a_bundle_that_knows_no_formats_is_not_silently_run_without(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "inference.yaml").write_text("cohort: x\noutput_dir: y\n")
     with pytest.raises(CaseError, match="no entry 'formats'"):
-        open_bundle(tmp_path, ["inference"], "c.csv", tmp_path, {"formats": ["seg.nrrd"]})
+        BundleRun(tmp_path, ["inference"], "c.csv", tmp_path, {"formats": ["seg.nrrd"]}).open()
 
 
 def export(*arguments) -> tuple[int, str]:

@@ -31,6 +31,7 @@ from differseg_med.bundles.factories import (
     training_dataset,
 )
 from differseg_med.cohort.table import read_cohort
+from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import load_weights
 from differseg_med.prediction.dataset import cached_items
 from differseg_med.prediction.quality import Fingerprint
@@ -136,7 +137,7 @@ def test_another_seed_is_another_training(table, tmp_path):
     networks = []
     for seed in (0, 1):
         workflow, trainer = training(table, tmp_path, seed=seed)
-        assert workflow.parser.get_parsed_content("train::recorder").seed == seed
+        assert workflow.parser.get_parsed_content("train::trainer").recorder.seed == seed
         networks.append(trainer.network.state_dict())
     assert any(not torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
 
@@ -180,20 +181,20 @@ def test_a_finished_training_has_nothing_more_to_do(table, done):
 )
 def test_another_training_is_not_resumed(table, done, overrides, message):
     workflow, _ = training(table, done, **overrides)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(CaseError, match=message):
         workflow.run()
 
 
 def test_no_resume_begins_anew(table, done, tmp_path):
     (tmp_path / "last.pt").write_bytes((done / "last.pt").read_bytes())
-    training(table, tmp_path, resume=False, max_epochs=1)[0].run()
+    training(table, tmp_path, **{"train::trainer::resume": False}, max_epochs=1)[0].run()
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1"]
     assert last(tmp_path)["epoch"] == 1
 
 
 def test_what_is_validated_is_the_average(table, tmp_path):
     workflow, trainer = training(table, tmp_path)
-    evaluator, average = (workflow.parser.get_parsed_content(name) for name in ("validate::evaluator", "average"))
+    evaluator, average = workflow.parser.get_parsed_content("validate::evaluator"), trainer.recorder.average
     calls = []
     trainer.network.register_forward_hook(lambda *_: calls.append("trained"))
     average.average.register_forward_hook(lambda *_: calls.append("average"))
@@ -269,7 +270,7 @@ def test_bad_cases_are_left_out_and_none_at_all_is_an_error(tmp_path, caplog):
     assert "left out: case a, file a/ct.nii.gz: there is no such file" in caplog.text
     assert "left out: case b, file b/label.nii.gz: the file cannot be read" in caplog.text
     write_table(table, rows[:2])
-    with pytest.raises(SystemExit, match="no case can be used"):
+    with pytest.raises(CaseError, match="no case can be used"):
         training_dataset(table, MODALITIES, preprocessing(MODALITIES, "t1"), tmp_path / "cache")
 
 
@@ -322,3 +323,13 @@ def test_frozen_parameters_are_left_alone():
 def test_curves_before_the_first_validation(tmp_path):
     draw_curves([{"epoch": 1, "loss": 0.5, "learning_rate": 0.1, "val_dice": ""}], tmp_path / "c.png")
     assert (tmp_path / "c.png").stat().st_size > 1000
+
+
+def test_amp_trains_in_bfloat16_and_keeps_float32_weights(table, tmp_path):
+    workflow, trainer = training(table, tmp_path, amp=True, max_epochs=1, iterations=1)
+    seen = []
+    trainer.network.stems[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    workflow.run()
+    assert torch.bfloat16 in {dtype for dtype in seen if isinstance(dtype, torch.dtype)}
+    assert {value.dtype for value in last(tmp_path)["network"].values() if value.is_floating_point()} == {torch.float32}
+    assert math.isfinite(float(rows_of(tmp_path)[0]["loss"]))
