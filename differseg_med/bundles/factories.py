@@ -38,6 +38,7 @@ from differseg_med.prediction.images2d import picture_writers
 from differseg_med.prediction.quality_flags import fingerprint_of
 from differseg_med.prediction.result import CaseWriter
 from differseg_med.prediction.summary import read_finished
+from differseg_med.reports.provenance import CHECKPOINT
 from differseg_med.training.train import AveragedNetwork, TrainingRecorder, sample_loader
 from differseg_med.transforms.affines import GiveAffined
 from differseg_med.transforms.pipelines import preprocessing, training_samples
@@ -83,6 +84,7 @@ def with_weights(network_def: nn.Module, path: str | Path, device: torch.device 
         load_weights(network_def, path)
     except (FileNotFoundError, ValueError) as error:
         raise CaseError(str(error)) from error
+    setattr(network_def, CHECKPOINT, str(path))  # reports say which weights made the masks
     return _on(network_def, device).eval()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,10 +16,11 @@ from scipy import stats
 
 from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
-from differseg_med.metrics.policy import KNOWN, POLICY, badness
+from differseg_med.metrics.policy import KNOWN, badness
 from differseg_med.metrics.rows import check_rows, is_failed, subject_of
 from differseg_med.metrics.statistics import per_subject, summarize
-from differseg_med.reports import figures, html
+from differseg_med.reports.comparison import Rows, write_comparison_page
+from differseg_med.reports.provenance import provenance
 
 COMPARED = ("dice", "hd95_mm", "surface_dice", "volume_difference_ml")
 
@@ -38,8 +38,6 @@ METHOD = (
     "model. Intervals of the mean difference: 95 % percentile bootstrap over subjects. A volume difference is better "
     "the nearer it is to 0, so its size is compared."
 )
-
-Rows = Mapping[str, Mapping[str, Any]]  # by case id
 
 
 @dataclass(frozen=True)
@@ -112,9 +110,10 @@ def compare(
         m for m in measures if all(m in row for rows in models.values() for row in rows.values() if not is_failed(row))
     ]
     results = _corrected([_pair(models, pair, measure) for measure in measures for pair in combinations(models, 2)])
-    lines = pd.DataFrame([asdict(result) for result in results])
-    write_text(Path(out_dir) / "comparison.csv", lines.to_csv(index=False, float_format="%.10g"))
-    _write_page(models, results, measures, Path(out_dir) / "comparison.html")
+    pairs = [asdict(result) for result in results]
+    write_text(Path(out_dir) / "comparison.csv", pd.DataFrame(pairs).to_csv(index=False, float_format="%.10g"))
+    page = Path(out_dir) / "comparison.html"
+    write_comparison_page(models, pairs, page, method=METHOD, provenance=provenance())
     return results
 
 
@@ -243,76 +242,3 @@ def _pair(models: Mapping[str, Rows], pair: tuple[str, str], measure: str) -> Co
 def _corrected(results: Sequence[Comparison]) -> list[Comparison]:
     corrected = holm([result.p for result in results]).tolist()
     return [Comparison(**{**asdict(result), "p_holm": p}) for result, p in zip(results, corrected)]
-
-
-def _write_page(models: Mapping[str, Rows], results: Sequence[Comparison], measures: Sequence[str], path: Path) -> None:
-    first = next(iter(models.values()))
-    cases = [case for case, row in first.items() if not is_failed(row)]
-    subjects = [subject_of(first[case]) for case in cases]
-    parts = [html.paragraph(f"{len(models)} models, {len(cases)} cases of {len(set(subjects))} subjects.")]
-    parts += _other_modalities(models, cases)
-    for measure in measures:
-        label = KNOWN[measure].label
-        found = [result for result in results if result.measure == measure]
-        scores = [
-            [name, *html.summary_cells(summarize([rows[case][measure] for case in cases], subjects))]
-            for name, rows in models.items()
-        ]
-        panels = {
-            f"{r.second}\n- {r.first}": [
-                _size(models, r.second, c, measure) - _size(models, r.first, c, measure) for c in cases
-            ]
-            for r in found
-        }
-        parts += [
-            html.heading(label),
-            html.table(("model", *html.SUMMARY_HEADER), scores),
-            html.table(PAIR_HEADER, [_cells(result) for result in found]),
-            html.picture(figures.paired_differences(panels, label), f"{label}: difference of each case, bar: median."),
-        ]
-    parts += [html.heading("Method"), html.paragraph(METHOD), html.heading("Policy"), html.paragraph(POLICY)]
-    html.write_page(path, "Comparison of models", parts)
-
-
-def _other_modalities(models: Mapping[str, Rows], cases: Sequence[str]) -> Iterator[str]:
-    """A notice if models were given other modalities of the same case."""
-    given = {name: [str(rows[case].get("modalities", "")) for case in cases] for name, rows in models.items()}
-    differing = sum(len(set(own)) > 1 for own in zip(*given.values()))
-    if differing:
-        counts = {name: Counter(own).most_common() for name, own in given.items()}
-        words = "; ".join(f"{name}: {', '.join(f'{m} {n}' for m, n in own)}" for name, own in counts.items())
-        yield html.paragraph(
-            f"{differing} of {len(cases)} cases were given to the models with different modalities ({words}): the "
-            "differences below are also those of the modalities.",
-            "notice",
-        )
-
-
-def _size(models: Mapping[str, Rows], name: str, case: str, measure: str) -> float:
-    value = float(models[name][case][measure])
-    return abs(value) if KNOWN[measure].better == "zero" else value
-
-
-PAIR_HEADER = (
-    "second - first",
-    "mean difference (95 % interval)",
-    "median difference",
-    "rank-biserial",
-    "wins / ties / losses",
-    "p",
-    "p (Holm)",
-    "smallest p possible",
-)
-
-
-def _cells(result: Comparison) -> list[object]:
-    return [
-        f"{result.second} - {result.first}",
-        html.interval(result.mean_difference, result.low, result.high),
-        result.median_difference,
-        result.rank_biserial,
-        f"{result.wins} / {result.ties} / {result.losses}",
-        f"{result.p:.2g}",
-        f"{result.p_holm:.2g}",
-        f"{result.p_smallest:.2g}",
-    ]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from monai.data import MetaTensor
 
-from differseg_med.case import Case
+from differseg_med.atomic import replacing
+from differseg_med.case import Case, run_for_case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.images2d import draw_picture, measure_picture
 from differseg_med.evaluation.tables import write_metrics
@@ -21,11 +24,12 @@ from differseg_med.io.labels import load_case_label
 from differseg_med.io.volumes import load_volume
 from differseg_med.metrics.case import Settings, binary, case_metrics
 from differseg_med.metrics.policy import KNOWN
-from differseg_med.metrics.rows import is_failed, worst_first
+from differseg_med.metrics.rows import Row, is_failed, worst_first
 from differseg_med.metrics.saliency import Saliency
 from differseg_med.reports.evaluation import write_evaluation_page
-from differseg_med.reports.html import number
-from differseg_med.reports.overlay import closest_ras, save_overlay
+from differseg_med.reports.overlay import closest_ras, draw_overlay
+from differseg_med.reports.pages import number
+from differseg_med.reports.provenance import provenance
 from differseg_med.transforms.grids import grid_of, restore_grid
 from differseg_med.transforms.restoring import resample_mask
 
@@ -87,30 +91,97 @@ def evaluate_cohort(
     Raises:
         CaseError: if the folder does not exist, or holds no prediction of any of the cases.
     """
-    predictions_dir, out_dir = Path(predictions_dir), Path(out_dir)
-    settings = settings or Settings()
-    extra = check_predictions(cases, predictions_dir)
-    saliency = Saliency(settings.stretch)
-    rows = [
-        _row(case, mask_file(predictions_dir, case.case_id), settings, group_by, saliency) for case in progress(cases)
-    ]
-    notices = [f"predictions that no case of the cohort asks for, not measured: {', '.join(extra)}"] if extra else []
-    summary = write_metrics(rows, out_dir, settings=settings, notices=notices, saliency=saliency.results())
-    by_id = {case.case_id: case for case in cases}
-    pictures = {}
-    for row in worst_first(rows)[:worst]:
-        case = by_id[row["case_id"]]
+    extra = check_predictions(cases, Path(predictions_dir))
+    measured = Measurements(settings, group_by, worst)
+    for case in progress(cases):
+        measured.add(case, mask_file(Path(predictions_dir), case.case_id))
+    return measured.write(out_dir, extra, provenance())
+
+
+class Measurements:
+    """The scores of a cohort, case by case: each label is read once, and one case is in memory at a time.
+
+    Args:
+        settings: tolerance of surface Dice and match rule of lesions.
+        group_by: columns of the cohort table for the tables of subgroups.
+        worst: how many of the worst cases get an overlay.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, group_by: Sequence[str] = GROUP_COLUMNS, worst: int = 5
+    ) -> None:
+        self.settings, self.group_by, self.worst = settings or Settings(), tuple(group_by), worst
+        self.rows: list[dict[str, Any]] = []
+        self._saliency = Saliency(self.settings.stretch)
+        self._worst: list[Row] = []
+        self._overlays: dict[str, bytes] = {}
+
+    def add(self, case: Case, prediction: Path, label: MetaTensor | None = None) -> None:
+        """Measure a case; one that cannot be measured becomes a failed row.
+
+        Args:
+            case: with a label, or with a problem.
+            prediction: the mask file; if it does not exist, an empty mask counts.
+            label: what `read_reference` returned, if it has been read already.
+        """
+        row: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "status": "ok", "reason": ""}
+        row |= {"modalities": case.modalities} | {name: case.extra.get(name, "") for name in self.group_by}
+        self.rows.append(row)
         try:
-            pictures[case.case_id] = draw_overlay(
-                case, mask_file(predictions_dir, case.case_id), out_dir / "overlays" / f"{case.case_id}.png"
-            )
+            if case.problem is not None:
+                raise case.problem
+            label = run_for_case(read_reference, case, case) if label is None else label
+            found = run_for_case(lambda label: self._scores(prediction, label), label, case)
+        except CaseError as error:
+            row |= {"status": "failed", "reason": str(error.for_case(case.case_id)), "notice": ""}
+            if case.problem is None:  # else it has been told already
+                logger.error("%s", row["reason"])
+            return
+        if found.notice:
+            logger.warning("case %s: %s", case.case_id, found.notice)
+        row |= found.scores | {"notice": found.notice}
+        self._worst = worst_first([*self._worst, row])[: self.worst]
+        if any(one is row for one in self._worst):
+            self._draw(case, found.mask, label)
+
+    def _scores(self, prediction: Path, label: MetaTensor) -> Measured:
+        return measure_file(prediction, label, self.settings, self._saliency)
+
+    def _draw(self, case: Case, mask: BoolArray, label: MetaTensor) -> None:
+        """Keep a picture while label and mask are in memory; those of cases that are no longer the worst go."""
+        self._overlays = {str(r["case_id"]): o for r in self._worst if (o := self._overlays.get(str(r["case_id"])))}
+        try:
+            self._overlays[case.case_id] = run_for_case(lambda label: draw_case(case, mask, label), label, case)
         except CaseError as error:  # the scores are there; a picture less must not cost them
             logger.warning("no overlay: %s", error.for_case(case.case_id))
-    page = write_evaluation_page(rows, summary, out_dir / "evaluation.html", pictures=pictures, group_by=group_by)
-    means = [f"{KNOWN[name].label} {number(found['mean'])}" for name, found in summary["metrics"].items()][:2]
-    counts = f"{summary['counts']['evaluated']} of {len(rows)} cases measured"
-    logger.info("%s: %s", ", mean ".join([counts, *means]), "/".join(page.parts[-2:]))
-    return Evaluation(rows, summary, out_dir)
+
+    def write(
+        self, out_dir: str | Path, extra: Sequence[str] = (), made_by: Mapping[str, str] | None = None
+    ) -> Evaluation:
+        """Write ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and the overlays of the worst cases.
+
+        Args:
+            out_dir: where to.
+            extra: names of predictions that no case asks for.
+            made_by: for the head of the page.
+        """
+        out_dir = Path(out_dir)
+        notices = (
+            [f"predictions that no case of the cohort asks for, not measured: {', '.join(extra)}"] if extra else []
+        )
+        saliency = self._saliency.results()
+        summary = write_metrics(self.rows, out_dir, settings=self.settings, notices=notices, saliency=saliency)
+        ids = [str(row["case_id"]) for row in self._worst]
+        overlays = {case_id: self._overlays[case_id] for case_id in ids if case_id in self._overlays}
+        for case_id, drawn in overlays.items():
+            with replacing(out_dir / "overlays" / f"{case_id}.png") as temporary:
+                temporary.write_bytes(drawn)
+        page = out_dir / "evaluation.html"
+        write_evaluation_page(self.rows, summary, page, pictures=overlays, group_by=self.group_by, provenance=made_by)
+        means = [f"{KNOWN[name].label} {number(found['mean'])}" for name, found in summary["metrics"].items()][:2]
+        counts = f"{summary['counts']['evaluated']} of {len(self.rows)} cases measured"
+        logger.info("%s: %s", ", mean ".join([counts, *means]), "/".join(page.parts[-2:]))
+        return Evaluation(self.rows, summary, out_dir)
 
 
 def mask_file(predictions_dir: Path, case_id: str) -> Path:
@@ -164,57 +235,76 @@ def evaluate_case(
     """
     if case.problem is not None:
         raise case.problem
-    label = load_case_label(case)
-    grid = grid_of(label)
-    reference = binary(label[0].numpy(), "reference", case.label)
-    if is_picture(label):
-        scores, _, notice = measure_picture(prediction, label, Saliency() if saliency is None else saliency)
-        return scores, notice
-    del label  # float32, four times the mask
-    predicted, notice = _prediction(prediction, grid)
-    return case_metrics(predicted, reference, grid.spacing_mm, settings=settings), notice
+    found = measure_file(prediction, read_reference(case), settings, saliency)
+    return found.scores, found.notice
 
 
-def draw_overlay(case: Case, prediction: Path, path: Path) -> Path:
-    """Draw prediction and label of a case over its images, see `save_overlay`.
+@dataclass(frozen=True)
+class Measured:
+    """A predicted file against its label.
+
+    Args:
+        scores: what `case_metrics` returns.
+        mask: the prediction on the label's grid.
+        notice: what had to be assumed or resampled; empty for nothing.
+    """
+
+    scores: dict[str, float | bool | str]
+    mask: BoolArray
+    notice: str
+
+
+def read_reference(case: Case) -> MetaTensor:
+    """The label of a case, 0 and 1, ``(1, H, W, D)`` uint8 that knows its grid and file.
 
     Raises:
-        CaseError: if a file cannot be read.
+        CaseError: without a label, or if it cannot be read or is not binary.
     """
     label = load_case_label(case)
-    grid = grid_of(label)
+    binary(label.numpy(), "reference", case.label)
+    return label.to(torch.uint8)  # a quarter of the memory, as it is kept while the case is segmented
+
+
+def measure_file(
+    prediction: Path, label: MetaTensor, settings: Settings | None = None, saliency: Saliency | None = None
+) -> Measured:
+    """Measure one predicted file against what `read_reference` returned; further arguments as of `evaluate_case`.
+
+    Raises:
+        CaseError: as `evaluate_case`.
+    """
     if is_picture(label):
-        return draw_picture(case, measure_picture(prediction, label, Saliency())[1], label, path)
-    predicted, _ = _prediction(prediction, grid)
+        return Measured(*measure_picture(prediction, label, Saliency() if saliency is None else saliency))
+    grid = grid_of(label)
+    predicted, notice = _prediction(prediction, grid)
+    scores = case_metrics(predicted, binary(label[0].numpy(), "reference"), grid.spacing_mm, settings=settings)
+    return Measured(scores, predicted, notice)
+
+
+def draw_case(case: Case, mask: BoolArray, label: MetaTensor) -> bytes:
+    """Draw prediction and label over the images of a case: a PNG, see `draw_overlay`.
+
+    Args:
+        case: whose images are read.
+        mask: the prediction on the label's grid.
+        label: what `read_reference` returned.
+
+    Raises:
+        CaseError: if an image cannot be read.
+    """
+    if is_picture(label):
+        return draw_picture(case, mask, label)
+    grid = grid_of(label)
     images = {name: restore_grid(load_volume(file), grid)[0].numpy() for name, file in case.images.items()}
-    reference, spacing_mm = closest_ras(binary(label[0].numpy(), "reference", case.label), grid.affine)
+    reference, spacing_mm = closest_ras(binary(label[0].numpy(), "reference"), grid.affine)
     backgrounds = {name: closest_ras(image, grid.affine)[0] for name, image in images.items()}
-    return save_overlay(
+    return draw_overlay(
         backgrounds or np.zeros_like(reference),
-        closest_ras(predicted, grid.affine)[0],
-        path,
+        closest_ras(mask, grid.affine)[0],
         spacing_mm=spacing_mm,
         reference=reference,
         title=case.case_id,
     )
-
-
-def _row(
-    case: Case, prediction: Path, settings: Settings, group_by: Sequence[str], saliency: Saliency
-) -> dict[str, Any]:
-    """The case's row of ``metrics.csv``: scores, or the reason why there are none."""
-    row: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "status": "ok", "reason": ""}
-    row |= {"modalities": case.modalities} | {name: case.extra.get(name, "") for name in group_by}
-    try:
-        measures, notice = evaluate_case(case, prediction, settings, saliency)
-    except CaseError as error:
-        reason = str(error.for_case(case.case_id))
-        if case.problem is None:  # else it has been told already
-            logger.error("%s", reason)
-        return row | {"status": "failed", "reason": reason, "notice": ""}
-    if notice:
-        logger.warning("case %s: %s", case.case_id, notice)
-    return row | measures | {"notice": notice}
 
 
 def _prediction(path: Path, grid: Grid) -> tuple[BoolArray, str]:

@@ -15,7 +15,7 @@ from differseg_med.io.images2d import as_mask, luminance
 from differseg_med.io.volumes import load_volume
 from differseg_med.metrics.case import case_metrics
 from differseg_med.metrics.saliency import Map, Saliency
-from differseg_med.reports.overlay2d import save_panels
+from differseg_med.reports.overlay2d import draw_panels
 from differseg_med.transforms.grids import grid_of, restore_grid
 
 PROBABILITY_FILE = "probability.png"
@@ -76,8 +76,8 @@ def _bytes(read: torch.Tensor, size: tuple[int, ...]) -> Map:
     return np.asarray((flat[0, 0] * 255).round(), dtype=np.uint8)
 
 
-def draw_picture(case: Case, mask: NDArray[np.bool_], label: MetaTensor, path: Path) -> Path:
-    """Draw a predicted mask ``(H, W, 1)`` and the label over the pictures of a case, see `save_panels`.
+def draw_picture(case: Case, mask: NDArray[np.bool_], label: MetaTensor) -> bytes:
+    """Draw a predicted mask ``(H, W, 1)`` and the label over the pictures of a case, see `draw_panels`.
 
     Raises:
         CaseError: if a file cannot be read.
@@ -85,6 +85,5 @@ def draw_picture(case: Case, mask: NDArray[np.bool_], label: MetaTensor, path: P
     grid, reference = grid_of(label), label[0, ..., 0].numpy() > 0
     pictures = {name: restore_grid(load_volume(file), grid) for name, file in case.images.items()}
     shown = {name: picture[..., 0].permute(1, 2, 0).numpy() for name, picture in pictures.items()}
-    return save_panels(
-        shown or {"": np.zeros((*reference.shape, 1))}, mask[..., 0], path, reference=reference, title=case.case_id
-    )
+    background = shown or {"": np.zeros((*reference.shape, 1))}
+    return draw_panels(background, mask[..., 0], reference=reference, title=case.case_id)

@@ -10,10 +10,12 @@ from typing import Any
 import pandas as pd
 
 from differseg_med.atomic import replacing, write_text
-from differseg_med.metrics.policy import MEASURES, POLICY
+from differseg_med.metrics.policy import MEASURES
 from differseg_med.metrics.rows import Row, is_failed, subject_of
 from differseg_med.metrics.statistics import MeasureSummary, summarize
-from differseg_med.reports import figures, html
+from differseg_med.reports import figures
+from differseg_med.reports.provenance import provenance
+from differseg_med.reports.subsets import write_subsets_page
 
 SUBSET_MEASURES = ("dice", "hd95_mm", "surface_dice")
 
@@ -64,10 +66,7 @@ def write_subsets(
     with replacing(out_dir / "subsets.png") as temporary:
         temporary.write_bytes(plot)
     write_text(out_dir / "subsets.csv", pd.DataFrame(lines).to_csv(index=False, float_format="%.10g"))
-    header = list(lines[0])
-    table = html.table(header, [[line.get(name) for name in header] for line in lines])
-    parts = [table, html.picture(plot, "Mean Dice by given modalities"), html.heading("Policy"), html.paragraph(POLICY)]
-    html.write_page(out_dir / "subsets.html", "Subsets of modalities", parts)
+    write_subsets_page(lines, plot, out_dir / "subsets.html", provenance())
     return lines
 
 

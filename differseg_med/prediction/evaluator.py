@@ -18,19 +18,19 @@ from monai.transforms import Compose
 
 from differseg_med.case import Case, run_for_case
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.evaluate import evaluate_cohort, mask_file
+from differseg_med.evaluation.evaluate import Measurements, check_predictions, mask_file, read_reference
 from differseg_med.evaluation.tables import write_metrics
 from differseg_med.inferers import SliceWindowInferer, check_channels
-from differseg_med.io.labels import load_case_label
 from differseg_med.io.volumes import load_mask
 from differseg_med.keys import CHANNELS, IMAGE, NOTES, PRED, PRESENT, PROBABILITY, REFERENCE
-from differseg_med.metrics.case import Settings, binary
+from differseg_med.metrics.case import Settings
 from differseg_med.prediction.dataset import Item
 from differseg_med.prediction.quality import Fingerprint
 from differseg_med.prediction.quality_flags import QualityFlags
 from differseg_med.prediction.result import CaseResult, CaseWriter, write_mask, write_view
-from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Summary, SummaryRow, as_predicted
+from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Summary, SummaryRow
 from differseg_med.progress import progress_bar
+from differseg_med.reports.provenance import CHECKPOINT, provenance
 from differseg_med.reports.run import write_results_page
 from differseg_med.transforms.grids import check_label, grid_of, original_grid
 from differseg_med.transforms.modalities import StackModalitiesd
@@ -97,37 +97,50 @@ class CohortEvaluator(SupervisedEvaluator):
         self.evaluate, self.settings = evaluate, Settings(stretch=stretch)
         self.summary = Summary(self.output_dir)
         self.metrics: list[dict[str, Any]] = []
-        self._cases: list[Case] = []
+        self._cases: dict[str, Case] = {}
+        self._measured = Measurements(self.settings)
         self.problems: dict[str, CaseError] = {}
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Work through the cohort."""
         finished = getattr(getattr(self.data_loader, "dataset", None), "finished", {})
         self.summary, self.metrics = Summary(self.output_dir, finished), []
-        self._cases, self.problems = [], {}
+        self._cases, self._measured, self.problems = {}, Measurements(self.settings), {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
         try:
             super().run()
         finally:  # an interrupted run reports what it has
+            if self.summary.rows:
+                self.summary.write()
             if self.evaluate:
                 self._write_evaluation()
-            page = write_results_page(self.summary.all_rows, self.output_dir)
+            page = write_results_page(self.summary.all_rows, self.output_dir, provenance=self._provenance())
         done = len(self.summary.with_status(DONE))
         logger.info("%d of %d cases done: %s", done, len(self.summary.rows), "/".join(page.parts[-2:]))
 
     def _write_evaluation(self) -> None:
-        """Measure the written masks and write the reports; cases that failed are listed as such."""
+        """Write the scores of what has been measured; cases that failed are listed as such."""
+        rows = self._measured.rows
         if not self.summary.with_status(DONE, INCOMPLETE):
-            reasons = {case_id: str(problem) for case_id, problem in self.problems.items()}
+            reasons = {row["case_id"]: row["reason"] for row in rows}
             write_metrics([], self.output_dir, failed=reasons)
             self.metrics = [{"case_id": c, "status": FAILED, "reason": reason} for c, reason in reasons.items()]
             return
-        cases = [
-            replace(case, problem=self.problems.get(case.case_id))
-            for case in {case.case_id: case for case in self._cases}.values()  # an id may stand in several bad rows
-        ]
-        cases = as_predicted(cases, self.output_dir)
-        self.metrics = evaluate_cohort(cases, self.output_dir, self.output_dir, settings=self.settings).rows
+        extra = check_predictions(list(self._cases.values()), self.output_dir)
+        self.metrics = self._measured.write(self.output_dir, extra, self._provenance()).rows
+
+    def _measure(self, case: Case, row: SummaryRow, label: MetaTensor | None) -> None:
+        """Measure the written mask against the label that was read before it was made."""
+        if case.case_id in self._cases:
+            return  # an id may stand in several bad rows
+        used = str(row["modalities"]).split("+")  # a modality may have been withheld, or hold nothing
+        if row["status"] != FAILED and case.images.keys() >= set(used):
+            case = replace(case, images={m: case.images[m] for m in used})
+        self._cases[case.case_id] = case
+        self._measured.add(case, mask_file(self.output_dir, case.case_id), label)
+
+    def _provenance(self) -> dict[str, str]:
+        return provenance(getattr(self.network, CHECKPOINT, None))
 
     @property
     def failures(self) -> list[str]:
@@ -162,33 +175,31 @@ class CohortEvaluator(SupervisedEvaluator):
         case: Case = batchdata["case"]
         start = time.perf_counter()
         row: SummaryRow = {**dict.fromkeys(COLUMNS, ""), "case_id": case.case_id, "modalities": case.modalities}
+        label: MetaTensor | None = None
         try:
             if "error" in batchdata:
                 raise batchdata["error"]
-            if "finished" in batchdata:
-                row |= batchdata["finished"]
-                if self.evaluate:
-                    run_for_case(lambda row: self._check_finished(case, row), row, case)
-            else:
+            row |= batchdata.get("finished", {})
+            if self.evaluate:  # before the work, not after it
+                label = run_for_case(lambda batch: self._label(case, batch), batchdata, case)
+            if "sample" in batchdata:
                 row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
                 row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.2f}"
         except CaseError as error:
+            case = replace(case, problem=error)
             self.problems[case.case_id] = error
             row |= {"status": FAILED, "reason": str(error)}
             if mask_file(self.output_dir, case.case_id).is_file():
                 row[NOTES] = "the mask in the folder is of an earlier run"
             logger.error("%s", error)
-        self._cases.append(case)
         self.summary.add(row)
+        if self.evaluate:
+            self._measure(case, row, label)
         engine.state.output = {"case_id": case.case_id, "status": row["status"]}
         return engine.state.output
 
     def _case(self, case: Case, sample: Item) -> SummaryRow:
         """Segment one case and write its files; returns its part of the summary row."""
-        if self.evaluate:  # before the work, not after it
-            label = load_case_label(case)
-            binary(label.numpy(), "reference", case.label)
-            check_label(label, original_grid(sample[IMAGE]), sample[REFERENCE], self.reference)
         result = self._segment(case, sample)
         for note in result.notes:
             logger.warning("case %s: %s", case.case_id, note)
@@ -223,7 +234,7 @@ class CohortEvaluator(SupervisedEvaluator):
         batch = image.unsqueeze(0).to(self.state.device)
         own = isinstance(self.inferer, SliceWindowInferer)  # others would pass the progress on to the network
         slices = image.shape[-1] if own and len(self.inferer.planes) == 1 else None
-        place = f"{case.case_id} ({len(self._cases) + 1}/{self.state.epoch_length})"
+        place = f"{case.case_id} ({len(self.summary.rows) + 1}/{self.state.epoch_length})"
         with (
             self.mode(self.network),
             torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
@@ -247,7 +258,12 @@ class CohortEvaluator(SupervisedEvaluator):
             channels=tuple(sample[CHANNELS]),
         )
 
-    def _check_finished(self, case: Case, row: SummaryRow) -> None:
-        """Hold the mask of an earlier run to the same rules as one written now."""
-        mask = load_mask(mask_file(self.output_dir, case.case_id))
-        check_label(load_case_label(case), grid_of(mask), str(row[REFERENCE]), self.reference)
+    def _label(self, case: Case, batch: Item) -> MetaTensor:
+        """The label, which must be where the mask will be, or where that of an earlier run is."""
+        label = read_reference(case)
+        if "sample" in batch:
+            grid, reference = original_grid(batch["sample"][IMAGE]), batch["sample"][REFERENCE]
+        else:
+            grid, reference = grid_of(load_mask(mask_file(self.output_dir, case.case_id))), batch["finished"][REFERENCE]
+        check_label(label, grid, str(reference), self.reference)
+        return label

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,9 @@ SummaryRow = dict[str, object]
 
 
 class Summary:
-    """The rows of a run, in the order of its cases.
+    """The rows of a run: each is appended to the file when its case is done, and at the end they are put in order.
+
+    Until then a case may stand twice in the file of a resumed run; the later row counts, see `read_summary`.
 
     Args:
         folder: where ``summary.csv`` is.
@@ -46,16 +49,30 @@ class Summary:
     def __init__(self, folder: str | Path, finished: Mapping[str, SummaryRow] | None = None) -> None:
         self.folder, self.finished = Path(folder), dict(finished or {})
         self.rows: list[SummaryRow] = []
+        self._columns: tuple[str, ...] = ()
+        self._size = -1  # of the file as we left it
 
     def add(self, row: SummaryRow) -> None:
-        """Add a row and write the file in one step."""
+        """Add a row and bring it to the disk: the rows before it are written again only if there is a new column."""
         self.rows.append(row)
+        path = self.folder / FILE
+        if not row.keys() <= set(self._columns) or not path.is_file() or path.stat().st_size != self._size:
+            self.write()
+        elif row != self.finished.get(str(row["case_id"])):  # else it is there already
+            _append(path, self._text([row]))
+            self._size = path.stat().st_size
+
+    def write(self) -> None:
+        """Write all rows in one step, in the order of the cases."""
         rows = self.all_rows
+        self._columns = tuple(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
+        write_text(self.folder / FILE, self._text([dict(zip(self._columns, self._columns)), *rows]))
+        self._size = (self.folder / FILE).stat().st_size
+
+    def _text(self, rows: Iterable[SummaryRow]) -> str:
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])), "")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.folder / FILE, text.getvalue())
+        csv.DictWriter(text, self._columns, "").writerows(rows)
+        return text.getvalue()
 
     @property
     def all_rows(self) -> list[SummaryRow]:
@@ -68,19 +85,48 @@ class Summary:
         return [row for row in self.rows if row["status"] in statuses]
 
 
+def _append(path: Path, text: str) -> None:
+    """Append to a file and wait for the disk; what cannot be written whole is taken away again."""
+    with path.open("r+b") as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def read_summary(path: str | Path) -> list[SummaryRow]:
+    """The rows of a ``summary.csv``, the last one of each case, without one that a killed run has not finished."""
+    text = Path(path).read_bytes().decode("utf-8", "replace")
+    ours = text.partition("\n")[0].endswith("\r")  # else another program saved it, whole
+    whole = text[: text.rfind("\r\n") + 2] if ours else text
+    reader = csv.reader(io.StringIO(whole, newline=""), strict=True)
+    rows: dict[str, SummaryRow] = {}
+    try:
+        header = next(reader, [])
+        for cells in reader:
+            row: SummaryRow = dict(zip(header, cells + [""] * len(header)))
+            rows.pop(str(row.get("case_id", "")), None)
+            rows[str(row.get("case_id", ""))] = row
+    except csv.Error:  # cut off inside a cell that has several lines
+        pass
+    return list(rows.values())
+
+
 def read_finished(folder: str | Path, statuses: Sequence[str] = (DONE,)) -> dict[str, SummaryRow]:
     """Rows of an earlier run whose case has one of ``statuses`` and whose mask is still there, by case id."""
     path = Path(folder) / FILE
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{name: value or "" for name, value in row.items() if name} for row in csv.DictReader(file)]
     return {
-        row["case_id"]: dict.fromkeys(COLUMNS, "") | row
-        for row in rows
+        str(row["case_id"]): dict.fromkeys(COLUMNS, "") | row
+        for row in read_summary(path)
         if row.get("status") in statuses
-        and not unsafe(row.get("case_id", ""))
-        and mask_file(path.parent, row["case_id"]).is_file()
+        and not unsafe(str(row.get("case_id", "")))
+        and mask_file(path.parent, str(row["case_id"])).is_file()
     }
 
 

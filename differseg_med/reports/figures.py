@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from differseg_med.metrics.policy import KNOWN
 from differseg_med.metrics.statistics import MeasureSummary, limits_of_agreement
-
-INK, ACCENT, EMPTY = "#33415c", "#2a9d8f", "#d1495b"
+from differseg_med.reports.colors import ACCENT, EMPTY, GRID, INK, MASK
+from differseg_med.reports.pages import MIN_GROUP
 
 
 def figure(
@@ -35,7 +35,7 @@ def png(made: Figure) -> bytes:
 
 
 def distributions(values: Mapping[str, ArrayLike], empty: Sequence[bool]) -> bytes:
-    """One panel per measure: a box with every case as a dot; cases with an empty mask stand out.
+    """One panel per measure, every case a dot; cases with an empty mask stand out, and a box if there are enough cases.
 
     Args:
         values: ``(cases,)`` by name of the measure.
@@ -50,26 +50,36 @@ def distributions(values: Mapping[str, ArrayLike], empty: Sequence[bool]) -> byt
         y = np.asarray(data, dtype=np.float64)
         # The same case stands at the same place in every panel, so that it can be followed by eye.
         x = 1 + 0.28 * (np.random.default_rng(0).random(y.size) - 0.5)
-        ax.boxplot(y, positions=[1], widths=0.5, showfliers=False, medianprops={"color": ACCENT, "linewidth": 2})
+        if y.size >= MIN_GROUP:
+            ax.boxplot(y, positions=[1], widths=0.5, showfliers=False, medianprops={"color": ACCENT, "linewidth": 2})
         ax.scatter(x[~marked], y[~marked], s=14, color=INK, alpha=0.7)
         ax.scatter(x[marked], y[marked], s=22, color=EMPTY, marker="x")
-        ax.set(title=KNOWN[name].label, xticks=[], xlim=(0.6, 1.4))
-        if KNOWN[name].better == "higher":
-            ax.set_ylim(-0.04, 1.04)
+        ax.set(title=KNOWN[name].label, xticks=[], xlim=(0.6, 1.4), ylim=_limits(name, values))
         ax.grid(axis="y", alpha=0.3)
     for ax in axes[len(values) :]:
         ax.set_axis_off()
     return png(made)
 
 
+def _limits(name: str, values: Mapping[str, ArrayLike]) -> tuple[float, float] | None:
+    """One axis for all scores, one for all lengths; others have their own."""
+    if KNOWN[name].better == "higher":
+        return -0.04, 1.04
+    if KNOWN[name].unit != "mm":
+        return None
+    top = max(float(np.max(data)) for other, data in values.items() if KNOWN[other].unit == "mm")
+    return -0.04 * max(top, 1.0), 1.06 * max(top, 1.0)
+
+
 def bland_altman(predicted_ml: ArrayLike, reference_ml: ArrayLike) -> bytes:
-    """Difference of the volumes against their mean, with the mean difference and the limits of agreement, in ml."""
+    """Difference of the volumes against their mean in ml; limits of agreement if there are `MIN_GROUP` cases."""
     predicted, reference = np.asarray(predicted_ml, dtype=np.float64), np.asarray(reference_ml, dtype=np.float64)
     difference = predicted - reference
     made, (ax,) = figure(1, 1, 6.0, 3.8)
     ax.scatter((predicted + reference) / 2, difference, s=18, color=INK, alpha=0.8)
     mean, low, high = limits_of_agreement(difference)
-    for value, style, text in ((mean, "-", "mean"), (low, "--", "-1.96 SD"), (high, "--", "+1.96 SD")):
+    lines = [(mean, "-", "mean"), (low, "--", "-1.96 SD"), (high, "--", "+1.96 SD")]
+    for value, style, text in lines if difference.size >= MIN_GROUP else []:
         ax.axhline(value, linestyle=style, color=ACCENT, linewidth=1.2)
         ax.annotate(
             f"{text} {value:+.1f}",
@@ -79,7 +89,7 @@ def bland_altman(predicted_ml: ArrayLike, reference_ml: ArrayLike) -> bytes:
             color=INK,
             va="center",
         )
-    ax.axhline(0, color="#999999", linewidth=0.8)
+    ax.axhline(0, color=GRID, linewidth=0.8)
     ax.set(xlabel="mean of predicted and reference volume (ml)", ylabel="predicted - reference (ml)")
     ax.grid(alpha=0.3)
     return png(made)
@@ -93,7 +103,7 @@ def paired_differences(panels: Mapping[str, Sequence[float]], label: str) -> byt
         x = place + 0.25 * (np.random.default_rng(0).random(y.size) - 0.5)
         ax.scatter(x, y, s=16, color=INK, alpha=0.7)
         ax.hlines(float(np.median(y)), place - 0.25, place + 0.25, color=ACCENT, linewidth=2)
-    ax.axhline(0, color="#999999", linewidth=0.8)
+    ax.axhline(0, color=GRID, linewidth=0.8)
     ax.set_xticks(range(len(panels)), list(panels), fontsize=8)
     ax.set(ylabel=f"difference in {label}", xlim=(-0.6, len(panels) - 0.4))
     ax.grid(axis="y", alpha=0.3)
@@ -104,10 +114,12 @@ def bars(summaries: Mapping[str, MeasureSummary], label: str) -> bytes:
     """Means with their intervals, one bar per group."""
     made, (ax,) = figure(1, 1, 6.0, 0.45 * len(summaries) + 1.2)
     means = np.array([summary.mean for summary in summaries.values()])
-    low = [m if s.mean_low is None else s.mean_low for m, s in zip(means, summaries.values())]
-    high = [m if s.mean_high is None else s.mean_high for m, s in zip(means, summaries.values())]
-    ax.barh(list(summaries), means, color=ACCENT, xerr=[means - low, np.subtract(high, means)], ecolor=INK, capsize=3)
+    enough = [s.subjects >= MIN_GROUP for s in summaries.values()]
+    low = [s.mean_low if e and s.mean_low is not None else s.mean for s, e in zip(summaries.values(), enough)]
+    high = [s.mean_high if e and s.mean_high is not None else s.mean for s, e in zip(summaries.values(), enough)]
+    spread = [means - low, np.subtract(high, means)] if any(enough) else None
+    ax.barh(list(summaries), means, color=MASK, xerr=spread, ecolor=INK, capsize=3)
     ax.invert_yaxis()
-    ax.set(xlabel=f"{label}, mean and 95 % interval", xlim=(0, None))
+    ax.set(xlabel=f"{label}, mean{' and 95 % interval' if any(enough) else ''}", xlim=(0, None))
     ax.grid(axis="x", alpha=0.3)
     return png(made)

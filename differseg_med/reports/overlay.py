@@ -6,6 +6,7 @@ on the left of sagittal ones. Letters on the borders of each picture say so.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from numpy.typing import NDArray
 
 from differseg_med.atomic import replacing
 from differseg_med.geometry import FloatArray
+from differseg_med.reports.colors import MASK as MASK_COLOR
+from differseg_med.reports.colors import REFERENCE as REFERENCE_COLOR
 
 Array = NDArray[Any]
-
-MASK_COLOR, REFERENCE_COLOR = "#ff9f1c", "#2ec4ff"  # told apart by colour-blind readers, and on grey
 
 WINDOWS = {"ct": (-160.0, 240.0)}
 """Grey values by kind of image where a fixed scale is customary: soft tissue in HU."""
@@ -72,17 +73,36 @@ def closest_ras(volume: Array, affine: FloatArray) -> tuple[Array, tuple[float, 
     return turned, (i, j, k)
 
 
-def save_overlay(
+def save_overlay(background: Array | Mapping[str, Array], mask: Array | None, path: str | Path, **options: Any) -> Path:
+    """Save what `draw_overlay` draws.
+
+    Args:
+        background, mask, options: see there.
+        path: the image to write, ``.png``, ``.webp`` or ``.jpg``.
+
+    Returns:
+        The path of the image.
+
+    Raises:
+        ValueError: as `draw_overlay`.
+    """
+    drawn = draw_overlay(background, mask, **options, suffix=Path(path).suffix[1:] or "png")
+    with replacing(path) as temporary:
+        temporary.write_bytes(drawn)
+    return Path(path)
+
+
+def draw_overlay(
     background: Array | Mapping[str, Array],
     mask: Array | None,
-    path: str | Path,
     *,
     spacing_mm: tuple[float, float, float],
     reference: Array | None = None,
     title: str = "",
     windows: Mapping[str, tuple[float, float]] | None = None,
-) -> Path:
-    """Draw axial, coronal and sagittal planes with the outlines of ``mask`` and ``reference`` and save them.
+    suffix: str = "png",
+) -> bytes:
+    """Draw axial, coronal and sagittal planes with the outlines of ``mask`` and ``reference``.
 
     The planes go through the mask's centre of gravity; without foreground through the reference's, else the middle of
     the image.
@@ -90,15 +110,15 @@ def save_overlay(
     Args:
         background: one image ``(H, W, D)`` in RAS orientation (see `closest_ras`), or several by name: one row each.
         mask: ``(H, W, D)`` of 0 and 1 on the same grid, or None for none.
-        path: the picture to write, ``.png``, ``.webp`` or ``.jpg``.
         spacing_mm: size of a voxel along right, anterior, superior in mm.
         reference: reference mask ``(H, W, D)``; the legend then says the Dice.
         title: a line above the pictures. Case ids only, never names.
         windows: grey values (lowest, highest) by name of a background; else `WINDOWS`, else the 1st to 99th percentile
             of what is not 0.
+        suffix: ``png``, ``webp`` or ``jpg``.
 
     Returns:
-        The path of the picture.
+        The content of an image file.
 
     Raises:
         ValueError: if the arrays do not all have one shape ``(H, W, D)``.
@@ -120,9 +140,14 @@ def save_overlay(
     for plane, ax in zip(VIEWS, axes[0]):
         ax.set_title(plane.name, fontsize=9)
     _annotate(figure, mask, reference, title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=Path(path).suffix[1:] or "png", dpi=110)
-    return Path(path)
+    return encoded(figure, suffix)
+
+
+def encoded(figure: Figure, suffix: str = "png") -> bytes:
+    """A figure as the content of an image file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, dpi=110)
+    return buffer.getvalue()
 
 
 def _center(masks: list[Array], shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -13,27 +13,42 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from differseg_med.atomic import exporting
-from differseg_med.reports.overlay import MASK_COLOR, REFERENCE_COLOR
+from differseg_med.reports.overlay import MASK_COLOR, REFERENCE_COLOR, encoded
 
 PANEL_INCHES = 3.4
 
 
-def save_panels(
+def save_panels(pictures: Mapping[str, NDArray[Any]], mask: NDArray[Any], path: str | Path, **options: Any) -> Path:
+    """Save what `draw_panels` draws; the ending of ``path`` says the format.
+
+    Raises:
+        CaseError: if the file cannot be written.
+    """
+    drawn = draw_panels(pictures, mask, **options, suffix=Path(path).suffix[1:])
+    with exporting(path) as temporary:
+        temporary.write_bytes(drawn)
+    return Path(path)
+
+
+def draw_panels(
     pictures: Mapping[str, NDArray[Any]],
     mask: NDArray[Any],
-    path: str | Path,
     *,
     reference: NDArray[Any] | None = None,
     title: str = "",
-) -> Path:
+    suffix: str = "png",
+) -> bytes:
     """Draw pictures side by side with the outlines of ``mask`` and ``reference``.
 
     Args:
         pictures: ``(H, W, 1)`` or ``(H, W, 3)`` by name; grey ones are shown from their 1st to their 99th percentile.
         mask: ``(H, W)`` of 0 and 1.
-        path: the picture to write, ``.png`` or ``.webp``.
         reference: likewise.
         title: a line above. Case ids only.
+        suffix: ``png`` or ``webp``.
+
+    Returns:
+        The content of an image file.
     """
     height, width = mask.shape
     size = (PANEL_INCHES * len(pictures) + 0.3, PANEL_INCHES * height / width + 0.9)
@@ -56,6 +71,4 @@ def save_panels(
     figure.legend(handles=handles, loc="outside lower right", ncols=2, fontsize=8, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11)
-    with exporting(path) as temporary:
-        figure.savefig(temporary, format=Path(path).suffix[1:], dpi=110)
-    return Path(path)
+    return encoded(figure, suffix)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import nibabel as nib
@@ -18,8 +16,8 @@ from torch.nn import functional as F
 
 from differseg_med.components import foreground_box
 from differseg_med.geometry import FloatArray, Grid
-from differseg_med.reports.overlay import closest_ras, save_overlay
-from differseg_med.reports.overlay2d import save_panels
+from differseg_med.reports.overlay import closest_ras, draw_overlay
+from differseg_med.reports.overlay2d import draw_panels
 from differseg_med.transforms.restoring import resample_mask
 
 MARGIN_MM = 50.0
@@ -77,8 +75,7 @@ def part_of(image: Image, affine: FloatArray, channels: Sequence[str], mask: Mas
 
 def panels_of(pictures: Mapping[str, Image], mask: Mask) -> str:
     """Photographs ``(H, W, C)`` by name side by side, with the outline of the mask ``(H, W)``: WebP, base64."""
-    with TemporaryDirectory() as folder:
-        return _base64(save_panels(pictures, mask, Path(folder) / "picture.webp").read_bytes())
+    return _base64(draw_panels(pictures, mask, suffix="webp"))
 
 
 def _picture(image: Image, grid: Grid, channels: Sequence[str], mask: Mask) -> str:
@@ -86,10 +83,8 @@ def _picture(image: Image, grid: Grid, channels: Sequence[str], mask: Mask) -> s
     turned, spacing_mm = closest_ras(mask, grid.affine)
     rows = {name: closest_ras(_levels(v), grid.affine)[0] for name, v in _by_modality(image, channels).items()}
     windows = dict.fromkeys(rows, (0.0, float(LEVELS)))
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "picture.webp"
-        save_overlay(rows or np.zeros_like(turned), turned, path, spacing_mm=spacing_mm, windows=windows)
-        return _base64(path.read_bytes())
+    shown = rows or np.zeros_like(turned)
+    return _base64(draw_overlay(shown, turned, spacing_mm=spacing_mm, windows=windows, suffix="webp"))
 
 
 def _by_modality(image: Image, channels: Sequence[str]) -> dict[str, Image]:

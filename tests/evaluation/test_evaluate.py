@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ from support.masks import blob
 
 from differseg_med.case import Case
 from differseg_med.errors import CaseError
+from differseg_med.evaluation import evaluate
 from differseg_med.evaluation.evaluate import evaluate_case, evaluate_cohort
 from differseg_med.export.nifti import save_nifti
 from differseg_med.reports import figures
@@ -86,7 +88,7 @@ def test_the_page_stands_alone_and_names_nobody(drawn):
     drawn.add("missed<b>", np.zeros_like(TUMOUR), extra={"site": "south"})
     drawn.evaluate(worst=5)
     page = (drawn.root / "out" / "evaluation.html").read_text()
-    outside = re.findall(r"""(?:src|href)=["'](?!data:)[^"']*|@import|url\(|<script|<link""", page)
+    outside = re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']*|@import|url\(|<script[^>]|<link""", page)
     assert outside == []
     assert page.count('src="data:image/png;base64,') == 4  # distributions, volumes, two overlays
     assert "missed<b>" not in page
@@ -96,6 +98,24 @@ def test_the_page_stands_alone_and_names_nobody(drawn):
         assert words in page
     assert "Jane" not in page + (drawn.root / "out" / "metrics.csv").read_text()
     assert str(drawn.root) not in page
+
+
+def test_each_file_is_read_once_and_the_worst_are_drawn_from_what_is_in_memory(folder, monkeypatch):
+    """Scores and pictures of one reading, whichever order the cases come in."""
+    read = Counter()
+    for name in ("load_case_label", "load_volume"):
+        real = getattr(evaluate, name)
+        monkeypatch.setattr(evaluate, name, lambda what, real=real: read.update([what_was_read(what)]) or real(what))
+    for i, shift in enumerate((5, 1, 3)):
+        folder.add(f"s{i}", np.roll(TUMOUR, shift, 0))
+    folder.evaluate(worst=2)
+    assert sorted(p.stem for p in (folder.root / "out" / "overlays").iterdir()) == ["s0", "s2"]
+    assert {name: n for name, n in read.items() if n != 1} == {}
+    assert {f"{c}/mask.nii.gz" for c in ("good", "s0", "s1", "s2")} | {"good", "s0", "s1", "s2"} <= set(read)
+
+
+def what_was_read(what):
+    return what.case_id if isinstance(what, Case) else "/".join(what.parts[-2:])
 
 
 def test_groups_by_any_column_asked_for(folder):

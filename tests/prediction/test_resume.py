@@ -9,7 +9,7 @@ from support.synthetic import (
     read_rows,
 )
 
-from differseg_med.prediction.summary import COLUMNS, read_finished
+from differseg_med.prediction.summary import COLUMNS, Summary, read_finished, read_summary
 
 
 def test_a_summary_with_other_columns_can_be_resumed(tmp_path):
@@ -99,3 +99,69 @@ def test_a_case_that_fails_now_says_so_beside_its_old_mask(tmp_path):
     assert summary(table)["a"]["status"] == "failed"
     assert summary(table)["a"]["notes"] == "the mask in the folder is of an earlier run"
     assert summary(table)["a"]["modalities"] == "t1+ct+pet"  # what the table says it has
+
+
+def rows_of(number):
+    return [{"case_id": f"c{i}", "status": "done", "reason": 'a "b",\nc', "notes": f"note {i}"} for i in range(number)]
+
+
+def test_a_summary_cut_anywhere_gives_whole_rows_only(tmp_path):
+    """A kill may leave any part of the row that was being appended: it is read as whole or not at all."""
+    made = Summary(tmp_path)
+    for row in rows_of(2):
+        made.add(row)
+    path = tmp_path / "summary.csv"
+    before, whole = path.stat().st_size, read_summary(path)
+    assert [row["case_id"] for row in whole] == ["c0", "c1"]
+    made.add(rows_of(3)[2])
+    content = path.read_bytes()
+    for end in range(before, len(content)):
+        path.write_bytes(content[:end])
+        assert read_summary(path) == whole, content[before:end]
+    path.write_bytes(content)
+    last = read_summary(path)[2]
+    assert {name: last[name] for name in ("case_id", "reason", "notes")} == {
+        "case_id": "c2",
+        "reason": 'a "b",\nc',
+        "notes": "note 2",
+    }
+
+
+def test_rows_are_appended_and_put_in_order_at_the_end(tmp_path):
+    path, first = tmp_path / "summary.csv", Summary(tmp_path)
+    for row in rows_of(3):
+        first.add(row)
+    old = {str(row["case_id"]): row for row in read_summary(path)}
+    resumed = Summary(tmp_path, old)
+    written = []
+    resumed.write = lambda real=resumed.write: written.append(1) or real()
+    resumed.add({**old["c1"], "status": "failed"})
+    resumed.add(old["c0"])  # as it was
+    resumed.add({**dict.fromkeys(COLUMNS, ""), "case_id": "new", "status": "done"})
+    assert len(written) == 1
+    assert [(row["case_id"], row["status"]) for row in read_summary(path)] == [
+        ("c1", "failed"),
+        ("c0", "done"),
+        ("c2", "done"),
+        ("new", "done"),
+    ]
+    resumed.add({"case_id": "wide", "status": "done", "area_percent": "3"})  # another column: all is written again
+    assert len(written) == 2
+    assert [row["case_id"] for row in read_summary(path)] == ["c1", "c0", "new", "wide", "c2"]
+    path.unlink()
+    resumed.add({"case_id": "last", "status": "done"})  # somebody took the file away
+    assert len(read_summary(path)) == 6
+
+
+def test_a_disk_that_is_full_leaves_no_half_row(tmp_path, monkeypatch):
+    made = Summary(tmp_path)
+    made.add(rows_of(1)[0])
+    content = (tmp_path / "summary.csv").read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("differseg_med.prediction.summary.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        made.add(rows_of(2)[1])
+    assert (tmp_path / "summary.csv").read_bytes() == content

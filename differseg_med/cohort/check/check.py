@@ -29,7 +29,7 @@ from differseg_med.io.labels import load_case_label
 from differseg_med.io.slicer_header import is_segmentation
 from differseg_med.io.volumes import load_volume
 from differseg_med.keys import LABEL, NOTES
-from differseg_med.reports import html
+from differseg_med.reports.cohort import write_check_page
 from differseg_med.transforms.grids import check_label, grid_of
 
 FINDING_COLUMNS = ("case_id", "column", "level", "message", "remedy")
@@ -218,19 +218,14 @@ def write_check(check: Check, out_dir: str | Path) -> None:
     writer.writerow(FINDING_COLUMNS)
     writer.writerows((f.case, f.modality, f.level, f.message, f.remedy) for f in check.findings)
     write_text(Path(out_dir) / "check.csv", text.getvalue())
-    html.write_page(Path(out_dir) / "check.html", "Check of the cohort", _page(check))
-
-
-def _page(check: Check) -> list[str]:
-    parts = [html.paragraph(text, "failed" if level == "error" else "notice") for level, text in check.complaints()]
-    parts = parts or [html.paragraph(SOUND)]
-    for title, rows in (
-        ("Which cases have what", presence(check.cohort.cases, check.cohort.modalities)),
-        ("Cases", case_rows(check)),
-    ):
-        parts += [html.heading(title), html.table(tuple(rows[0]), [tuple(row.values()) for row in rows])]
-    every = [(f.case or "", f.modality, f.level, f.message) for f in check.findings]
-    return [*parts, html.heading("Every finding"), html.table(("case", "column", "level", "finding"), every, (3,))]
+    write_check_page(
+        Path(out_dir) / "check.html",
+        check.complaints(),
+        presence(check.cohort.cases, check.cohort.modalities),
+        case_rows(check),
+        [(f.case or "", f.modality, f.level, f.message) for f in check.findings],
+        SOUND,
+    )
 
 
 def label_volumes(cases: Sequence[Case], progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> dict[str, float]:

@@ -19,7 +19,7 @@ from differseg_med.cohort.scan.sources import Source, attach_files, dicom_source
 from differseg_med.cohort.table import relative_cell, write_cohort
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.index import index_folder
-from differseg_med.reports import html
+from differseg_med.reports.cohort import write_audit_page
 
 AUDIT_COLUMNS = ("path", "series", "case_id", "column", "level", "reason", "cell")
 
@@ -80,7 +80,7 @@ def write_scan(scan: Scan, out: str | Path) -> None:
         row = (source.path, source.series, case, _column(source), source.level, source.reason, cell)
         writer.writerow(row)
     write_text(out.parent / "audit.csv", text.getvalue())
-    html.write_page(out.parent / "audit.html", "Audit of the scan", _page(scan))
+    _write_page(scan, out.parent / "audit.html")
 
 
 def summary_lines(scan: Scan) -> list[str]:
@@ -123,23 +123,16 @@ def _column(source: Source) -> str:
     return "label" if source.role == "label" else source.modality
 
 
-def _page(scan: Scan) -> list[str]:
+def _write_page(scan: Scan, path: Path) -> None:
     levels: Counter[str] = Counter(source.level for _, source in scan.audit)
-    parts = [
-        html.paragraph(
-            f"{len(scan.cases)} cases. Of {len(scan.audit)} series, segmentations and files {levels['error']} have an "
-            f"error and got no cell in the table, {levels['warning']} deserve a look, {levels['ok']} are in order."
-        )
-    ]
-    if scan.cases:
-        rows = presence(scan.cases, scan.modalities)
-        parts += [html.heading("Which cases have what"), html.table(tuple(rows[0]), [tuple(r.values()) for r in rows])]
-    for level, kind in (("error", "failed"), ("warning", "notice")):
-        if levels[level]:
-            parts.append(html.heading(f"{'Errors' if level == 'error' else 'Warnings'} ({levels[level]})"))
-        for case, series, reason in _findings(scan, level, parts_only=True):
-            parts.append(html.paragraph(f"{f'{case}: ' if case else ''}{series}: {reason}", kind))
-    rest = [(case, s.series, _column(s), s.level, s.reason) for case, s in scan.audit]
-    parts.append(html.heading("Everything that was found"))
-    parts.append(html.table(("case", "series or file", "column", "level", "what became of it"), rest, (1, 4)))
-    return parts
+    lead = (
+        f"{len(scan.cases)} cases. Of {len(scan.audit)} series, segmentations and files {levels['error']} have an "
+        f"error and got no cell in the table, {levels['warning']} deserve a look, {levels['ok']} are in order."
+    )
+    told = {
+        level: [f"{f'{c}: ' if c else ''}{series}: {why}" for c, series, why in _findings(scan, level, parts_only=True)]
+        for level in ("error", "warning")
+    }
+    rows = presence(scan.cases, scan.modalities) if scan.cases else []
+    every = [(case, s.series, _column(s), s.level, s.reason) for case, s in scan.audit]
+    write_audit_page(path, lead, rows, told, levels, every)
