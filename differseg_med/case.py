@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Case:
     problem: CaseError | None = None
     drawn_on: tuple[Path, ...] = ()
     written_id: str = ""
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def modalities(self) -> str:
@@ -67,12 +68,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A checked cohort table; rows with a problem are kept and carry it, also one that concerns all (`problem`)."""
+    """A checked cohort table; rows with a problem are kept and carry it, also one that concerns all (`problem`).
+
+    `kinds` are those of `differseg_med.modality` by modality, as far as the table's own file of kinds tells them.
+    """
 
     path: Path
     modalities: tuple[str, ...]
     cases: tuple[Case, ...]
     problem: CaseError | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def select(self, split: str | Sequence[str] | None = None) -> tuple[Case, ...]:
         """Cases of one or several splits; None for all.

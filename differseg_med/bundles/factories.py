@@ -28,6 +28,7 @@ from differseg_med.inferers import AutocastInferer, SliceWindowInferer, check_ch
 from differseg_med.keys import CHANNELS, LABEL, PRED
 from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
 from differseg_med.metrics.handlers import CaseMetric
+from differseg_med.modality import Modality, declared
 from differseg_med.networks import DifferSeg
 from differseg_med.networks.checkpoints import load_weights
 from differseg_med.networks.depthwise import quicken_depthwise
@@ -125,7 +126,7 @@ def cohort_dataset(
     Raises:
         CaseError: if the table cannot be read.
     """
-    table = read_cohort(cohort, tuple(modalities)).withhold(withhold)
+    table = read_cohort(cohort, _declared(modalities)).withhold(withhold)
     cases = table.select(split or None)
     finished = read_finished(output_dir) if resume and output_dir is not None else {}
     for case in cases:  # a mask made from other modalities is of another run
@@ -174,7 +175,7 @@ def training_dataset(
     Raises:
         CaseError: if the table cannot be read or no case can be used.
     """
-    return _labelled(read_cohort(cohort, tuple(modalities)), split, transform, cache_dir, samples)
+    return _labelled(read_cohort(cohort, _declared(modalities)), split, transform, cache_dir, samples)
 
 
 def labelled_cases(
@@ -209,7 +210,7 @@ def training_fingerprint(
     Raises:
         CaseError: if a label cannot be read any more.
     """
-    fingerprint_of(read_cohort(cohort, tuple(modalities)).select(None), dataset.data).write(path)
+    fingerprint_of(read_cohort(cohort, _declared(modalities)).select(None), dataset.data).write(path)
     return Path(path)
 
 
@@ -385,3 +386,8 @@ def _labelled(
     usable = {item["case_id"] for item in items}
     tell_presence([case for case in cases if case.case_id in usable], cohort.modalities)
     return MonaiDataset(items, samples)
+
+
+def _declared(modalities: Mapping[str, Any] | Sequence[str]) -> Mapping[str, Modality] | tuple[str, ...]:
+    """What a table is compared with: names and, where the bundle says them, kinds."""
+    return declared(modalities) if isinstance(modalities, Mapping) else tuple(modalities)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from differseg_med.case import Cohort
-from differseg_med.cli.options import Table, names, progress
+from differseg_med.cli.options import Kinds, Table, names, progress, read_table, tell_kinds
 from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
 from differseg_med.cohort.registration.rigid import Method
 from differseg_med.cohort.scan.scan import text_table
-from differseg_med.cohort.table import read_cohort, table_modalities, write_cohort
+from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import exit_code
 
 if TYPE_CHECKING:
@@ -28,12 +27,13 @@ def check(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for check.csv and check.html.")] = None,
     modalities: Annotated[str, typer.Option(help="Columns to check, the reference first; default: all.")] = "",
     alignment: Annotated[bool, typer.Option(help="Compare where the images of a case lie (slow).")] = True,
+    kind: Kinds = None,
 ) -> None:
     """Read every file; compare grids, places and labels; find patients on both sides of a split."""
     from differseg_med.cohort.check.check import check_cohort, report_lines, write_check
 
     def job() -> None:
-        found = check_cohort(_read(table, modalities), alignment=alignment, progress=progress("case"))
+        found = check_cohort(read_table(table, modalities, kind), alignment=alignment, progress=progress("case"))
         for line in report_lines(found):
             typer.echo(line)
         if out is not None:
@@ -41,6 +41,23 @@ def check(
         errors = [finding for finding in found.findings if finding.level == "error"]
         if errors:
             raise SystemExit(f"{len(errors)} error{'s' * (len(errors) > 1)}")
+
+    sys.exit(exit_code(job))
+
+
+def kinds(table: Table, kind: Kinds = None) -> None:
+    """Say what kind of image each column holds, once: written beside the table. Without --kind: show it."""
+    from differseg_med.cohort.kinds import write_kinds
+    from differseg_med.modality import KINDS
+
+    def job() -> None:
+        cohort = read_table(table, kinds=kind)
+        if kind:
+            write_kinds(table, cohort.kinds)
+        tell_kinds(table, cohort.modalities, cohort.kinds)
+        typer.echo("KIND is one of:")
+        for line in text_table([{"kind": name, "": known.label} for name, known in KINDS.items()])[1:]:
+            typer.echo(f"  {line}")
 
     sys.exit(exit_code(job))
 
@@ -59,7 +76,7 @@ def folds(
     from differseg_med.cohort.check.check import label_volumes
 
     def job() -> None:
-        cohort = _read(table)
+        cohort = read_table(table)
         if cohort.problem is not None:
             raise cohort.problem
         failed = [case.problem for case in cohort.cases if case.problem is not None]
@@ -72,7 +89,8 @@ def folds(
         except ValueError as error:
             raise SystemExit(str(error)) from error
         placed = {case.case_id: case for case in with_folds(cases, chosen, validation)}
-        write_cohort(out or table, cohort.modalities, [placed.get(case.case_id, case) for case in cohort.cases])
+        done = [placed.get(case.case_id, case) for case in cohort.cases]
+        write_cohort(out or table, cohort.modalities, done, cohort.kinds)
         rows = [
             {"": level.criterion, "level": level.level, **{f"fold {n}": count for n, count in enumerate(level.counts)}}
             for level in balance(criteria, chosen, k)
@@ -95,7 +113,7 @@ def register(
     from differseg_med.cohort.registration.register import register_cohort
 
     def job() -> None:
-        done = register_cohort(_read(table), out, names(modalities), method=method, progress=progress("case"))
+        done = register_cohort(read_table(table), out, names(modalities), method=method, progress=progress("case"))
         _tell(done, out)
 
     sys.exit(exit_code(job))
@@ -108,13 +126,9 @@ def n4(
     from differseg_med.cohort.registration.register import correct_cohort
 
     def job() -> None:
-        _tell(correct_cohort(_read(table), out, names(modalities), progress=progress("case")), out)
+        _tell(correct_cohort(read_table(table), out, names(modalities), progress=progress("case")), out)
 
     sys.exit(exit_code(job))
-
-
-def _read(table: Path, modalities: str = "") -> Cohort:
-    return read_cohort(table, names(modalities) or table_modalities(table))
 
 
 def _tell(done: Sequence[Changed], out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +12,14 @@ from typing import Annotated
 import typer
 
 from differseg_med.cli import checking, conversion
-from differseg_med.cli.options import Out, names, progress
+from differseg_med.cli.options import Kinds, Out, names, progress, tell_kinds
 from differseg_med.cohort.image_folders import find_pictures, with_validation
+from differseg_med.cohort.kinds import check_kinds_file, parse_kinds, read_kinds
 from differseg_med.cohort.scan import scan as scanning
 from differseg_med.cohort.scan.choose import Naming, Unit
 from differseg_med.cohort.scan.rules import load_rules
 from differseg_med.cohort.table import write_cohort
-from differseg_med.errors import exit_code
+from differseg_med.errors import CaseError, exit_code
 
 app = typer.Typer(help="Make, check and convert cohort tables.", no_args_is_help=True)
 importing = typer.Typer(help="Make a cohort table from a data set in a known layout.", no_args_is_help=True)
@@ -26,6 +28,7 @@ exporting = typer.Typer(help="Write a data set in another tool's layout.", no_ar
 app.add_typer(exporting, name="export")
 for _name, _group, _command in (
     ("check", app, checking.check),
+    ("kinds", app, checking.kinds),
     ("folds", app, checking.folds),
     ("register", app, checking.register),
     ("n4", app, checking.n4),
@@ -60,19 +63,25 @@ def scan(
     resample: Annotated[
         bool, typer.Option("--resample", help="Take tilted and uneven series too, to be interpolated.")
     ] = False,
+    kind: Kinds = None,
 ) -> None:
     """Find the images and labels in a folder: OUT, and beside it audit.csv and audit.html."""
 
     def job() -> None:
-        chosen = load_rules(rules)
+        check_kinds_file(out)
+        chosen, given = load_rules(rules), parse_kinds(kind or ())
         found = scanning.scan_folder(
             folder, chosen, roi=roi, naming=case_id, unit=case_per, resample=resample, progress=progress("file")
         )
         if modalities:
             found = scanning.select_modalities(found, names(modalities))
+        if unknown := [name for name in given if name not in found.modalities]:
+            raise CaseError(f"no case has {unknown[0]!r}", expected=f"some of {list(found.modalities)}")
+        found = replace(found, kinds={**found.kinds, **given})
         scanning.write_scan(found, out)
         for line in scanning.summary_lines(found):
             typer.echo(line)
+        tell_kinds(out, found.modalities, read_kinds(out))
         typer.echo(f"{out}; what became of each file: {out.parent / 'audit.html'}, audit.csv")
         if not found.cases:
             raise SystemExit(f"no case was found: {out.parent / 'audit.csv'} says what became of each file")
@@ -90,22 +99,28 @@ def folders(
     sequence: Annotated[str | None, typer.Option(help="Regex: the part of a name that says the video.")] = None,
     validation_every: Annotated[int, typer.Option(help="The first of every so many subjects is for validation.")] = 0,
     validation_last: Annotated[int, typer.Option(help="So many of the last subjects are for validation.")] = 0,
+    kind: Kinds = None,
 ) -> None:
     """Pictures in SPLIT/{image,depth,...,mask}/NAME.png (or jpg, tif), paired by NAME."""
 
     def job() -> None:
+        check_kinds_file(out)
         pairs = [name.partition("=") for name in names(modalities)]
         columns = {column: folder or column for column, _, folder in pairs}
+        given = parse_kinds(kind or ())
+        if unknown := [name for name in given if name not in columns]:
+            raise CaseError(f"there is no column {unknown[0]!r}", expected=f"some of {list(columns)}")
         found = find_pictures(root, columns, mask, foreground=mask_foreground.value, sequence=sequence)
         cases = found.cases
         if validation_every or validation_last:
             cases = with_validation(cases, validation_every, validation_last)
-        write_cohort(out, list(columns), cases)
+        write_cohort(out, list(columns), cases, given)
         for text, lines in (("left out", found.left_out), ("other sizes, to be resized", found.resized)):
             for line in lines:
                 typer.echo(f"{text}: {line}")
         splits = Counter(case.split or "no split" for case in cases)
         counts = ", ".join(f"{number} {split}" for split, number in splits.items())
         typer.echo(f"{len(cases)} cases ({counts}), {len({case.subject_id for case in cases})} subjects: {out}")
+        tell_kinds(out, list(columns), read_kinds(out))
 
     sys.exit(exit_code(job))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from differseg_med.cli.options import Out, Table, progress
+from differseg_med.cli.options import Kinds, Out, Table, progress, read_table, tell_kinds
 from differseg_med.cohort import importers as layouts
 from differseg_med.cohort.availability import absent_of, presence
+from differseg_med.cohort.kinds import parse_kinds, read_kinds
 from differseg_med.cohort.scan.scan import text_table
-from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.errors import CaseError, exit_code
 
 Root = Annotated[Path, typer.Argument(help="Folder of the data set.", exists=True)]
@@ -39,15 +40,16 @@ def nnunet(
     root: Root,
     out: Out,
     foreground: Values = "",
+    kind: Kinds = None,
     splits: Annotated[Path | None, typer.Option(help="splits_final.json, for the column fold.", exists=True)] = None,
 ) -> None:
     """An nnU-Net raw data set: ROOT is DatasetXXX_Name."""
-    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits), out, foreground)))
+    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits), out, foreground, kind)))
 
 
-def msd(root: Root, out: Out, foreground: Values = "") -> None:
+def msd(root: Root, out: Out, foreground: Values = "", kind: Kinds = None) -> None:
     """A Medical Segmentation Decathlon data set: ROOT is its folder or dataset.json. 4-D files are taken apart."""
-    sys.exit(exit_code(lambda: _write(layouts.read_msd(root), out, foreground)))
+    sys.exit(exit_code(lambda: _write(layouts.read_msd(root), out, foreground, kind)))
 
 
 def bids(
@@ -55,9 +57,10 @@ def bids(
     out: Out,
     foreground: Values = "",
     mask: Annotated[str, typer.Option(help="Regex on the masks' names, where a session has several.")] = "",
+    kind: Kinds = None,
 ) -> None:
     """A BIDS data set, with masks among its derivatives."""
-    sys.exit(exit_code(lambda: _write(layouts.read_bids(root, mask), out, foreground)))
+    sys.exit(exit_code(lambda: _write(layouts.read_bids(root, mask), out, foreground, kind)))
 
 
 def pattern(
@@ -66,6 +69,7 @@ def pattern(
     image: Annotated[list[str], typer.Option(help="COLUMN=PATH with {case} in it: t1={case}/t1.nii.gz. Repeatable.")],
     label: Annotated[str, typer.Option(help="PATH of the label: {case}/mask.nii.gz.")] = "",
     foreground: Values = "",
+    kind: Kinds = None,
 ) -> None:
     """Any regular layout: a path per column, with {case}, {subject} and * in it."""
 
@@ -74,7 +78,7 @@ def pattern(
         if bad := [entry for entry, (_, equals, _) in zip(image, pairs) if not equals]:
             raise CaseError(f"--image {bad[0]} is not understood", expected="COLUMN=PATH")
         patterns = {column: path for column, _, path in pairs} | ({"label": label} if label else {})
-        _write(layouts.read_pattern(root, patterns), out, foreground)
+        _write(layouts.read_pattern(root, patterns), out, foreground, kind)
 
     sys.exit(exit_code(job))
 
@@ -83,27 +87,30 @@ def to_msd(
     table: Table,
     out: Annotated[Path, typer.Option("--out", help="dataset.json to write.")],
     layout: Annotated[Layout, typer.Option(help="Name the files where they are, or write 4-D files.")] = Layout.LIST,
+    kind: Kinds = None,
 ) -> None:
     """An MSD data list with folds, for MONAI's Auto3DSeg and others."""
     from differseg_med.cohort.exporters import export_msd
 
-    _export(table, lambda cohort: export_msd(cohort, out, stacked=layout is Layout.STACKED, progress=progress("case")))
+    stacked = layout is Layout.STACKED
+    _export(table, kind, lambda cohort: export_msd(cohort, out, stacked=stacked, progress=progress("case")))
 
 
 def to_nnunet(
     table: Table,
     out: Annotated[Path, typer.Option("--out", help="Folder nnUNet_raw/DatasetXXX_Name.")],
     missing: Annotated[Missing, typer.Option(help="Cases with an absent modality.")] = Missing.SKIP,
+    kind: Kinds = None,
 ) -> None:
     """An nnU-Net raw data set, with splits_final.json."""
     from differseg_med.cohort.exporters import export_nnunet
 
-    _export(table, lambda cohort: export_nnunet(cohort, out, missing=missing.value, progress=progress("case")))
+    _export(table, kind, lambda cohort: export_nnunet(cohort, out, missing=missing.value, progress=progress("case")))
 
 
-def _export(table: Path, write: Callable[..., Sequence[CaseError]]) -> None:
+def _export(table: Path, kinds: Sequence[str] | None, write: Callable[..., Sequence[CaseError]]) -> None:
     def job() -> None:
-        cohort = read_cohort(table, table_modalities(table))
+        cohort = read_table(table, kinds=kinds)
         failed = write(cohort)
         lost = {error.case for error in failed}
         for case in cohort.cases:
@@ -116,12 +123,17 @@ def _export(table: Path, write: Callable[..., Sequence[CaseError]]) -> None:
     sys.exit(exit_code(job))
 
 
-def _write(found: layouts.Imported, out: Path, foreground: str) -> None:
+def _write(found: layouts.Imported, out: Path, foreground: str, kinds: Sequence[str] | None) -> None:
     from differseg_med.cohort.exporters import write_imported
 
+    given = parse_kinds(kinds or ())
+    if unknown := [name for name in given if name not in found.modalities]:
+        raise CaseError(f"the data set has no modality {unknown[0]!r}", expected=f"some of {list(found.modalities)}")
+    found = replace(found, kinds={**found.kinds, **given})
     cases = write_imported(found, out, foreground, progress("case"))
     for note in found.notes:
         typer.echo(f"note: {note}")
     for line in text_table(presence(cases, found.modalities)):
         typer.echo(line)
     typer.echo(f"{out}: {len(cases)} cases")
+    tell_kinds(out, found.modalities, read_kinds(out))

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from differseg_med.atomic import write_text
 from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import absent_of
-from differseg_med.cohort.check.alignment import kind_of
-from differseg_med.cohort.importers import SKIP, ZEROS, Imported
+from differseg_med.cohort.importers import COLUMNS, SKIP, ZEROS, Imported
+from differseg_med.cohort.kinds import check_kinds_file, need_kinds
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError
 from differseg_med.export.nifti import save_nifti
@@ -29,6 +29,7 @@ from differseg_med.io.itk import as_image, as_voxels, empty_image
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
+from differseg_med.modality import nnunet_channel
 from differseg_med.paths import inside
 from differseg_med.progress import Progress
 from differseg_med.transforms.grids import grid_of
@@ -47,9 +48,10 @@ def write_imported(found: Imported, out: str | Path, foreground: str = "", progr
         The rows.
 
     Raises:
-        CaseError: if a file of several channels cannot be read.
+        CaseError: if a file of several channels cannot be read, or the file of kinds beside ``out`` is something else.
     """
     out = Path(out)
+    check_kinds_file(out)
     images: dict[str, dict[str, Path]] = {}
     for case_id, path in progress(found.stacked.items()):
         folder = inside(out.parent / f"{out.stem}_images", case_id)
@@ -58,7 +60,7 @@ def write_imported(found: Imported, out: str | Path, foreground: str = "", progr
     for case in found.cases:
         label = Path(join_cell(case.label, foreground)) if case.label is not None else None
         cases.append(replace(case, images=images.get(case.case_id, case.images), label=label))
-    write_cohort(out, found.modalities, cases)
+    write_cohort(out, found.modalities, cases, found.kinds)
     return cases
 
 
@@ -87,7 +89,11 @@ def export_msd(cohort: Cohort, out: str | Path, *, stacked: bool = False, progre
 
     Returns:
         Cases that could not be exported; a modality that is absent cannot be expressed in a list of files.
+
+    Raises:
+        CaseError: if the kind of a modality is not known.
     """
+    need_kinds(cohort, "the list of modalities")
     out, failed = Path(out), []
     entries: dict[str, list[dict[str, object]]] = {"training": [], "test": []}
     for case in progress(cohort.cases):
@@ -102,7 +108,8 @@ def export_msd(cohort: Cohort, out: str | Path, *, stacked: bool = False, progre
         "name": out.parent.name,
         "description": "exported by differseg_med",
         "tensorImageSize": "4D" if stacked else "3D",
-        "modality": {str(n): m for n, m in enumerate(cohort.modalities)},
+        "modality": _channels(cohort),
+        COLUMNS: _columns(cohort),
         "labels": {"0": "background", "1": "foreground"},
         "numTraining": len(entries["training"]),
         "numTest": len(entries["test"]),
@@ -143,8 +150,8 @@ def export_nnunet(
 ) -> list[CaseError]:
     """Write an nnU-Net raw data set: images of each case on the grid of its first modality, labels 0/1.
 
-    ``dataset.json`` (version 2) names the channels so that nnU-Net normalizes CT as CT. If the table has folds or a
-    validation split, ``splits_final.json`` lies beside it: copy it into the preprocessed folder.
+    ``dataset.json`` (version 2) names the channels so that nnU-Net normalizes each by its kind. If the table has folds
+    or a validation split, ``splits_final.json`` lies beside it: copy it into the preprocessed folder.
 
     Args:
         cohort: the table; cases of split ``test`` go into ``imagesTs`` and ``labelsTs``.
@@ -155,7 +162,11 @@ def export_nnunet(
 
     Returns:
         Cases that could not be exported.
+
+    Raises:
+        CaseError: if the kind of a modality is not known.
     """
+    need_kinds(cohort, "how nnU-Net normalizes the images")
     out, failed, trained = Path(out), [], []
     for case in progress(cohort.cases):
         try:
@@ -166,7 +177,8 @@ def export_nnunet(
         if case.split != "test":
             trained.append(case)
     info = {
-        "channel_names": {str(n): "CT" if kind_of(m) == "ct" else m for n, m in enumerate(cohort.modalities)},
+        "channel_names": _channels(cohort),
+        COLUMNS: _columns(cohort),
         "labels": {"background": 0, "foreground": 1},
         "numTraining": len(trained),
         "file_ending": ".nii.gz",
@@ -176,6 +188,15 @@ def export_nnunet(
     if splits := _splits(trained):
         write_text(out / "splits_final.json", json.dumps(splits, indent=2) + "\n")
     return failed
+
+
+def _channels(cohort: Cohort) -> dict[str, str]:
+    """Names of channels that say how nnU-Net (also its converter of MSD data sets) is to normalize them."""
+    return {str(n): nnunet_channel(name, cohort.kinds[name]) for n, name in enumerate(cohort.modalities)}
+
+
+def _columns(cohort: Cohort) -> dict[str, dict[str, str]]:
+    return {str(n): {"name": name, "kind": cohort.kinds[name]} for n, name in enumerate(cohort.modalities)}
 
 
 def _nnunet_case(case: Case, modalities: Sequence[str], out: Path, missing: str) -> None:
@@ -222,6 +243,15 @@ def _raise_problem(case: Case, *, needs_label: bool) -> None:
 def _on_one_grid(case: Case, modalities: Sequence[str]) -> tuple[list[NDArray[Any]], Grid]:
     """Every modality ``(H, W, D)`` on the grid of the first present one; absent ones are zeros."""
     volumes = {m: load_volume(cell) for m, cell in case.images.items()}
+    if colours := [m for m, volume in volumes.items() if volume.shape[0] != 1]:
+        raise CaseError(
+            "left out: a colour image is not one channel",
+            case=case.case_id,
+            file=case.images[colours[0]],
+            expected="one channel",
+            found=f"{volumes[colours[0]].shape[0]}",
+            remedy="Save it in grey, or its colours as files and columns of their own.",
+        )
     grid = grid_of(next(iter(volumes.values())))
     return [_moved(volumes[m], grid) if m in volumes else np.zeros(grid.shape) for m in modalities], grid
 

@@ -17,9 +17,14 @@ from typing import Any
 from differseg_med.case import OWN_COLUMNS, Case
 from differseg_med.errors import CaseError
 from differseg_med.io.headers import header_shape, is_volume_file, stem
+from differseg_med.modality import KINDS, kind_of_channel
 
 SKIP, ZEROS = "skip", "zeros"
 """What becomes of a case with an absent modality in a layout that knows no absence: left out, or zeros."""
+
+COLUMNS = "differseg_med_columns"
+"""Entry of a ``dataset.json`` that we wrote: column and kind of each channel, whose names there only say how nnU-Net is
+to normalize it (two phases of CT are both called CT)."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,14 @@ class Imported:
         cases: rows.
         stacked: files of several channels by case id; they have to be taken apart, one file per modality.
         notes: what the user should know.
+        kinds: kind of image of each modality, as far as the data set says it.
     """
 
     modalities: tuple[str, ...]
     cases: tuple[Case, ...]
     stacked: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_nnunet(root: str | Path, splits: str | Path | None = None) -> Imported:
@@ -54,7 +61,8 @@ def read_nnunet(root: str | Path, splits: str | Path | None = None) -> Imported:
     channels = info.get("channel_names") or info.get("modality")
     if not isinstance(channels, Mapping):
         raise CaseError("dataset.json names no channels", file=root / "dataset.json", expected="channel_names")
-    modalities = tuple(column_name(str(channels[key])) for key in sorted(channels, key=int))
+    kinds = _columns(root / "dataset.json", channels, info.get(COLUMNS))
+    modalities = tuple(kinds)
     ending = str(info.get("file_ending", ".nii.gz"))
     cases = [
         *_nnunet_cases(root, "imagesTr", "labelsTr", modalities, ending, "train", info.get("dataset") or {}),
@@ -66,7 +74,8 @@ def read_nnunet(root: str | Path, splits: str | Path | None = None) -> Imported:
     folds = {case: str(n) for n, fold in enumerate(_json(splits)) for case in fold["val"]} if splits.is_file() else {}
     cases = [replace(case, fold=folds.get(case.case_id, "")) for case in cases]
     lacking = [f"{c.case_id} lacks {m}" for c in cases for m in modalities if m not in c.images]
-    return Imported(modalities, tuple(cases), notes=(*lacking, *_many_classes(info.get("labels", {}))))
+    notes = (*lacking, *_many_classes(info.get("labels", {})))
+    return Imported(modalities, tuple(cases), notes=notes, kinds=_known(kinds))
 
 
 def _nnunet_cases(
@@ -106,7 +115,8 @@ def read_msd(path: str | Path) -> Imported:
     names = info.get("modality")
     if not isinstance(names, Mapping):
         raise CaseError("dataset.json names no modalities", file=path, expected='"modality": {"0": "T1", ...}')
-    modalities = tuple(column_name(str(names[key])) for key in sorted(names, key=int))
+    kinds = _columns(path, names, info.get(COLUMNS))
+    modalities = tuple(kinds)
     cases, stacked = [], {}
     for key, split in (("training", "train"), ("validation", "validation"), ("test", "test"), ("testing", "test")):
         for entry in info.get(key, ()):
@@ -117,7 +127,7 @@ def read_msd(path: str | Path) -> Imported:
                 stacked[case.case_id] = channels
     if not cases:
         raise CaseError("dataset.json lists no case", file=path, expected="entries under training")
-    return Imported(modalities, tuple(cases), stacked, _many_classes(info.get("labels", {})))
+    return Imported(modalities, tuple(cases), stacked, _many_classes(info.get("labels", {})), _known(kinds))
 
 
 def _msd_case(path: Path, item: Mapping[str, Any], modalities: Sequence[str], split: str) -> tuple[Case, Path | None]:
@@ -177,7 +187,8 @@ def read_bids(root: str | Path, mask: str = "") -> Imported:
         subject = session.split("_")[0]
         label, images = (own[0] if own else None), {m: files[m][0] for m in modalities if m in files}
         cases.append(Case(session, subject, images, label, extra=dict(participants.get(subject, {}))))
-    return Imported(modalities, tuple(cases), notes=tuple(notes))
+    kinds = {m: "mr" if m not in KINDS else m for m in modalities}  # pet, ct, or a suffix of MR
+    return Imported(modalities, tuple(cases), notes=tuple(notes), kinds=kinds)
 
 
 def _session(name: str) -> str:
@@ -249,6 +260,36 @@ def _regex(pattern: str) -> re.Pattern[str]:
 def _everything(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root, followlinks=True):
         yield from (Path(folder, name) for name in (*folders, *names) if not name.startswith("."))
+
+
+def _columns(path: Path, channels: Mapping[str, Any], ours: Any) -> dict[str, str | None]:
+    """Column and kind of each channel of a ``dataset.json``, from its names or from our own entry in it."""
+    try:
+        numbers = sorted(channels, key=int)
+    except ValueError as error:
+        expected, found = '{"0": "T1", "1": ...}', ", ".join(map(str, channels))
+        raise CaseError("channels are not numbered", file=path, expected=expected, found=found) from error
+    own = [_our_column(ours, number) for number in numbers]
+    if len({column for column, _ in own if column}) == len(numbers):
+        return dict(own)
+    names = [str(channels[number]) for number in numbers]
+    columns = [column_name(name) or "channel" for name in names]
+    twice = {c for c in columns if columns.count(c) > 1} | {*OWN_COLUMNS}  # two phases are both called CT
+    kinds = {f"{c}_{n}" if c in twice else c: kind_of_channel(name) for n, (c, name) in enumerate(zip(columns, names))}
+    if len(kinds) < len(names):
+        raise CaseError("channels cannot be told apart by name", file=path, found=", ".join(names))
+    return kinds
+
+
+def _our_column(ours: Any, number: str) -> tuple[str, str | None]:
+    """Column and kind of a channel as `differseg_med.cohort.exporters` wrote them; an empty column if it did not."""
+    entry = ours.get(number) if isinstance(ours, Mapping) else None
+    name, kind = (entry.get("name"), entry.get("kind")) if isinstance(entry, Mapping) else ("", None)
+    return (name, kind) if isinstance(name, str) and name not in OWN_COLUMNS and kind in KINDS else ("", None)
+
+
+def _known(kinds: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 def column_name(name: str) -> str:

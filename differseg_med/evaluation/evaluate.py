@@ -26,6 +26,7 @@ from differseg_med.metrics.case import Settings, binary, case_metrics
 from differseg_med.metrics.policy import KNOWN
 from differseg_med.metrics.rows import Row, is_failed, worst_first
 from differseg_med.metrics.saliency import Saliency
+from differseg_med.modality import display_windows
 from differseg_med.reports.evaluation import write_evaluation_page
 from differseg_med.reports.overlay import closest_ras, draw_overlay
 from differseg_med.reports.pages import number
@@ -304,6 +305,7 @@ def draw_case(case: Case, mask: BoolArray, label: MetaTensor) -> bytes:
         spacing_mm=spacing_mm,
         reference=reference,
         title=case.case_id,
+        windows=display_windows(case.kinds),
     )
 
 

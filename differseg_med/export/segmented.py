@@ -27,6 +27,7 @@ class Segmented:
         reference: modality whose grid that is.
         case_id: for titles and names.
         probability: ``(H, W, D)`` on ``grid``, if there is one.
+        kinds: kind of image of each modality, as far as it is known.
     """
 
     mask: NDArray[np.uint8]
@@ -36,3 +37,4 @@ class Segmented:
     reference: str
     case_id: str = ""
     probability: NDArray[np.float32] | None = field(default=None, repr=False)
+    kinds: Mapping[str, str] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.labels import load_label
 from differseg_med.io.volumes import file_grid, load_volume
 from differseg_med.metrics.case import binary
+from differseg_med.modality import display_windows
 from differseg_med.prediction.result import CaseResult, CaseWriter
 from differseg_med.reports.overlay import closest_ras, save_overlay
 from differseg_med.transforms.grids import grid_of, restore_grid
@@ -56,6 +57,7 @@ class FormatWriter:
             result.reference,
             result.case.case_id,
             result.probability,
+            result.case.kinds,
         )
         file, notes = write_format(self.name, segmented, folder.parent if self.name == "bids" else folder)
         for note in notes:
@@ -88,7 +90,9 @@ def _overlay(segmented: Segmented, path: Path) -> Notes:
     image = load_volume(segmented.images[segmented.reference])
     background, spacing_mm = closest_ras(restore_grid(image, segmented.grid)[0].numpy(), affine)
     mask = closest_ras(segmented.mask, affine)[0]
-    save_overlay({segmented.reference: background}, mask, path, spacing_mm=spacing_mm, title=segmented.case_id)
+    windows = display_windows(segmented.kinds)
+    backgrounds = {segmented.reference: background}
+    save_overlay(backgrounds, mask, path, spacing_mm=spacing_mm, title=segmented.case_id, windows=windows)
     return []
 
 

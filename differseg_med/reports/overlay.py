@@ -29,8 +29,6 @@ from differseg_med.reports.colors import REFERENCE as REFERENCE_COLOR
 
 Array = NDArray[Any]
 
-WINDOWS = {"ct": (-160.0, 240.0)}
-"""Grey values by kind of image where a fixed scale is customary: soft tissue in HU."""
 
 COLUMN_INCHES = 3.2
 
@@ -113,8 +111,8 @@ def draw_overlay(
         spacing_mm: size of a voxel along right, anterior, superior in mm.
         reference: reference mask ``(H, W, D)``; the legend then says the Dice.
         title: a line above the pictures. Case ids only, never names.
-        windows: grey values (lowest, highest) by name of a background; else `WINDOWS`, else the 1st to 99th percentile
-            of what is not 0.
+        windows: grey values (lowest, highest) by name of a background (`differseg_med.modality.display_windows`), else
+            the 1st to 99th percentile of what is not 0.
         suffix: ``png``, ``webp`` or ``jpg``.
 
     Returns:
@@ -133,7 +131,7 @@ def draw_overlay(
     extent: FloatArray = np.multiply(next(iter(shapes)), spacing_mm)
     figure, axes = _canvas(len(rows), extent)
     for (name, volume), line in zip(rows.items(), axes):
-        window = (windows or {}).get(name) or WINDOWS.get(name.lower()) or _window(np.asarray(volume))
+        window = (windows or {}).get(name) or _window(np.asarray(volume))
         for plane, ax in zip(VIEWS, line):
             _draw(ax, plane, np.asarray(volume), outlines, center, spacing_mm, window)
         line[0].set_ylabel(name.upper(), fontsize=10, labelpad=12)

@@ -17,10 +17,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from differseg_med.io.images2d import luminance
+from differseg_med.modality import KINDS, Modality, declared
 
 
 def normalize_ct(volume: Tensor, window: Sequence[float] = (-160.0, 240.0), smooth: float = 0.0) -> Tensor:
-    """CT in HU: clip to ``window`` and scale linearly to [-2, 2].
+    """Calibrated values (HU, Gy): clip to ``window`` and scale linearly to [-2, 2].
 
     Args:
         volume: ``(1, H, W, D)``.
@@ -82,7 +83,7 @@ def normalize_image(volume: Tensor, mean: Sequence[float] = (0.5,), std: Sequenc
 
 
 def normalize_depth(volume: Tensor, percentile: float = 0.5, zero_is_missing: bool = True) -> Tensor:
-    """Depth, disparity or temperature in any unit: scale its range in this picture to [-2, 2].
+    """Values in any unit (depth, ultrasound, cone-beam CT): scale the range in this image to [-2, 2].
 
     Args:
         volume: ``(1, ...)``, or a map that was saved with three equal channels.
@@ -99,43 +100,38 @@ def normalize_depth(volume: Tensor, percentile: float = 0.5, zero_is_missing: bo
     return torch.where(known, scaled, torch.zeros_like(scaled))
 
 
-KINDS: dict[str, Callable[..., Tensor]] = {
-    "ct": normalize_ct,
-    "mr": normalize_mr,
-    "pet": normalize_pet,
-    "image": normalize_image,
-    "depth": normalize_depth,
+NORMALIZE: dict[str, Callable[..., Tensor]] = {
+    "window": normalize_ct,
+    "nonzero": normalize_mr,
+    "log": normalize_pet,
+    "channels": normalize_image,
+    "range": normalize_depth,
 }
+"""The functions behind the names of `differseg_med.modality.NORMALIZATIONS`."""
 
 
 class NormalizeByKindd(MapTransform):
-    """Normalise each present modality by its kind.
+    """Normalise each present modality by its kind, see `differseg_med.modality.KINDS`.
 
     Args:
-        modalities: per modality its kind and that kind's settings, for example
+        modalities: per modality its kind and settings of that kind's normalisation, for example
             ``{"ct": {"kind": "ct", "window": [-160, 240]}, "t1": {"kind": "mr"}}``.
 
     Attributes:
         channels: channels per modality after normalisation, in declared order.
 
     Raises:
-        ValueError: for an unknown kind, or settings that it does not have.
+        ValueError: for an unknown kind, or settings that it does not have; see `Modality`.
     """
 
-    def __init__(self, modalities: Mapping[str, Mapping[str, Any]]) -> None:
-        super().__init__(tuple(modalities), allow_missing_keys=True)
-        self._normalize: dict[Hashable, Callable[[Tensor], Tensor]] = {}
-        self.channels: list[int] = []
-        for name, settings in modalities.items():
-            options = dict(settings)
-            kind = options.pop("kind", None)
-            if kind not in KINDS:
-                raise ValueError(f"modality {name!r}: kind must be one of {sorted(KINDS)}, got {kind!r}")
-            self._normalize[name] = partial(KINDS[kind], **options)
-            try:  # wrong settings must not wait for the first case
-                self.channels.append(self._normalize[name](torch.zeros(1, 1, 1, 1)).shape[0])
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"modality {name!r}: {error}") from error
+    def __init__(self, modalities: Mapping[str, Modality | Mapping[str, Any]]) -> None:
+        known = declared(modalities)
+        super().__init__(tuple(known), allow_missing_keys=True)
+        self.channels = [modality.channels for modality in known.values()]
+        self._normalize: dict[Hashable, Callable[[Tensor], Tensor]] = {
+            name: partial(NORMALIZE[KINDS[modality.kind].normalization], **modality.options)
+            for name, modality in known.items()
+        }
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Normalise; NaN becomes zero."""

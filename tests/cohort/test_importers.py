@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from differseg_med.cli import app
 from differseg_med.cohort.importers import column_name, read_bids, read_msd, read_nnunet, read_pattern
+from differseg_med.cohort.kinds import read_kinds, write_kinds
 from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.errors import CaseError
 from differseg_med.io.labels import load_label
@@ -95,6 +96,7 @@ def test_nnunet_of_version_1_and_with_explicit_paths(nnunet):
 def test_the_command_chooses_label_values(nnunet, tmp_path):
     output = run("import", "nnunet", nnunet, "--out", tmp_path / "cohort.csv", "--foreground", "1,2")
     assert "note: brain_09 lacks ce_t1w" in output
+    assert read_kinds(tmp_path / "cohort.csv") == {"t1w": "mr", "ce_t1w": "mr"}
     case = read_cohort(tmp_path / "cohort.csv", ("t1w", "ce_t1w")).cases[0]
     mask = np.asarray(load_label(case.label))[0]
     np.testing.assert_array_equal(mask[0, 0], [0, 1, 1])
@@ -121,6 +123,7 @@ def test_msd_of_several_channels_is_taken_apart(tmp_path):
     run("import", "msd", tmp_path / "d", "--out", tmp_path / "cohort.csv")
     case = read_cohort(tmp_path / "cohort.csv", ("t2", "adc")).cases[0]
     assert case.fold == "2"
+    assert case.kinds == {"t2": "mr", "adc": "mr"}
     for channel, name in enumerate(("t2", "adc")):
         volume = read_nifti(case.images[name])
         np.testing.assert_array_equal(volume.data, stack[..., channel])
@@ -159,6 +162,7 @@ def test_bids(tmp_path):
     ]
     assert found.cases[0].label.name == "sub-01_ses-1_space-orig_label-lesion_mask.nii.gz"
     assert [c.extra for c in found.cases] == [{"age": "43", "site": "A"}] * 2 + [{"site": "B"}]
+    assert set(found.kinds.values()) == {"mr"}
     assert found.notes == ("sub-02_ses-1: 2 images are t1w, sub-02_ses-1_T1w.nii.gz is taken",)
     assert "2 masks" in read_bids(tmp_path).notes[0]
 
@@ -220,6 +224,7 @@ def table(tmp_path):
         split = "test" if case == "c" else ""
         fold = "" if case == "c" else str(number)
         rows.append(row_of(case, files, tmp_path / "cohort.csv", split=split, fold=fold))
+    write_kinds(tmp_path / "cohort.csv", {"t1": "mr", "ct": "ct", "pet": "pet"})
     return write_table(tmp_path / "cohort.csv", rows)
 
 
@@ -260,6 +265,7 @@ def test_nnunet_export_leaves_incomplete_cases_out_and_says_so(table, tmp_path, 
 def test_what_is_exported_to_nnunet_comes_back_the_same(table, tmp_path):
     run("export", "nnunet", table, "--out", tmp_path / "D", "--missing", "zeros")
     found = read_nnunet(tmp_path / "D")
+    assert found.kinds == {"t1": "mr", "ct": "ct", "pet": "pet"}
     assert [(c.case_id, c.split, c.fold) for c in found.cases] == [
         ("a", "train", "0"),
         ("b", "train", "1"),

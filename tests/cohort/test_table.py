@@ -103,8 +103,13 @@ def test_ids_cannot_leave_the_output_folder(tmp_path, case_id):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("case_id,t1,cts,label", "column 'ct' is missing .*Rename column 'cts' to 'ct'"),
-        ("case_id,T1,ct,label", "column 't1' is missing .*Rename column 'T1' to 't1'"),
+        (
+            "case_id,t1c,ct,label",
+            r"column 't1' is missing \(expected t1, ct, found columns t1c, ct\)\. Add column 't1', and leave its cells "
+            "blank where the modality is absent\\.$",  # t1c is another sequence: renaming it is no remedy
+        ),
+        ("case_id,t1,cts,label", r"column 'ct' is missing .*columns t1, cts\)\. Add column 'ct'"),
+        ("case_id,T1,ct,label", "column 't1' is missing .*Rename column 'T1' to 't1': capital letters count"),
         ("case_id,mri,ct,label", "column 't1' is missing .*Add column 't1'"),
         ("case_id,t1,ct,lable", "'lable' looks like a misspelt 'label'"),
         ("case_id,t1,ct,Label", "'Label' looks like a misspelt 'label'"),

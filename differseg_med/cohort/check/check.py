@@ -18,6 +18,7 @@ from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import presence
 from differseg_med.cohort.check.alignment import check_alignment
 from differseg_med.cohort.check.leaks import content_key, image_leaks, patient_leaks, subject_leaks
+from differseg_med.cohort.kinds import kinds_path, question, unknown_kinds
 from differseg_med.cohort.scan.scan import text_table
 from differseg_med.errors import CaseError
 from differseg_med.grids import Finding, Level, audit_grids
@@ -29,6 +30,7 @@ from differseg_med.io.labels import load_case_label
 from differseg_med.io.slicer_header import is_segmentation
 from differseg_med.io.volumes import load_volume
 from differseg_med.keys import LABEL, NOTES
+from differseg_med.modality import KINDS, contradicts_dicom, label_of
 from differseg_med.reports.cohort import write_check_page
 from differseg_med.transforms.grids import check_label, grid_of
 
@@ -93,6 +95,8 @@ def check_cohort(
             check.findings.append(_error(case, "", case.problem))
         else:
             _check_case(check, case, reference or cohort.modalities[0], alignment)
+    if alignment:
+        check.findings += _ask_kinds(cohort)
     check.findings += subject_leaks(cohort.cases)
     check.findings += patient_leaks(cohort.cases, check.identities)
     check.findings += image_leaks(cohort.cases, check.keys)
@@ -108,7 +112,7 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     for modality, cell in case.images.items():
         try:
             volumes[modality] = run_for_case(load_volume, cell, case)
-            _ask_dicom(check, case.case_id, modality, cell)
+            _ask_dicom(check, case, modality, cell)
         except CaseError as error:
             check.findings.append(_error(case, modality, error))
     if not volumes:
@@ -132,17 +136,33 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     broken = {finding.modality for finding in findings if finding.level == "error"}
     if alignment and len(volumes) > 1:
         images = {m: as_image(np.asarray(v[0]), grids[m].affine) for m, v in volumes.items() if m not in broken}
-        check.findings += check_alignment(images, case.case_id)
+        check.findings += check_alignment(images, case.case_id, kinds=case.kinds)
 
 
-def _ask_dicom(check: Check, case_id: str, modality: str, cell: Path) -> None:
-    """What DICOM says beside the voxels: who it is, and what is doubtful."""
+def _ask_kinds(cohort: Cohort) -> list[Finding]:
+    """One question for the whole table, if pairs of images could not be judged because their kind is not known."""
+    pairs = [set(case.images) for case in cohort.cases if len(case.images) > 1]
+    unknown = [name for name in unknown_kinds(cohort) if any(name in pair for pair in pairs)]
+    if not unknown:
+        return []
+    words = f"nothing says what kind of image {', '.join(unknown)} holds: whether the images line up was not judged"
+    remedy = f"Say it once: {question(cohort.path, unknown)}; KIND is one of {', '.join(KINDS)}."
+    return [Finding(None, "", "warning", words, remedy)]
+
+
+def _ask_dicom(check: Check, case: Case, modality: str, cell: Path) -> None:
+    """What DICOM says beside the voxels: who it is, what is doubtful, and whether it is another kind of image."""
     if is_dicom(cell):
         part, _, _ = find_part(cell)
         tags, look = part.frames[0].header.tags, "Look at the image before you use it."
-        check.findings += [Finding(case_id, modality, "warning", doubt, look, cell) for doubt in part.doubts]
+        check.findings += [Finding(case.case_id, modality, "warning", doubt, look, cell) for doubt in part.doubts]
         for name, values in check.identities.items():
-            values[case_id, modality] = str(tags.get(name, ""))
+            values[case.case_id, modality] = str(tags.get(name, ""))
+        kind, said = case.kinds.get(modality), str(tags.get("Modality", ""))
+        if kind is not None and contradicts_dicom(kind, said):
+            words = f"the column holds {label_of(kind)}, but DICOM says that this image is {said}"
+            remedy = f"Put the right image into the cell, or correct {kinds_path(check.cohort.path).name}."
+            check.findings.append(Finding(case.case_id, modality, "error", words, remedy, cell))
 
 
 def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], reference: str, declared: str) -> None:

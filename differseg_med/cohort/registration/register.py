@@ -23,6 +23,7 @@ from differseg_med.errors import CaseError
 from differseg_med.io.itk import as_image, as_voxels
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
+from differseg_med.modality import label_of
 from differseg_med.progress import Progress
 from differseg_med.transforms.grids import grid_of
 
@@ -86,8 +87,15 @@ def register_cohort(
 def correct_cohort(
     cohort: Cohort, out_dir: str | Path, modalities: Sequence[str], *, progress: Progress = iter
 ) -> list[Changed]:
-    """Correct the bias field (N4) of MR modalities: ``out_dir/<case_id>/<modality>.nii.gz`` and ``cohort.csv``."""
+    """Correct the bias field (N4) of MR modalities: ``out_dir/<case_id>/<modality>.nii.gz`` and ``cohort.csv``.
+
+    Raises:
+        CaseError: for a modality that the table does not have, or that is known to be another kind of image.
+    """
     wanted = _known(cohort, modalities)
+    if other := [m for m in wanted if cohort.kinds.get(m, "mr") != "mr"]:
+        found = label_of(cohort.kinds[other[0]])
+        raise CaseError(f"{other[0]} has no bias field to correct", file=cohort.path, expected="MR", found=found)
 
     def change(case: Case) -> Changed:
         images, notes = dict(case.images), []
@@ -116,7 +124,7 @@ def _change(
             done.append(run_for_case(change, case, case))
         except CaseError as error:
             done.append(Changed(case, error=error))
-    write_cohort(Path(out_dir) / TABLE, cohort.modalities, [changed.case for changed in done])
+    write_cohort(Path(out_dir) / TABLE, cohort.modalities, [changed.case for changed in done], cohort.kinds)
     return done
 
 

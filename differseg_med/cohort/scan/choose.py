@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from differseg_med.errors import CaseError
 from differseg_med.grids import Level
 from differseg_med.io.dicom.cells import RESAMPLE
 from differseg_med.keys import LABEL
+from differseg_med.modality import label_of
 
 Key = tuple[str, str]  # patient, study
 
@@ -44,12 +45,14 @@ class Scan:
     Args:
         modalities: those that a case has, in the order of the rules.
         cases: rows of the table, sorted by case id.
+        kinds: what kind of image each modality is, as far as all its images agree.
         audit: every source with the case that it belongs to (empty for none), worst first within a case.
     """
 
     modalities: tuple[str, ...]
     cases: tuple[Case, ...]
     audit: tuple[tuple[str, Source], ...]
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_cohort(
@@ -85,8 +88,9 @@ def make_cohort(
         if case_id:
             cases.append(_case(case_id, subject_id, chosen, rules))
     modalities = tuple(m for m in rules.names if any(m in case.images for case in cases))
+    kinds, audit = _kinds(cases, audit)
     audit.sort(key=lambda row: (row[0], -SEVERITY[row[1].level], row[1].path, row[1].series))
-    return Scan(modalities, tuple(sorted(cases, key=lambda case: case.case_id)), tuple(audit))
+    return Scan(modalities, tuple(sorted(cases, key=lambda case: case.case_id)), tuple(audit), kinds)
 
 
 def _units(sources: Sequence[Source], unit: Unit) -> dict[Key, list[Source]]:
@@ -129,6 +133,27 @@ def _case(case_id: str, subject_id: str, chosen: dict[str, Source], rules: Rules
     scanner = chosen[next(iter(images))].scanner
     label = Path(chosen[LABEL].cell) if LABEL in chosen else None
     return Case(case_id, subject_id, images, label, extra={"scanner": scanner} if scanner else {})
+
+
+def _kinds(cases: Sequence[Case], audit: list[tuple[str, Source]]) -> tuple[dict[str, str], list[tuple[str, Source]]]:
+    """The kind of each modality, and the audit with warnings of images of a modality that holds several kinds."""
+    taken = {(case.case_id, str(cell)) for case in cases for cell in case.images.values()}
+    found: dict[str, dict[str, None]] = {}
+    for case_id, source in audit:
+        if source.role == "image" and (case_id, str(Path(source.cell))) in taken:
+            found.setdefault(source.modality, {})[source.kind] = None
+    known = {name: [kind for kind in kinds if kind] for name, kinds in found.items()}
+    mixed = {name: " and ".join(map(label_of, kinds)) for name, kinds in known.items() if len(kinds) > 1}
+    told = [
+        (
+            case_id,
+            _noted(source, "warning", f"{source.modality} holds several kinds of images: {mixed[source.modality]}"),
+        )
+        if source.modality in mixed and (case_id, str(Path(source.cell))) in taken
+        else (case_id, source)
+        for case_id, source in audit
+    ]
+    return {name: kinds[0] for name, kinds in known.items() if len(kinds) == len(found[name]) == 1}, told
 
 
 def _choose(own: Sequence[Source], rules: Rules, roi: str) -> tuple[dict[str, Source], list[Source]]:

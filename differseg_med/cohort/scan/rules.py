@@ -7,6 +7,7 @@ A rule file is YAML with three lists, tried in the order ``ignore``, ``modalitie
     modalities:
       - name: t1                          # column of the cohort table
         modality: MR                      # Modality of the series
+        kind: mr                          # what kind of image it is, where Modality does not tell: cbct for example
         description: "t1|mprage"          # regex, any case, on SeriesDescription or ProtocolName
         not: "flair"                      # regex that must not be found there
         where: {EchoTime: "< 30", SliceThickness: 1 to 5, ImageType: [ORIGINAL, DERIVED]}
@@ -36,6 +37,7 @@ import numpy as np
 import yaml
 
 from differseg_med.errors import CaseError
+from differseg_med.modality import KINDS, kind_of_dicom
 
 PRESETS = ("default", "mr", "ct", "pet")
 ORIENTATIONS = ("sagittal", "coronal", "axial")  # in the order of the axis that the slices are stacked along: R, A, S
@@ -62,6 +64,7 @@ class Rule:
     Args:
         name: modality, a column of the cohort table; empty for what is ignored.
         modality: DICOM Modality (CT, MR, PT).
+        kind: one of `differseg_med.modality.KINDS`; empty for what DICOM says.
         description: regex on SeriesDescription or ProtocolName, any case.
         exclude: regex that neither may contain (``not`` in YAML).
         where: conditions on tags by keyword.
@@ -76,6 +79,11 @@ class Rule:
     where: Mapping[str, Any] = field(default_factory=dict)
     orientation: str = ""
     file: str = ""
+    kind: str = ""
+
+    def kind_of(self, modality: str = "") -> str:
+        """What kind of image this is: as the rule says, else by the image's Modality, else by the rule's; or empty."""
+        return self.kind or kind_of_dicom(modality or self.modality) or ""
 
     def fits_series(self, tags: Tags) -> bool:
         """Whether a DICOM series with these tags is meant."""
@@ -196,7 +204,7 @@ def _spelt_out(value: Any, words: Mapping[str, str]) -> Any:
 
 
 def _rule(entry: Any, where: str) -> Rule:
-    words = _words(entry, ("name", "modality", "description", "not", "where", "orientation", "file"), where)
+    words = _words(entry, ("name", "modality", "kind", "description", "not", "where", "orientation", "file"), where)
     words["exclude"] = words.pop("not", "")
     conditions = words.setdefault("where", {})
     if not isinstance(conditions, Mapping):
@@ -207,6 +215,8 @@ def _rule(entry: Any, where: str) -> Rule:
         holds(condition, 0)  # a comparison that cannot be read is a mistake of the file, not of a series
     if words.get("orientation", "axial") not in ORIENTATIONS:
         raise ValueError(f"{where}: orientation is one of {', '.join(sorted(ORIENTATIONS))}")
+    if (kind := words.get("kind", "")) and kind not in KINDS:
+        raise ValueError(f"{where}: kind is one of {', '.join(KINDS)}, found {kind!r}")
     for key in ("description", "exclude", "file"):
         _check_regex(words.get(key, ""), f"{where}: {'not' if key == 'exclude' else key}")
     return Rule(**words)

@@ -65,13 +65,14 @@ def select_modalities(scan: Scan, modalities: Sequence[str]) -> Scan:
     if unknown := [name for name in modalities if name not in scan.modalities]:
         raise CaseError(f"no case has {unknown[0]!r}", expected=f"some of {list(scan.modalities)}")
     cases = [replace(c, images={m: c.images[m] for m in modalities if m in c.images}) for c in scan.cases]
-    return Scan(tuple(modalities), tuple(case for case in cases if case.images), scan.audit)
+    kinds = {name: scan.kinds[name] for name in modalities if name in scan.kinds}
+    return Scan(tuple(modalities), tuple(case for case in cases if case.images), scan.audit, kinds)
 
 
 def write_scan(scan: Scan, out: str | Path) -> None:
-    """Write the table ``out``, and beside it ``audit.csv`` and ``audit.html``."""
+    """Write the table ``out``, and beside it the kinds of its modalities, ``audit.csv`` and ``audit.html``."""
     out = Path(out)
-    write_cohort(out, scan.modalities, scan.cases)
+    write_cohort(out, scan.modalities, scan.cases, scan.kinds)
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(AUDIT_COLUMNS)

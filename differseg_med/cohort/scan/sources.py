@@ -32,6 +32,7 @@ class Source:
             says nothing its name.
         role: what it can be used for.
         modality: of an image.
+        kind: of an image, one of `differseg_med.modality.KINDS`; empty if nothing tells.
         rank: place of the rule that fits in the rule file; the earlier is preferred.
         patient: key of the patient, the same for all that belongs to one.
         study: key of the examination.
@@ -50,6 +51,7 @@ class Source:
     series: str
     role: Role
     modality: str = ""
+    kind: str = ""
     rank: int = 0
     patient: str = ""
     study: str = ""
@@ -81,11 +83,12 @@ def dicom_sources(
             yield replace(source, role="ignored", level="ok", reason=_joined("ignored by a rule", source.reason))
         elif entry.problem is not None and entry.resampled and resample:
             reason = _joined(f"will be interpolated: {entry.problem.problem}", source.reason)
-            yield _image(replace(source, cell=entry.resampled, level="warning", reason=reason), rule, rules)
+            resampled = replace(source, cell=entry.resampled, level="warning", reason=reason)
+            yield _image(resampled, rule, rules, str(entry.tags.get("Modality", "")))
         elif entry.problem is not None:
             yield replace(source, level="error", reason=_without_place(entry.problem))
         elif entry.kind == "image":
-            yield _image(source, rule, rules)
+            yield _image(source, rule, rules, str(entry.tags.get("Modality", "")))
         elif entry.kind in ("rtstruct", "seg"):
             yield from _regions(source, entry)
         else:
@@ -157,10 +160,10 @@ def _source(entry: SeriesEntry, root: Path) -> Source:
     )
 
 
-def _image(source: Source, rule: Rule | None, rules: Rules) -> Source:
+def _image(source: Source, rule: Rule | None, rules: Rules, modality: str) -> Source:
     if rule is None:
         return replace(source, level="warning", reason=_joined("no rule fits", source.reason))
-    return replace(source, role="image", modality=rule.name, rank=rules.rank(rule))
+    return replace(source, role="image", modality=rule.name, kind=rule.kind_of(modality), rank=rules.rank(rule))
 
 
 def _regions(source: Source, entry: SeriesEntry) -> Iterator[Source]:
@@ -186,8 +189,8 @@ def _file(path: Path, root: Path, rules: Rules) -> Source:
     elif not rule.name:
         return replace(source, role="ignored", reason="ignored by a rule")
     else:
-        rank = rules.rank(rule)
-        source = replace(source, role="image", modality=rule.name, rank=rank, patient=_rest(relative, [rule.file]))
+        source = _image(source, rule, rules, "")
+        source = replace(source, patient=_rest(relative, [rule.file]))
     source = replace(source, study=source.patient)
     level, reason = _judge_header(path)
     if level == "error":

@@ -9,12 +9,13 @@ from nibabel.eulerangles import euler2mat
 from support.bodies import AFFINE, SHAPE, STS, body, needs_sts
 from support.synthetic import affine_of
 
-from differseg_med.cohort.check.alignment import check_alignment, is_judged, kind_of
+from differseg_med.cohort.check.alignment import check_alignment
 from differseg_med.cohort.registration.similarity import Alignment, measure_alignment
 from differseg_med.geometry import Grid, affine_from_itk
 from differseg_med.io.itk import as_image, as_voxels, empty_image
 
 MS = STS.parent / "ms_mni"
+KINDS = {"ct": "ct", "pet": "pet", "t1": "mr"}
 
 
 def turned(degrees):
@@ -78,7 +79,7 @@ def test_images_without_anything_in_common_are_not_called_shifted(seed):
 
 def test_too_little_overlap_gives_no_figure():
     assert measure_alignment(body(), body(shape=(8, 8, 8))) is None
-    (finding,) = check_alignment({"ct": body(), "pet": body(shape=(8, 8, 8))}, "c")
+    (finding,) = check_alignment({"ct": body(), "pet": body(shape=(8, 8, 8))}, "c", kinds=KINDS)
     assert finding.level == "ok"
     assert "too little in common" in finding.message
 
@@ -101,23 +102,28 @@ def test_images_that_share_no_space_are_not_compared():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("ct", "ct"), ("ct_venous", "ct"), ("PET", "pet"), ("suv", "pet"), ("t1", "mr"), ("octa", "mr")]
+    ("kinds", "why"),
+    [
+        ({"a": "us", "b": "mr"}, "with ultrasound and MR the patient may lie differently, or look unlike"),
+        ({"a": "cbct", "b": "ct"}, "with cone-beam CT and CT"),
+        ({"a": "ct", "b": "dose"}, "with CT and radiotherapy dose"),
+        ({"a": "us", "b": "us"}, "with ultrasound and ultrasound"),
+        ({"a": "mr"}, "nothing says what kind of image b is"),
+        ({}, "nothing says what kind of image a and b are"),
+    ],
 )
-def test_kinds_by_name(name, kind):
-    assert kind_of(name) == kind
-
-
-def test_pairs_in_which_the_patient_lies_the_same_way():
-    assert is_judged("ct", "pet")
-    assert is_judged("t1", "flair")
-    assert is_judged("ct_arterial", "ct_venous")
-    assert not is_judged("t1", "ct")
-    assert not is_judged("t1", "pet")
+def test_what_looks_unlike_or_is_not_known_is_not_judged(kinds, why):
+    (finding,) = check_alignment({"a": body(), "b": body(offset=(12, 0, 0))}, "c", kinds=kinds)
+    assert finding.level == "ok"
+    assert f"not judged: {why}" in finding.message
+    assert "moved by 12 mm" in finding.message
 
 
 def test_findings_hold_figures_and_only_judged_pairs_warn():
     images = {"ct": body(), "pet": body(offset=(12, 0, 0), other=True), "t1": body(offset=(12, 0, 0))}
-    findings = {(f.modality, f.message.split(" (")[0].split(" do ")[0]): f for f in check_alignment(images, "c7")}
+    findings = {
+        (f.modality, f.message.split(" (")[0].split(" do ")[0]): f for f in check_alignment(images, "c7", kinds=KINDS)
+    }
     warned = [f for f in findings.values() if f.level == "warning"]
     assert [f.message.split(":")[0] for f in warned] == ["ct and pet do not line up"]
     assert "moved by 12 mm (-12 right, +0 front, +0 up)" in warned[0].message
@@ -139,11 +145,11 @@ def test_five_millimetres_along_an_axis_are_too_much(shift, off):
 @pytest.mark.parametrize("patient", ["STS_010", "STS_041"])
 def test_a_shifted_ct_of_a_real_patient_is_caught_and_the_untouched_one_not(patient):
     images = {name: sitk.ReadImage(str(STS / patient / f"{name}.nii.gz"), sitk.sitkFloat32) for name in ("ct", "pet")}
-    assert [f.level for f in check_alignment(images)] == ["ok"]
+    assert [f.level for f in check_alignment(images, kinds=KINDS)] == ["ok"]
     origin = np.array(images["ct"].GetOrigin())
     for millimetres in np.vstack([10 * np.eye(3), -10 * np.eye(3)]):
         images["ct"].SetOrigin((origin + millimetres).tolist())
-        (finding,) = check_alignment(images)
+        (finding,) = check_alignment(images, kinds=KINDS)
         assert finding.level == "warning"
         assert "do not line up" in finding.message
 
