@@ -20,6 +20,7 @@ from differseg_med.evaluation.compare import Comparison
 from differseg_med.evaluation.compare import compare as compare_tables
 from differseg_med.evaluation.evaluate import evaluate_cohort
 from differseg_med.evaluation.subsets import all_subsets, subset_name, write_subsets
+from differseg_med.io.dicom.cells import split_cell
 from differseg_med.keys import REFERENCE
 from differseg_med.metrics.case import Settings
 from differseg_med.paths import inside
@@ -169,7 +170,7 @@ def evaluate(
         folder = str(predictions)
         bar = partial(progress_bar, unit="case")
         done = evaluate_cohort(
-            as_predicted(rows, folder), folder, out, settings=Settings(stretch=stretch), progress=bar
+            as_predicted(rows, split_cell(folder)[0]), folder, out, settings=Settings(stretch=stretch), progress=bar
         )
     failed = tuple(done.failures)
     text = f"{len(failed)} of {len(rows)} cases failed, see {done.out_dir}" if failed else ""

@@ -103,7 +103,11 @@ def evaluate(
         Path | None, typer.Option(help="Segment with this bundle first.", exists=True, file_okay=False)
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Or measure the masks FOLDER/<case_id>/mask.nii.gz.", metavar="FOLDER")
+        Path | None,
+        typer.Option(
+            help="Or measure the masks FOLDER/<case_id>/mask.nii.gz; FOLDER::1,2 says which values are foreground.",
+            metavar="FOLDER",
+        ),
     ] = None,
     stretch: Annotated[
         bool, typer.Option(help="With --predictions of pictures: stretch each map to the full range, as benchmarks do.")

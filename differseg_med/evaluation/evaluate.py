@@ -19,8 +19,10 @@ from differseg_med.evaluation.images2d import draw_picture, measure_picture
 from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import BoolArray, Grid, almost_same_grid, describe, differences
 from differseg_med.grids import audit_grids, raise_on_errors
+from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.images2d import is_picture
 from differseg_med.io.labels import load_case_label
+from differseg_med.io.mask_values import foreground
 from differseg_med.io.volumes import load_volume
 from differseg_med.metrics.case import Settings, binary, case_metrics
 from differseg_med.metrics.policy import KNOWN
@@ -82,7 +84,8 @@ def evaluate_cohort(
 
     Args:
         cases: rows of the cohort table, each with a label.
-        predictions_dir: folder with one folder per case, or one picture.
+        predictions_dir: folder with one folder per case, or one picture; ``FOLDER::1,2`` or ``FOLDER::>=0.5`` says
+            which values of the masks are foreground, as in cells of the cohort table.
         out_dir: folder for ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and ``overlays/<case_id>.png``.
         settings: tolerance of surface Dice and match rule of lesions.
         group_by: extra columns of the cohort table for the tables of subgroups; present modalities are always one.
@@ -92,10 +95,11 @@ def evaluate_cohort(
     Raises:
         CaseError: if the folder does not exist, or holds no prediction of any of the cases.
     """
-    extra = check_predictions(cases, Path(predictions_dir))
+    folder, selector = split_cell(predictions_dir)
+    extra = check_predictions(cases, folder)
     measured = Measurements(settings, group_by, worst)
     for case in progress(cases):
-        measured.add(case, mask_file(Path(predictions_dir), case.case_id))
+        measured.add(case, join_cell(mask_file(folder, case.case_id), selector))
     return measured.write(out_dir, extra, provenance())
 
 
@@ -117,7 +121,7 @@ class Measurements:
         self._worst: list[Row] = []
         self._overlays: dict[str, bytes] = {}
 
-    def add(self, case: Case, prediction: Path, label: MetaTensor | None = None) -> None:
+    def add(self, case: Case, prediction: str | Path, label: MetaTensor | None = None) -> None:
         """Measure a case; one that cannot be measured becomes a failed row.
 
         Args:
@@ -145,7 +149,7 @@ class Measurements:
         if any(one is row for one in self._worst):
             self._draw(case, found.mask, label)
 
-    def _scores(self, prediction: Path, label: MetaTensor) -> Measured:
+    def _scores(self, prediction: str | Path, label: MetaTensor) -> Measured:
         return measure_file(prediction, label, self.settings, self._saliency)
 
     def _draw(self, case: Case, mask: BoolArray, label: MetaTensor) -> None:
@@ -218,13 +222,13 @@ def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]
 
 
 def evaluate_case(
-    case: Case, prediction: Path, settings: Settings | None = None, saliency: Saliency | None = None
+    case: Case, prediction: str | Path, settings: Settings | None = None, saliency: Saliency | None = None
 ) -> tuple[dict[str, float | bool | str], str]:
     """Measure one predicted file on the grid of the case's label.
 
     Args:
         case: a case with a label.
-        prediction: the mask file; if it does not exist, an empty mask counts.
+        prediction: the mask file, with ``::VALUES`` if need be; if it does not exist, an empty mask counts.
         settings: as for `case_metrics`.
         saliency: account of a set of pictures.
 
@@ -267,7 +271,7 @@ def read_reference(case: Case) -> MetaTensor:
 
 
 def measure_file(
-    prediction: Path, label: MetaTensor, settings: Settings | None = None, saliency: Saliency | None = None
+    prediction: str | Path, label: MetaTensor, settings: Settings | None = None, saliency: Saliency | None = None
 ) -> Measured:
     """Measure one predicted file against what `read_reference` returned; further arguments as of `evaluate_case`.
 
@@ -275,7 +279,9 @@ def measure_file(
         CaseError: as `evaluate_case`.
     """
     if is_picture(label):
-        return Measured(*measure_picture(prediction, label, Saliency() if saliency is None else saliency))
+        return Measured(
+            *measure_picture(split_cell(prediction)[0], label, Saliency() if saliency is None else saliency)
+        )
     grid = grid_of(label)
     predicted, notice = _prediction(prediction, grid)
     scores = case_metrics(predicted, binary(label[0].numpy(), "reference"), grid.spacing_mm, settings=settings)
@@ -309,20 +315,22 @@ def draw_case(case: Case, mask: BoolArray, label: MetaTensor) -> bytes:
     )
 
 
-def _prediction(path: Path, grid: Grid) -> tuple[BoolArray, str]:
+def _prediction(cell: str | Path, grid: Grid) -> tuple[BoolArray, str]:
     """The predicted mask on ``grid``, and a notice."""
+    path, selector = split_cell(cell)
     if not path.is_file():
         return np.zeros(grid.shape, dtype=np.bool_), "there is no prediction: an empty mask counts"
     volume = load_volume(path)
-    mask, own = binary(volume[0].numpy(), "predicted", path), grid_of(volume)
-    del volume
+    chosen, notes = foreground(volume[0], selector, path, predicted=True)
+    mask, own = np.asarray(chosen.numpy(), dtype=np.bool_), grid_of(volume)
+    del volume, chosen
     findings = audit_grids({"label": grid, "prediction": own}, "label", files={"prediction": path})
     raise_on_errors(findings)
     if almost_same_grid(own, grid):
-        return mask, ""
+        return mask, "; ".join(notes)
     moved = resample_mask(mask.view(np.uint8), own, grid).view(np.bool_)
     notice = f"resampled from its own grid ({differences(own, grid)}) to the label's ({describe(grid)})"
     before, after = (int(m.sum()) * g.voxel_volume_mm3 for m, g in ((mask, own), (moved, grid)))
     if before - after > LOST_SHARE * before:
         notice += f"; {1 - after / before:.0%} of the predicted volume is not on the label's grid"
-    return moved, notice
+    return moved, "; ".join((*notes, notice))

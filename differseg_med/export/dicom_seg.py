@@ -17,6 +17,7 @@ from pydicom.valuerep import validate_value
 from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
+from differseg_med.export.patient import character_set, keep_needed, make_readable
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.export.source import SourceSeries, read_source
@@ -47,7 +48,8 @@ def save_dicom_seg(
     """Save a mask as DICOM SEG, read it back, compare, and only then give it its name.
 
     The object is what viewers take without trouble: BINARY, Explicit VR Little Endian, one frame for every slice of the
-    source (also empty ones), each with a reference to it. Patient and study are the source's; the UIDs are new.
+    source (also empty ones, but for those of `frames_to_keep`), each with a reference to it. Patient and study are the
+    source's, as far as DICOM requires them, in a character set that every reader knows; the UIDs are new.
 
     Args:
         mask: ``(H, W, D)`` of 0 and 1 on the source's voxels, its axes in any order; or on those that the source was
@@ -69,8 +71,13 @@ def save_dicom_seg(
     description = _description(segment, path)
     try:
         with quiet():
+            make_readable(source.datasets[0])
             notes += _empty_invalid(source.datasets[0])
-            seg = _segmentation(frames, source, description)
+            kept = frames_to_keep(frames)
+            if packed_bytes(len(kept), frames[0].size) % 2:
+                notes.append("no empty frame to leave out: viewers on cornerstone may refuse its odd packed length")
+            seg = _segmentation(frames, source, description, kept)
+            keep_needed(seg)
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         lacking = f"its images have no {error.name}" if isinstance(error, AttributeError) else str(error).rstrip(".")
         raise CaseError(
@@ -80,7 +87,7 @@ def save_dicom_seg(
         ) from error
     with exporting(path, ".dcm") as temporary:
         seg.save_as(temporary)
-        _verify(temporary, frames, source, seg, path)
+        _verify(temporary, frames, source, seg, path, kept)
     return notes
 
 
@@ -125,14 +132,43 @@ def _description(segment: SegmentInfo, path: Path) -> hd.seg.SegmentDescription:
     return item
 
 
+def packed_bytes(count: int, pixels: int) -> int:
+    """Bytes of ``count`` frames of single bits, packed one after the other (PS3.5 8.2)."""
+    return -(-count * pixels // 8)
+
+
+def frames_to_keep(frames: NDArray[np.uint8]) -> list[int]:
+    """The frames to write: all, or so many empty ones less that the packed bits are an even number of bytes.
+
+    The value of an element has an even length, so that a byte is added to an odd one; cornerstone's adapters (up to
+    5.14 at least) take that for damage. The last empty frames are left out first: those before keep their numbers.
+
+    Args:
+        frames: ``(slices, rows, columns)``.
+    """
+    count, pixels = len(frames), frames[0].size
+    empty = [index for index in reversed(range(count)) if not frames[index].any()][: count - 1]
+    for less in range(len(empty) + 1):
+        if packed_bytes(count - less, pixels) % 2 == 0:
+            return sorted(set(range(count)) - set(empty[:less]))
+    return list(range(count))
+
+
 def _segmentation(
-    frames: NDArray[np.uint8], source: SourceSeries, description: hd.seg.SegmentDescription
+    frames: NDArray[np.uint8], source: SourceSeries, description: hd.seg.SegmentDescription, kept: list[int]
 ) -> hd.seg.Segmentation:
+    images, where = source.datasets, None
+    if len(images) == len(frames):
+        images = [images[index] for index in kept]
+    elif len(kept) < len(frames):
+        patient = hd.CoordinateSystemNames.PATIENT
+        where = [hd.PlanePositionSequence(patient, source.slices[index].plane.position) for index in kept]
     first = source.datasets[0]
     thickness = first.get("SliceThickness")
     seg = hd.seg.Segmentation(
-        source_images=source.datasets,
-        pixel_array=frames,
+        source_images=images,
+        pixel_array=frames[kept],
+        plane_positions=where,
         segmentation_type="BINARY",
         segment_descriptions=[description],
         series_instance_uid=hd.UID(),
@@ -152,6 +188,7 @@ def _segmentation(
         content_label="SEGMENTATION",
         content_description=description.SegmentLabel,
         series_description=f"{PRODUCT}: {description.SegmentLabel}"[:64],
+        specific_character_set=character_set(first, description),
     )
     seg.ContentCreatorName = ""  # type 2, and no person's name belongs here
     return seg
@@ -172,18 +209,22 @@ def _empty_invalid(dataset: Dataset) -> list[str]:
     return notes
 
 
-def _verify(temporary: Path, frames: NDArray[np.uint8], source: SourceSeries, seg: Dataset, path: Path) -> None:
+def _verify(
+    temporary: Path, frames: NDArray[np.uint8], source: SourceSeries, seg: Dataset, path: Path, kept: list[int]
+) -> None:
     """Compare identity, references, places and voxels of the file on disk with what should be in it."""
     read = hd.seg.segread(temporary)
+    if str(read.get("PatientName", "")).rstrip("=^ ") != str(seg.get("PatientName", "")).rstrip("=^ "):
+        raise differs("its PatientName differs", path)
     for keyword in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID"):
         if read.get(keyword) != seg.get(keyword):
             raise differs(f"its {keyword} differs", path)
     found = {(uid, number): index for index, (uid, number) in enumerate(references(read))}
-    if set(found) != {(piece.uid, piece.number) for piece in source.slices}:
+    if set(found) != {(source.slices[k].uid, source.slices[k].number) for k in kept}:
         raise differs("its frames refer to other images", path)
     shared = read.SharedFunctionalGroupsSequence[0]
     pixels = read.pixel_array.reshape(-1, *frames.shape[1:])
-    for piece, expected in zip(source.slices, frames):
+    for piece, expected in ((source.slices[k], frames[k]) for k in kept):
         index = found[piece.uid, piece.number]
         place = (
             *shared.PlaneOrientationSequence[0].ImageOrientationPatient,

@@ -11,23 +11,20 @@ from monai.data import MetaTensor
 
 from differseg_med.case import Case
 from differseg_med.errors import CaseError
-from differseg_med.geometry import BoolArray, Grid
-from differseg_med.io.dicom.cells import join_cell, split_cell
+from differseg_med.geometry import BoolArray, Grid, almost_same_grid
+from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.files import Header
 from differseg_med.io.dicom.index import kind_of
-from differseg_med.io.dicom.names import split_least
 from differseg_med.io.dicom.reader import is_dicom, scan
 from differseg_med.io.dicom.rtstruct import rasterize, read_region
-from differseg_med.io.dicom.seg import read_segments, with_gaps
+from differseg_med.io.dicom.seg import chosen_names, has_no_frames, read_segments, with_gaps
 from differseg_med.io.images2d import IMAGES
-from differseg_med.io.placing import drawn_grid, images_of, place
+from differseg_med.io.mask_values import foreground
+from differseg_med.io.placing import drawn_grid, empty_on, images_of, place
 from differseg_med.io.slicer import read_slicer
 from differseg_med.io.slicer_header import is_segmentation
-from differseg_med.io.volumes import load_mask, load_volume
+from differseg_med.io.volumes import file_grid, load_mask, load_volume
 from differseg_med.keys import NOTES
-
-_NAMED = 8
-"""How many values a message lists one by one."""
 
 
 def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTensor:
@@ -41,6 +38,9 @@ def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTen
     * RTSTRUCT: ``PATH::ROI name``, on the grid of the image that it was drawn on: the one that it refers to if that is
       among ``drawn_on``, else the first one whose slices its contours lie in.
 
+    A region without contours, a segment that was never painted and a SEG without frames are empty masks on the image's
+    grid, with a note.
+
     Args:
         cell: ``PATH`` or ``PATH::SELECTOR``.
         drawn_on: the images of the case in declared order, as cells.
@@ -52,9 +52,7 @@ def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTen
     if is_dicom(cell):
         mask, grid, notes = _dicom_label(path, selector, drawn_on)
     elif is_segmentation(path):
-        mask, grid, notes = read_slicer(path, selector)
-        mask, grid, more = place(mask, grid, drawn_on, path)
-        notes += more
+        mask, grid, notes = _slicer_label(path, selector, drawn_on)
     elif path.name.lower().endswith(IMAGES):
         return load_mask(cell)
     else:
@@ -66,51 +64,42 @@ def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTen
 
 def _mask_file(path: Path, selector: str) -> MetaTensor:
     volume = load_volume(path)
-    values = volume.unique().tolist()
-    name, least = split_least(selector)
-    if least is not None and not name:
-        chosen = volume.as_tensor() >= least
-    elif selector:
-        try:
-            wanted = [float(piece) for piece in selector.split(",")]
-        except ValueError:
-            raise CaseError(
-                "the values of the label are no numbers", file=path, expected="::1,2,3", found=f"::{selector}"
-            ) from None
-        chosen = torch.isin(volume.as_tensor(), torch.tensor(wanted, dtype=volume.dtype))
-    else:
-        others = [value for value in values if value != 0]
-        if len(others) > 1:
-            raise CaseError(
-                "the label has several values",
-                file=path,
-                expected="0 and one other",
-                found=_listed(values),
-                remedy=f"Say which are foreground: {join_cell(path.name, f'{others[0]:g}')}.",
-            )
-        chosen = volume.as_tensor() != 0
-    if any(values) and not chosen.any():  # a class that this patient does not have, or a slip in the table
-        volume.meta[NOTES] = [f"nothing in it is {selector}, only {_listed(values)}: taken as empty"]
+    chosen, notes = foreground(volume.as_tensor(), selector, path)
+    if notes:
+        volume.meta[NOTES] = notes
     return MetaTensor(chosen.float(), meta=volume.meta)
 
 
-def _listed(values: Sequence[float]) -> str:
-    """Values in ascending order, in words."""
-    if len(values) > _NAMED:
-        return f"{len(values)} values from {values[0]:g} to {values[-1]:g}"
-    return ", ".join(f"{value:g}" for value in values)
+def _slicer_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[BoolArray, Grid, tuple[str, ...]]:
+    found, grid, notes = read_slicer(path, selector)
+    if found is None and (drawn_on or grid is None):
+        # The image that it was drawn on, if the file says so and it is among them.
+        cells = sorted(drawn_on, key=lambda cell: grid is None or not almost_same_grid(file_grid(cell), grid))
+        return *empty_on(cells, path), notes
+    assert grid is not None
+    mask = np.zeros(grid.shape, dtype=np.bool_) if found is None else found
+    mask, grid, more = place(mask, grid, drawn_on, path)
+    return mask, grid, notes + more
 
 
 def _dicom_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[BoolArray, Grid, tuple[str, ...]]:
     header, selector = _label_object(path, selector)
+    frame_uid = str(header.tags.get("FrameOfReferenceUID", ""))
+    if kind_of(header) == "seg" and has_no_frames(header):
+        names = chosen_names(header, selector)
+        mask, grid = empty_on(images_of(header, frame_uid, drawn_on), path, header)
+        return mask, grid, (f"the DICOM SEG has no frames: segment {names} is taken as empty",)
     if kind_of(header) == "seg":
         segments = read_segments(header, selector)
-        images = images_of(header, str(header.tags.get("FrameOfReferenceUID", "")), drawn_on)
+        images = images_of(header, frame_uid, drawn_on)
         mask, grid, notes = place(segments.mask, segments.grid, images, path, left_out=segments.gap_mm > 0)
         if grid is segments.grid:
             mask, grid = with_gaps(segments)
         return mask, grid, (*segments.notes, *(note for own in images.values() for note in own), *notes)
     region = read_region(header, selector)
+    if region.empty:
+        images = images_of(header, region.frame_uid, drawn_on)
+        return *empty_on(images, path, header), region.notes
     grid, notes = drawn_grid(region, header, drawn_on)
     mask, more = rasterize(region, grid)
     return mask, grid, (*notes, *more)

@@ -89,6 +89,26 @@ def drawn_grid(region: Region, header: Header, drawn_on: Sequence[Cell]) -> tupl
     )
 
 
+def empty_on(images: Iterable[Cell], file: Path, header: Header | None = None) -> tuple[BoolArray, Grid]:
+    """An empty mask on the grid of the image that a label without content belongs to.
+
+    Args:
+        images: cells, the preferred first.
+        file: of the label, for messages.
+        header: of a DICOM label; an image whose series it names comes first.
+
+    Raises:
+        CaseError: if there is no image.
+    """
+    cells = sorted(images, key=lambda cell: header is not None and not is_referenced(cell, header))
+    if not cells:
+        raise CaseError(
+            "the label is empty, and only its image could say how large", file=file, remedy="Add the image to the row."
+        )
+    grid = file_grid(cells[0])
+    return np.zeros(grid.shape, dtype=np.bool_), grid
+
+
 def place(
     mask: BoolArray, grid: Grid, images: Iterable[Cell], file: Path, *, left_out: bool = False
 ) -> tuple[BoolArray, Grid, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from differseg_med.io.dicom.names import choose
 from differseg_med.io.slicer_header import Segment, read_segmentation_header
 
 
-def read_slicer(path: Path, selector: str) -> tuple[NDArray[np.bool_], Grid, tuple[str, ...]]:
+def read_slicer(path: Path, selector: str) -> tuple[NDArray[np.bool_] | None, Grid | None, tuple[str, ...]]:
     """Read segments of a ``.seg.nrrd`` file, those of old Slicer versions included.
 
     Args:
@@ -23,7 +23,8 @@ def read_slicer(path: Path, selector: str) -> tuple[NDArray[np.bool_], Grid, tup
         selector: segment name or number (counted from 1), or several with commas; may be empty if there is one.
 
     Returns:
-        The mask ``(i, j, k)``, its grid, RAS, and notes. The grid may be smaller than the image's.
+        The mask ``(i, j, k)``, its grid, RAS, and notes. The grid may be smaller than the image's. Of a file without
+        content (segments that were never painted) no mask, the image's grid if the file keeps it, and a note.
 
     Raises:
         CaseError: if there is no such segment (the names are listed), or the file is damaged.
@@ -44,13 +45,17 @@ def read_slicer(path: Path, selector: str) -> tuple[NDArray[np.bool_], Grid, tup
         ) from error
     segments = header.segments or _of_values(layers)
     named = [(number, segment.name) for number, segment in enumerate(segments, 1)]
+    chosen = choose(selector, named, "segment", path)
     mask, notes = np.zeros(header.grid.shape, dtype=np.bool_), []
-    for number, name in choose(selector, named, "segment", path):
+    for number, name in chosen:
         assert number is not None
         own, hidden = _voxels(layers, segments[number - 1])
         mask |= own
         if hidden:
             notes.append(f"{hidden} voxels of segment {name} outside of its extent left out, as in 3D Slicer")
+    if not mask.any() and mask.size == 1:  # how 3D Slicer says "nothing": one voxel, and that empty
+        names = ", ".join(name for _, name in chosen)
+        return None, header.reference, (*notes, f"segment {names} was never painted: taken as empty")
     return mask, header.grid, tuple(notes)
 
 

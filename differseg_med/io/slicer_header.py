@@ -23,6 +23,10 @@ SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-s
 """Spaces that ITK turns into LPS."""
 
 
+MOST_VOXELS = 2**15
+"""Most voxels of an axis that is believed of a reference geometry."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """One segment: which voxels it has.
@@ -48,11 +52,13 @@ class Segmentation:
         grid: of each layer, RAS; it may be smaller than the image's.
         layers: how many.
         segments: in the order of the file; none if the file describes none.
+        reference: grid of the image that it was drawn on, RAS, as the file keeps it; None if it does not.
     """
 
     grid: Grid
     layers: int
     segments: tuple[Segment, ...]
+    reference: Grid | None = None
 
 
 def is_segmentation(path: Path) -> bool:
@@ -95,7 +101,24 @@ def read_segmentation_header(path: Path) -> Segmentation:
             found=f"{len(size)} axes, space {header.get('NRRD_space', 'not stated')}",
             remedy="Save it again from 3D Slicer.",
         )
-    return Segmentation(grid, layers, tuple(_segments(header, layers, start, path)))
+    reference = _reference(header.get("Segmentation_ConversionParameters", ""))
+    return Segmentation(grid, layers, tuple(_segments(header, layers, start, path)), reference)
+
+
+def _reference(parameters: str) -> Grid | None:
+    """The grid in ``Reference image geometry|16 numbers, row by row, RAS;first and last voxel of each axis;|...``."""
+    match = re.search(r"Reference image geometry\|([^|&]*)", parameters)
+    try:
+        numbers = [float(word) for word in match[1].split(";") if word.strip()] if match else []
+    except ValueError:
+        return None
+    if len(numbers) != 22 or not np.isfinite(numbers).all():
+        return None
+    affine, extent = np.array(numbers[:16]).reshape(4, 4), np.array(numbers[16:], dtype=int).reshape(3, 2)
+    shape = extent[:, 1] - extent[:, 0] + 1
+    if not ((shape > 0) & (shape < MOST_VOXELS)).all() or abs(np.linalg.det(affine[:3, :3])) == 0:
+        return None
+    return Grid(tuple(shape.tolist()), affine @ from_matvec(np.eye(3), extent[:, 0]))
 
 
 def _segments(header: Mapping[str, str], layers: int, start: np.ndarray, path: Path) -> list[Segment]:

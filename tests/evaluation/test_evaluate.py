@@ -190,7 +190,10 @@ def sheared():
 BAD = {
     "far": ({"affine": far()}, "does not overlap"),
     "sheared": ({"affine": sheared()}, "degrees apart instead of 90"),
-    "bytes": ({"prediction": TUMOUR * 255}, r"predicted mask is not binary \(expected 0 and 1, found 0, 255\)"),
+    "classes": (
+        {"prediction": TUMOUR + TUMOUR * (np.arange(TUMOUR.shape[0])[:, None, None] > 10)},
+        r"predicted mask is not binary \(expected 0 and 1, found 0, 1, 2\).*all of them: --predictions FOLDER::1,2",
+    ),
     "soft": ({"prediction": TUMOUR * np.float32(0.3)}, "predicted mask is not binary"),
     "four": ({"prediction": np.stack([TUMOUR] * 2, -1)}, "not one 3-D volume"),
     "unlabelled": ({"label": None}, "no label"),
@@ -215,6 +218,21 @@ def test_cases_that_cannot_be_measured_are_listed_and_stop_nobody(folder):
         assert f"Failed, in no figure below: case {name}" in page
     assert [row["status"] for row in found.rows] == ["ok", *["failed"] * len(BAD), "ok"]
     assert found.summary["metrics"]["dice"]["n"] == 2
+
+
+def test_predictions_of_other_values(folder):
+    """255 for 1, noise of a scale factor, one class of several: the same scores as for 0 and 1."""
+    shifted = np.roll(TUMOUR, 2, 0)
+    folder.add("plain", shifted)
+    folder.add("bytes", shifted * np.uint8(255))
+    folder.add("noise", shifted * np.float32(1.0000153))
+    folder.add("class", shifted * np.uint8(2))
+    plain, full, noise, other = (row for row in folder.evaluate().rows if row["case_id"] != "good")
+    assert [row["dice"] for row in (full, noise, other)] == [plain["dice"]] * 3
+    assert [bool(row["notice"]) for row in (plain, full, noise, other)] == [False, False, True, True]
+    assert other["notice"] == "its only value, 2, is taken as foreground"
+    rows = evaluate_cohort(folder.cases, f"{folder.root / 'predictions'}::2", folder.root / "out", worst=0).rows
+    assert [row["dice"] > 0.5 for row in rows] == [False, False, False, False, True]
 
 
 def test_extra_predictions_are_listed(folder):

@@ -7,15 +7,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import slicerio
 from numpy.testing import assert_allclose, assert_array_equal
 from support.drawing import assert_refused
 from support.making import ras
 
+from differseg_med.errors import CaseError
 from differseg_med.io.labels import load_label
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SLICER = SHARED / "slicer_seg_nrrd"
+ODD = Path(__file__).parents[1] / "data" / "odd_inputs"
 needs_slicer = pytest.mark.skipif(not SLICER.is_dir(), reason="needs ../shared/data/slicer_seg_nrrd")
 
 
@@ -166,3 +169,36 @@ def test_values_of_a_file_without_segments(tmp_path):
     voxels = np.random.default_rng(0).integers(0, 4, (5, 4, 3))
     path = slicer_file(tmp_path / "a.seg.nrrd", voxels, "", AXES, DOMAINS)
     assert_array_equal(load_label(f"{path}::3")[0] > 0, voxels == 3)
+
+
+def test_a_segment_that_was_never_painted_is_an_empty_mask_on_the_image():
+    """3D Slicer stores one voxel at the origin; the image's geometry is among the conversion's parameters."""
+    path, image = ODD / "slicer_never_painted.seg.nrrd", ODD / "axial_img.nii.gz"
+    expected = nib.load(image)
+    for drawn_on in ([image], []):
+        label = load_label(path, drawn_on)
+        assert label.shape[1:] == expected.shape
+        assert not label.any()
+        np.testing.assert_allclose(label.affine, expected.affine, atol=1e-5)
+        assert label.meta["notes"] == ["segment GTV was never painted: taken as empty"]
+
+
+def test_a_segment_that_was_never_painted_without_its_image(tmp_path):
+    path = tmp_path / "m.seg.nrrd"
+    content = (ODD / "slicer_never_painted.seg.nrrd").read_bytes()
+    path.write_bytes(content.replace(b"Reference image geometry", b"Reference image geometrY"))
+    with pytest.raises(CaseError, match="the label is empty, and only its image could say how large"):
+        load_label(path)
+    assert load_label(path, [ODD / "axial_img.nii.gz"]).shape[1:] == nib.load(ODD / "axial_img.nii.gz").shape
+
+
+def test_a_never_painted_segment_beside_a_painted_one(tmp_path):
+    voxels = np.zeros((6, 5, 4), np.uint8)
+    voxels[2, 3, 1] = 1
+    image = sitk.GetImageFromArray(voxels.T)
+    for number, (name, extent) in enumerate((("a", "0 5 0 4 0 3"), ("b", "0 -1 0 -1 0 -1"))):
+        for key, value in {"ID": name, "Name": name, "Layer": "0", "LabelValue": f"{number + 1}"}.items():
+            image.SetMetaData(f"Segment{number}_{key}", value)
+        image.SetMetaData(f"Segment{number}_Extent", extent)
+    sitk.WriteImage(image, str(tmp_path / "m.seg.nrrd"))
+    assert [int(load_label(f"{tmp_path / 'm.seg.nrrd'}::{name}").sum()) for name in "ab"] == [1, 0]

@@ -66,8 +66,18 @@ def literal() -> ModuleType:
     return module
 
 
+def thinned(actual: Tensor, expected: Tensor) -> Tensor:
+    """Every n-th element along each axis, as the shipped numbers of the complete model have them."""
+    if actual.shape == expected.shape:
+        return actual
+    steps = [mine // theirs for mine, theirs in zip(actual.shape, expected.shape, strict=True)]
+    assert all(mine == step * theirs for mine, step, theirs in zip(actual.shape, steps, expected.shape, strict=True))
+    return actual[tuple(slice(None, None, step) for step in steps)]
+
+
 def _assert_near(actual: Tensor, expected: Tensor, relative: float, what: str = "") -> None:
     """Largest difference at most ``relative`` times the largest expected magnitude, as golden/README.md asks."""
+    actual = thinned(actual, expected)
     assert actual.shape == expected.shape, what
     difference = float((actual - expected).detach().abs().max())
     assert difference <= relative * float(expected.abs().max()), f"{what}: differs by {difference:.2e}"

@@ -35,7 +35,7 @@ def model(reference_state: dict[str, Tensor]) -> DifferSeg:
 
 @pytest.fixture(scope="module")
 def numbers(golden: Callable) -> Any:
-    return golden("full_rgbd_tiny_128")
+    return golden("full_rgbd_tiny_128_thin")
 
 
 def four_outputs(network: DifferSeg, x: Tensor) -> list[Tensor]:
@@ -85,7 +85,7 @@ def test_double_precision(reference_state: dict[str, Tensor], numbers: Any) -> N
     inputs = numbers.part("input")
     x = torch.cat((inputs["rgb"], inputs["aux"]), dim=1).double()
     for actual, expected in zip(four_outputs(network, x), numbers.outputs("output64"), strict=True):
-        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(actual[..., ::4, ::4], expected, rtol=0, atol=1e-9)
 
 
 def test_converted_encoder_keys_are_those_of_the_key_map(reference_state: dict[str, Tensor], beside: Callable) -> None:

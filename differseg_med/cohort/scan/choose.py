@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -12,7 +13,7 @@ from differseg_med.cohort.scan.rules import Rules
 from differseg_med.cohort.scan.sources import Source, matches_roi
 from differseg_med.errors import CaseError
 from differseg_med.grids import Level
-from differseg_med.io.dicom.cells import RESAMPLE
+from differseg_med.io.dicom.cells import RESAMPLE, split_cell
 from differseg_med.keys import LABEL
 from differseg_med.modality import label_of
 
@@ -198,7 +199,9 @@ def _best_label(candidates: Sequence[Source], reference: Source, roi: str) -> tu
         used = _noted(best[0], "ok", f"used as label{why}")
         others = [_noted(s, "ok", "not used as label: drawn on another image") for s in fitting if s is not best[0]]
         return used, [used, *others, *decided]
-    names = ", ".join(sorted({s.roi or s.series for s in fitting}))
+    called = Counter(s.roi for s in fitting if s.roi)
+    twice = [f"{s.roi} ({split_cell(s.cell)[1]})" for s in fitting if called[s.roi] > 1]
+    names = ", ".join(sorted({*twice, *(s.roi or s.series for s in fitting if called[s.roi] < 2)}))
     words = f"not used: {len(fitting)} candidates for the label ({names}). Choose one with --roi, or edit the table."
     return None, [*(_noted(s, "warning", words) for s in fitting), *decided]
 

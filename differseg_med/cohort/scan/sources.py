@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from differseg_med.geometry import check_affine
 from differseg_med.grids import Level
 from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.dicom.index import SeriesEntry
+from differseg_med.io.dicom.names import NUMBER
 from differseg_med.io.headers import header_grid, is_volume_file, stem, transform_conflict
 from differseg_med.io.slicer_header import is_segmentation, read_segmentation_header
 
@@ -167,13 +169,25 @@ def _image(source: Source, rule: Rule | None, rules: Rules, modality: str) -> So
 
 
 def _regions(source: Source, entry: SeriesEntry) -> Iterator[Source]:
-    names = tuple(dict.fromkeys(entry.tags.get("ROINames", ()) or entry.tags.get("SegmentLabels", ())))
-    for name in names:
-        yield replace(
-            source, cell=join_cell(entry.cell, name), role="label", roi=name, series=f"{source.series}: {name}"
-        )
+    names = entry.tags.get("ROINames", ()) or entry.tags.get("SegmentLabels", ())
+    yield from _named(source, list(zip(entry.tags.get("ItemNumbers", ()), names)))
     if not names:
         yield replace(source, role="label")
+
+
+def _named(source: Source, named: Sequence[tuple[int | None, str]]) -> Iterator[Source]:
+    """One source per region or segment, chosen by name, or by number where several have one name."""
+    count = Counter(name for _, name in named)
+    for number, name in named:
+        twice = count[name] > 1
+        selector = f"{NUMBER if str(number) in count else ''}{number}" if twice else name
+        yield replace(
+            source,
+            cell=join_cell(source.cell, selector),
+            role="label",
+            roi=name,
+            series=f"{source.series}: {name}{f' ({number})' if twice else ''}",
+        )
 
 
 def _file(path: Path, root: Path, rules: Rules) -> Source:
@@ -209,8 +223,8 @@ def _judge_header(path: Path) -> tuple[Level, str]:
 
 def _segments(source: Source, path: Path) -> Iterator[Source]:
     """One source per segment of a segmentation of 3D Slicer."""
-    for name in dict.fromkeys(segment.name for segment in read_segmentation_header(path).segments):
-        yield replace(source, cell=join_cell(source.cell, name), roi=name, series=f"{source.series}: {name}")
+    segments = read_segmentation_header(path).segments
+    yield from _named(source, [(number, segment.name) for number, segment in enumerate(segments, 1)])
 
 
 def _rest(relative: str, patterns: Iterable[str]) -> str:

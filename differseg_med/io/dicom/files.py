@@ -23,8 +23,11 @@ from differseg_med.errors import CaseError
 from differseg_med.io.dicom.tags import HEADER_TAGS, frame_values, header_values
 from differseg_med.progress import Progress
 
-MAX_FILE_BYTES = 2**30
-"""Largest single file inside an archive or deflated data set, unpacked: an archive bomb must not fill the memory."""
+MAX_FILE_BYTES = 2**29
+"""Largest single file inside an archive, unpacked: an archive bomb must not fill the memory."""
+
+MAX_DEFLATED_BYTES = 2**28
+"""Largest deflated data set, unpacked: pydicom unpacks all of it to read a header, and copies it."""
 
 MAX_DEPTH = 2
 """How deep archives may lie in archives."""
@@ -279,9 +282,9 @@ def _check_deflated(file: BinaryIO) -> None:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         file.seek(start)
         content, total = file.read(), 0
-        while content and total <= MAX_FILE_BYTES:
+        while content and total <= MAX_DEFLATED_BYTES:
             total += len(unpacker.decompress(content, 2**24))
             content = unpacker.unconsumed_tail
-        if total > MAX_FILE_BYTES:
+        if total > MAX_DEFLATED_BYTES:
             raise ValueError("unpacked, the file is larger than the limit")
     file.seek(0)

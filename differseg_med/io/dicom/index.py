@@ -38,7 +38,7 @@ class SeriesEntry:
         patient_key: a short hash of PatientID, the same for all images of a patient.
         tags: attributes by keyword that say nothing about who the patient is; of a part of a series also ``Part`` (in
             words) and ``PartNumber``, of an RTSTRUCT ``ROINames``, of a SEG ``SegmentLabels``, of both
-            ``ReferencedSeries``.
+            ``ItemNumbers`` and ``ReferencedSeries``.
         files: number of files.
         slices: number of slices of an image; 0 of everything else, and if they cannot be read.
         problem: why it cannot be used.
@@ -196,7 +196,9 @@ def _object_entry(header: Header, population: Counter[Path]) -> SeriesEntry:
     tags = {name: header.tags[name] for name in RULES if name in header.tags}
     for found, name in (("regions", "ROINames"), ("segments", "SegmentLabels")):
         if found in header.tags:
-            tags[name] = tuple(label for number, label in header.tags[found] if number != 0)
+            named = [item for item in header.tags[found] if item[0] != 0]
+            tags[name] = tuple(label for _, label in named)
+            tags["ItemNumbers"] = tuple(number for number, _ in named)
     if "referenced_series" in header.tags:
         tags["ReferencedSeries"] = header.tags["referenced_series"]
     selector = (

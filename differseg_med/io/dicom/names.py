@@ -10,12 +10,15 @@ from differseg_med.errors import CaseError
 
 Named = tuple[int | None, str]
 
+NUMBER = "#"
+"""Before a number that must not be taken for a name."""
+
 LEAST = ">="
 """Begins the end of a selector that says from which value on a voxel is foreground."""
 
 
 def choose(selector: str, named: Sequence[Named], what: str, file: Path) -> list[Named]:
-    """What a selector means: one name in any case, one number, or several of them with commas.
+    """What a selector means: one name in any case, one number (``2`` or ``#2``), or several of them with commas.
 
     Args:
         selector: empty if there is only one to choose.
@@ -61,7 +64,8 @@ def split_least(selector: str) -> tuple[str, float | None]:
 def _matching(piece: str, named: Sequence[Named]) -> list[Named]:
     exact = [item for item in named if item[1] == piece]
     folded = [item for item in named if _folded(item[1]) == _folded(piece)]
-    return exact or folded or [item for item in named if item[0] is not None and str(item[0]) == piece.strip()]
+    number = piece.strip().removeprefix(NUMBER)
+    return exact or folded or [item for item in named if item[0] is not None and str(item[0]) == number]
 
 
 def _folded(name: str) -> str:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ParametricMapStorage,
+    RLELossless,
+)
 
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.files import Header, UnreadableError, opened, quiet, read_dataset
@@ -18,6 +27,12 @@ from differseg_med.io.dicom.planes import MAX_SIDE, Frame
 
 PIXEL_DECODERS = {RLELossless: "pydicom"}
 """Decoders that are preferred: that of pylibjpeg-rle panics at damaged data, which no ``except Exception`` sees."""
+
+FREE_BYTES = 2**26
+"""Pixels up to here are decoded whatever the file's size: an empty picture compresses to nothing."""
+
+LARGEST_RATIO = 200
+"""How many times as large as their file larger pixels may be: the most that compression makes of real images is 50."""
 
 CODECS = 'pip install "differseg-med[codecs]"'
 
@@ -43,6 +58,30 @@ def check_pixels(header: Header) -> None:
         raise CaseError("Rows and Columns cannot be right", file=path, found=sides)
 
 
+def check_budget(header: Header, file: BinaryIO) -> None:
+    """Refuse a file whose header promises far more pixels than the file can hold, before anything is decoded.
+
+    Raises:
+        CaseError: with both numbers.
+    """
+    tags = header.tags
+    sides = [tags.get(name) for name in ("Rows", "Columns")]
+    if not all(isinstance(side, int) for side in sides):
+        return
+    pixels = int(np.prod([side for side in sides if side], dtype=np.float64)) * max(len(header.frames), 1)
+    promised = pixels * int(tags.get("BitsAllocated") or 16) // 8
+    stored = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if promised > max(FREE_BYTES, LARGEST_RATIO * stored):
+        raise CaseError(
+            "the header promises more pixels than the file can hold",
+            file=header.source.path,
+            expected=f"at most {LARGEST_RATIO} times the file's {stored / 1e3:.0f} kB",
+            found=f"{promised / 1e6:.0f} MB",
+            remedy="The file is damaged, or made to do damage: export the image again.",
+        )
+
+
 def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Decode and rescale frames, file by file.
 
@@ -61,6 +100,7 @@ def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[np.float
         header = frames[indices[0]].header
         check_pixels(header)
         for _, file in opened([source]):
+            check_budget(header, file)
             with quiet():
                 try:
                     dataset = read_dataset(file, pixels=True)
@@ -114,15 +154,27 @@ def rescaled(pixels: NDArray[np.generic], frame: Frame) -> NDArray[np.float32]:
 
 
 def scale(frame: Frame) -> tuple[float, float]:
-    """RescaleSlope and RescaleIntercept (PS3.3 C.11.1).
+    """RescaleSlope and RescaleIntercept (PS3.3 C.11.1); of parametric maps, and PET with units, RealWorldValueMapping.
 
     Raises:
-        CaseError: for a slope that is 0 or no number.
+        CaseError: for a slope that is 0 or no number, and for a parametric map without one linear mapping.
     """
-    slope, intercept = frame.tags.get("RescaleSlope", 1.0), frame.tags.get("RescaleIntercept", 0.0)
+    names = ("RescaleSlope", "RescaleIntercept")
+    is_map = frame.tags.get("SOPClassUID") == ParametricMapStorage
+    if is_map and (frame.tags.get("RealWorldValueMappings") != 1 or "RealWorldValueSlope" not in frame.tags):
+        raise CaseError(
+            "the parametric map does not say with one slope what its values mean",
+            file=frame.header.source.path,
+            expected="one item of RealWorldValueMappingSequence with RealWorldValueSlope",
+            found=f"{frame.tags.get('RealWorldValueMappings', 0)} items",
+            remedy="Export one quantity with a linear mapping, or convert the map to NIfTI.",
+        )
+    if is_map or (frame.tags.get("Modality") == "PT" and "RealWorldValueSlope" in frame.tags):
+        names = ("RealWorldValueSlope", "RealWorldValueIntercept")  # to which the units belong
+    slope, intercept = frame.tags.get(names[0], 1.0), frame.tags.get(names[1], 0.0)
     if not all(isinstance(n, float | int) and np.isfinite(n) for n in (slope, intercept)) or slope == 0:
         raise CaseError(
-            f"RescaleSlope and RescaleIntercept cannot be right in {frame.name}",
+            f"{names[0]} and {names[1]} cannot be right in {frame.name}",
             file=frame.header.source.path,
             found=(slope, intercept),
         )

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from skimage.draw import polygon
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import FloatArray, Grid, describe, lps_points_to_ras
+from differseg_med.io.dicom.contours import Account, fill_slice
 from differseg_med.io.dicom.files import Header, UnreadableError, opened, quiet, read_dataset
 from differseg_med.io.dicom.names import choose
 
@@ -27,7 +27,7 @@ class Region:
 
     Args:
         name: ROI name(s).
-        contours: per region its contours, each (N, 3) in mm, RAS.
+        contours: per region its contours, each (N, 3) in mm, RAS; none of a region without contours.
         frame_uid: FrameOfReferenceUID, empty if unknown.
         notes: what was left out.
     """
@@ -36,6 +36,11 @@ class Region:
     contours: tuple[tuple[FloatArray, ...], ...]
     frame_uid: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no contour at all: somebody looked and drew nothing."""
+        return not any(self.contours)
 
 
 def read_region(header: Header, selector: str) -> Region:
@@ -46,7 +51,7 @@ def read_region(header: Header, selector: str) -> Region:
         selector: ROI name or number, or several with commas; may be empty if there is one region.
 
     Raises:
-        CaseError: if there is no such region (the names are listed) or it has no closed contour.
+        CaseError: if there is no such region (the names are listed), or it has contours, but no closed one.
     """
     file = header.source.path
     chosen = choose(selector, header.tags.get("regions", ()), "region", file)
@@ -58,23 +63,29 @@ def read_region(header: Header, selector: str) -> Region:
                 frame_uid = _frame_uid(header, dataset, chosen)
             except UnreadableError as error:
                 raise CaseError(str(error), file=file) from error
+            except AttributeError as error:
+                raise CaseError("the RTSTRUCT has no closed contour of any region", file=file) from error
             except Exception as error:  # pydicom raises whatever the damaged bytes lead to
                 raise CaseError(
                     "the contours of the RTSTRUCT cannot be read", file=file, found=type(error).__name__
                 ) from error
     left_out = sum(count for _, count in found)
     names = ", ".join(name for _, name in chosen)
+    if open_only := [name for (_, name), (contours, others) in zip(chosen, found) if others and not contours]:
+        raise CaseError(
+            f"region {', '.join(open_only)} has no closed contour", file=file, remedy="Choose another region."
+        )
+    notes = [f"{left_out} points, lines or specks of region {names} left out"] if left_out else []
     if empty := [name for (_, name), (contours, _) in zip(chosen, found) if not contours]:
-        raise CaseError(f"region {', '.join(empty)} has no closed contour", file=file, remedy="Choose another region.")
-    notes = (f"{left_out} points, lines, specks or copies of region {names} left out",) if left_out else ()
-    return Region(names, tuple(contours for contours, _ in found), frame_uid, notes)
+        notes.append(f"region {', '.join(empty)} has no contours: taken as empty")
+    return Region(names, tuple(contours for contours, _ in found), frame_uid, tuple(notes))
 
 
 def _contours(dataset: Dataset, number: int | None) -> tuple[tuple[FloatArray, ...], int]:
     """Closed contours of one region, and how many other things it has."""
-    contours: dict[bytes, FloatArray] = {}
+    contours: list[FloatArray] = []
     others = 0
-    for roi in dataset.get("ROIContourSequence") or ():
+    for roi in dataset.ROIContourSequence:  # whose absence means a damaged file; an item of it may be empty
         if roi.get("ReferencedROINumber") != number:
             continue
         for contour in roi.get("ContourSequence") or ():
@@ -84,11 +95,8 @@ def _contours(dataset: Dataset, number: int | None) -> tuple[tuple[FloatArray, .
                 continue
             if len(points) % 3 or not np.isfinite(points).all():
                 raise ValueError("a contour with incomplete points")
-            if points.tobytes() in contours:  # a copy would cut out what it copies
-                others += 1
-                continue
-            contours[points.tobytes()] = lps_points_to_ras(points.reshape(-1, 3))
-    return tuple(contours.values()), others
+            contours.append(lps_points_to_ras(points.reshape(-1, 3)))
+    return tuple(contours), others
 
 
 def _frame_uid(header: Header, dataset: Dataset, chosen: Sequence[tuple[int | None, str]]) -> str:
@@ -100,7 +108,7 @@ def _frame_uid(header: Header, dataset: Dataset, chosen: Sequence[tuple[int | No
 
 
 def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Fill the contours on the slices of a grid: a voxel is inside if its center is, by the even-odd rule per slice.
+    """Fill the contours on the slices of a grid: a voxel is inside if its center is, see `fill_slice`.
 
     Args:
         region: contours in the slice planes of the grid; oblique grids are as good as others.
@@ -116,12 +124,14 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
     order = [axis, *(other for other in range(3) if other != axis)]
     mask = np.zeros(grid.shape, dtype=np.bool_)
     outside = missed = 0
+    account = Account()
     for contours in region.contours:
         own = np.zeros(grid.shape, dtype=np.bool_) if len(region.contours) > 1 else mask
         indices = [grid.indices(contour)[:, order] for contour in contours]
-        outside += sum(not _fill(own.transpose(order), points) for points in indices)
-        numbers = np.unique([np.rint(points[:, 0].mean()) for points in indices])
-        missed += int((np.diff(numbers) == 2).sum())
+        numbers = [int(np.rint(points[:, 0].mean())) for points in indices]
+        outside += sum(not _inside(points, grid, order) for points in indices)
+        _fill(own.transpose(order), indices, numbers, account)
+        missed += int((np.diff(np.unique(numbers)) == 2).sum())
         if own is not mask:
             mask |= own
     total = sum(map(len, region.contours))
@@ -136,18 +146,23 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
         notes.append(
             f"{outside} of {total} contours of region {region.name} lie outside of the image, whole or in part"
         )
-    return mask, (*region.notes, *notes)
+    pixel_mm2 = float(np.prod([grid.spacing_mm[other] for other in order[1:]]))
+    return mask, (*region.notes, *notes, *account.notes(region.name, pixel_mm2))
 
 
-def _fill(slices: NDArray[np.bool_], points: FloatArray) -> bool:
-    """Turn over the voxels within a contour (N, 3), in ``slices`` (slice, i, j); whether all of it lies inside."""
-    number = int(np.rint(points[:, 0].mean()))
-    if not 0 <= number < len(slices):
-        return False
-    section, corners = slices[number], points[:, 1:]
-    rows, columns = polygon(corners[:, 0], corners[:, 1], section.shape)
-    section[rows, columns] ^= True
-    return bool((corners >= -1).all() and (corners <= np.array(section.shape)).all())
+def _fill(slices: NDArray[np.bool_], indices: Sequence[FloatArray], numbers: Sequence[int], account: Account) -> None:
+    """Fill contours (N, 3) in ``slices`` (slice, i, j), slice by slice."""
+    for number in sorted(set(numbers)):
+        if 0 <= number < len(slices):
+            own = [points[:, 1:] for points, its in zip(indices, numbers) if its == number]
+            fill_slice(own, slices[number], number, account)
+
+
+def _inside(points: FloatArray, grid: Grid, order: Sequence[int]) -> bool:
+    """Whether all of a contour (N, 3) lies in the image."""
+    shape = np.array(grid.shape)[list(order)]
+    inside = 0 <= np.rint(points[:, 0].mean()) < shape[0]
+    return bool(inside and (points[:, 1:] >= -1).all() and (points[:, 1:] <= shape[1:]).all())
 
 
 def fits(region: Region, grid: Grid) -> str | None:

@@ -14,8 +14,8 @@ from pydicom.dataset import FileDataset
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, lps_to_ras
 from differseg_med.io.dicom.files import Header, opened, quiet, read_dataset
-from differseg_med.io.dicom.names import choose, split_least
-from differseg_med.io.dicom.pixels import check_codec
+from differseg_med.io.dicom.names import Named, choose, split_least
+from differseg_med.io.dicom.pixels import check_budget, check_codec
 from differseg_med.io.dicom.planes import MAX_SIDE
 from differseg_med.io.dicom.seg_encodings import as_native
 from differseg_med.io.dicom.series import MAX_VOXELS
@@ -46,6 +46,26 @@ class Segments:
     notes: tuple[str, ...] = ()
 
 
+def has_no_frames(header: Header) -> bool:
+    """Whether a SEG holds no frame at all: some programs write one for an image without findings."""
+    return not header.frames and not header.tags.get("NumberOfFrames")
+
+
+def chosen_names(header: Header, selector: str) -> str:
+    """The labels of the chosen segments.
+
+    Raises:
+        CaseError: if there is no such segment; the labels are listed.
+    """
+    return ", ".join(name for _, name in _chosen(header, _fraction(header, selector)[0]))
+
+
+def _chosen(header: Header, selector: str) -> list[Named]:
+    # Number 0 is the background of a LABELMAP.
+    segments = [item for item in header.tags.get("segments", ()) if item[0] != 0]
+    return choose(selector, segments, "segment", header.source.path)
+
+
 def read_segments(header: Header, selector: str) -> Segments:
     """Read segments of a SEG (BINARY, FRACTIONAL or LABELMAP).
 
@@ -59,22 +79,12 @@ def read_segments(header: Header, selector: str) -> Segments:
     """
     file = header.source.path
     selector, fraction, notes = _fraction(header, selector)
-    # Number 0 is the background of a LABELMAP.
-    chosen = choose(selector, [item for item in header.tags.get("segments", ()) if item[0] != 0], "segment", file)
-    if not all(0 < header.tags.get(name, 0) <= MAX_SIDE for name in ("Rows", "Columns")):
-        raise CaseError("Rows and Columns cannot be right", file=file)
-    if header.tags.get("NumberOfFrames", 1) != len(header.frames) or header.tags.get("SamplesPerPixel", 1) != 1:
-        raise CaseError("the DICOM SEG does not describe each of its frames", file=file)
-    if not all("ImagePositionPatient" in frame for frame in header.frames):
-        raise CaseError(
-            "the DICOM SEG has no place in the patient",
-            file=file,
-            expected="ImagePositionPatient of each frame",
-            remedy="Segmentations of X-ray pictures and of slides cannot be used; else export it again.",
-        )
+    chosen = _chosen(header, selector)
+    _check_frames(header)
     try:
         with quiet():
             for _, stream in opened([header.source]):
+                check_budget(header, stream)
                 dataset = as_native(read_dataset(stream, pixels=True))
                 check_codec(str(dataset.file_meta.TransferSyntaxUID), header)
                 _fill_thickness(dataset)
@@ -103,6 +113,24 @@ def read_segments(header: Header, selector: str) -> Segments:
         columns_first = columns_first[:, :, ::-1]
     grid = Grid(columns_first.shape, lps_to_ras(affine))
     return Segments(columns_first, grid, _gap_mm(seg, grid), notes)
+
+
+def _check_frames(header: Header) -> None:
+    """Refuse a SEG whose header cannot be right, before its pixels are read."""
+    file = header.source.path
+    if not all(0 < header.tags.get(name, 0) <= MAX_SIDE for name in ("Rows", "Columns")):
+        raise CaseError("Rows and Columns cannot be right", file=file)
+    if header.tags.get("NumberOfFrames", 1) != len(header.frames) or header.tags.get("SamplesPerPixel", 1) != 1:
+        raise CaseError("the DICOM SEG does not describe each of its frames", file=file)
+    if header.tags["Rows"] * header.tags["Columns"] * len(header.frames) > MAX_VOXELS:
+        raise CaseError("the SEG is too large", file=file, found=f"{len(header.frames)} frames")
+    if not all("ImagePositionPatient" in frame for frame in header.frames):
+        raise CaseError(
+            "the DICOM SEG has no place in the patient",
+            file=file,
+            expected="ImagePositionPatient of each frame",
+            remedy="Segmentations of X-ray pictures and of slides cannot be used; else export it again.",
+        )
 
 
 def _fraction(header: Header, selector: str) -> tuple[str, float, tuple[str, ...]]:

@@ -24,8 +24,8 @@ from differseg_med.io.dicom.splitting import (
 )
 from differseg_med.io.dicom.stacking import Stack, stack_planes
 
-MAX_VOXELS = 2**30
-"""Most voxels of one volume (4 GiB in memory): a damaged header must not exhaust the memory."""
+MAX_VOXELS = 2**29
+"""Most voxels of one volume (2 GiB in memory): a damaged header must not exhaust the memory."""
 
 BY_NUMBER = "nothing but InstanceNumber tells the volumes of this series apart: see that each is one phase"
 

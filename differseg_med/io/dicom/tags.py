@@ -37,30 +37,36 @@ PIXELS = (
 )
 TIMES = (
     "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "ContentTime", "AcquisitionDateTime",
-    "FrameReferenceTime", "ActualFrameDuration", "PatientWeight",
+    "FrameReferenceTime", "ActualFrameDuration", "TimezoneOffsetFromUTC", "AttenuationCorrected", "PatientWeight",
+    "PatientSize", "PatientSex",
 )
 # fmt: on
 FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-NESTED = {
-    "RadiopharmaceuticalInformationSequence": (
-        "RadiopharmaceuticalStartTime",
-        "RadiopharmaceuticalStartDateTime",
-        "RadionuclideTotalDose",
-        "RadionuclideHalfLife",
-    ),
-}
-"""Sequences of one item whose attributes are read as if they stood outside."""
+TRACER = "RadiopharmaceuticalInformationSequence"
+INJECTION = (
+    "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime",
+    "RadionuclideTotalDose",
+    "RadionuclideHalfLife",
+)
+"""Attributes of a tracer that are read as if they stood outside of its sequence."""
 
 PRIVATE = {  # creator, group, element: our own names for them
     ("Philips PET Private Group", 0x7053, 0x00): "PhilipsSUVScaleFactor",
     ("Philips PET Private Group", 0x7053, 0x09): "PhilipsActivityScaleFactor",
     ("GEMS_PETD_01", 0x0009, 0x0D): "GEScanDateTime",
+    ("SIEMENS MED PT", 0x0071, 0x22): "SiemensDecayCorrectionDateTime",
     ("SIEMENS MR HEADER", 0x0019, 0x0A): "SiemensImagesInMosaic",
     ("SIEMENS MR HEADER", 0x0019, 0x0C): "SiemensBValue",
     ("GEMS_PARM_01", 0x0043, 0x39): "GEBValue",
     ("Philips Imaging DD 001", 0x2001, 0x03): "PhilipsBValue",
     ("Philips Imaging DD 001", 0x2001, 0x04): "PhilipsDirection",
 }
+WITHOUT_CREATOR = {"GEScanDateTime": "GE", "SiemensDecayCorrectionDateTime": "SIEMENS"} | dict.fromkeys(
+    ("PhilipsSUVScaleFactor", "PhilipsActivityScaleFactor"), "PHILIPS"
+)
+"""Of PET, private attributes that are believed of a maker's image whose private creator an archive has lost."""
+
 _B_VALUES = ("SiemensBValue", "GEBValue", "PhilipsBValue")
 GE_B_VALUE = 100_000
 """GE writes high b-values with 1e9 added: 1000001400 is 1400."""
@@ -71,7 +77,7 @@ ITEM_NAMES = {"StructureSetROISequence": "regions", "SegmentSequence": "segments
 """Where the names of an RTSTRUCT's regions and a SEG's segments are found: pairs of number and name."""
 
 _KEYWORDS = (
-    *(*IDENTITY, *RULES, *GEOMETRY, *PIXELS, *TIMES, *FRAMES, *NESTED, *_LISTS),
+    *(*IDENTITY, *RULES, *GEOMETRY, *PIXELS, *TIMES, *FRAMES, TRACER, *_LISTS),
     "ReferencedFrameOfReferenceSequence",
     "ReferencedSeriesSequence",
 )
@@ -88,11 +94,11 @@ def header_values(dataset: Dataset) -> dict[str, Any]:
     values = _values(dataset, names)
     if not isinstance(values.get("InstanceNumber", 0), int):  # nothing needs it, and numbers do not sort with text
         del values["InstanceNumber"]
-    for sequence, inner in NESTED.items():
-        for item in _items(dataset, sequence)[:1]:
-            values |= _values(item, inner)
+    values |= _tracer(dataset)
     for (creator, group, element), name in PRIVATE.items():
         value = _private(dataset, creator, group, element)
+        if value is None and values.get("Modality") == "PT" and name in WITHOUT_CREATOR:
+            value = _without_creator(dataset, group, element, WITHOUT_CREATOR[name])
         if value is not None:
             values[name] = value
     for name, value in _diffusion(values).items():
@@ -103,6 +109,37 @@ def header_values(dataset: Dataset) -> dict[str, Any]:
             values[ITEM_NAMES[sequence]] = tuple((item.get(number), str(item.get(label, ""))) for item in items)
     referenced = tuple(_referenced_series(dataset))
     return values | ({"referenced_series": referenced} if referenced else {})
+
+
+def _tracer(dataset: Dataset) -> dict[str, Any]:
+    """What was injected, its nuclide's name as ``Radionuclide``, and how many different tracers there are."""
+    items = _items(dataset, TRACER)
+    found = [_values(item, INJECTION) for item in items]
+    for item, values in zip(items, found):
+        for code in _items(item, "RadionuclideCodeSequence")[:1]:
+            values["Radionuclide"] = _values(code, ("CodeMeaning",)).get("CodeMeaning", "")
+    different = [values for number, values in enumerate(found) if values not in found[:number]]
+    return different[0] | {"RadiopharmaceuticalCount": len(different)} if different else {}
+
+
+def _without_creator(dataset: Dataset, group: int, element: int, maker: str) -> Any:
+    """A private attribute of the first block, if nobody claims that block and the image is the maker's."""
+    try:
+        if (group, 0x10) in dataset or not str(dataset.get("Manufacturer", "")).upper().startswith(maker):
+            return None
+        value = plain(dataset[group, 0x1000 + element].value)
+    except Exception:  # mostly KeyError: there is none
+        return None
+    return _number_or_text(value)
+
+
+def _number_or_text(value: Any) -> Any:
+    """What an element of unknown representation says."""
+    text = value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else value
+    try:
+        return float(text) if isinstance(text, str) and len(text) < 12 else text
+    except ValueError:
+        return text
 
 
 def _diffusion(values: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +173,9 @@ def _flattened(item: Dataset) -> dict[str, Any]:
         if isinstance(element.value, DicomSequence) and len(element.value) and not element.tag.is_private:
             macro = element.value[0]
             values |= _values(macro, [inner.keyword for inner in _elements(macro) if inner.keyword])
+            values |= _tracer(macro)  # in legacy converted images
+            if element.keyword == "RealWorldValueMappingSequence":
+                values["RealWorldValueMappings"] = len(element.value)
             for nested in ("MRDiffusionGradientDirectionSequence", "DiffusionGradientDirectionSequence"):
                 for direction in _items(macro, nested)[:1]:
                     values |= _values(direction, ("DiffusionGradientOrientation",))
@@ -178,7 +218,8 @@ def _items(dataset: Dataset, sequence: str) -> list[Dataset]:
 
 def _private(dataset: Dataset, creator: str, group: int, element: int) -> Any:
     try:
-        return plain(dataset.private_block(group, creator)[element].value)
+        value = plain(dataset.private_block(group, creator)[element].value)
+        return _number_or_text(value) if group == 0x7053 else value
     except Exception:  # mostly KeyError: there is none
         return None
 

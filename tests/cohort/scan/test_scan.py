@@ -234,6 +234,16 @@ def test_of_several_structures_the_one_drawn_on_the_reference_is_taken(tmp_path)
     assert scan.cases[0].label == tmp_path / "2.dcm::GTV"
 
 
+def test_two_regions_of_one_name_are_offered_by_number(tmp_path):
+    drawn_on = series(tmp_path / "t1", "t1 mprage")
+    structures(tmp_path / "rs.dcm", "Lesion01", "Lesion01", "1", drawn_on=drawn_on)
+    scan = scanned(tmp_path, roi="lesion")
+    assert scan.cases[0].label is None
+    cells = [source.cell for _, source in scan.audit if source.roi == "Lesion01"]
+    assert cells == [f"{tmp_path / 'rs.dcm'}::{number}" for number in ("#1", "2")]
+    assert "2 candidates for the label (Lesion01 (#1), Lesion01 (2))" in str(scan.audit)
+
+
 def test_several_candidates_for_the_label_are_listed_not_guessed(tmp_path):
     t1 = series(tmp_path / "mr", "t1")
     structures(tmp_path / "rs.dcm", "GTV", "Bladder", "GTV_node", drawn_on=t1)

@@ -123,7 +123,41 @@ def test_a_forgotten_slice_is_told(tmp_path, image):
 
 def test_a_region_without_contours_among_others_is_named(tmp_path, image):
     path = drawn(tmp_path, {"GTV": [contour(star(9), 1)], "Node": []})
-    assert_refused(f"{path}::GTV,Node", [image], "region Node has no closed contour")
+    label = load_label(f"{path}::GTV,Node", [image])
+    assert_array_equal(label[0, :, :, 1] > 0, filled(star(9)))
+    assert label.meta["notes"] == ["region Node has no contours: taken as empty"]
+
+
+def test_a_region_without_contours_is_empty_on_the_image_that_it_names(tmp_path, image):
+    other = save(tmp_path / "other", slices(np.zeros((3, 8, 9), np.int16), series="other"))
+    path = drawn(tmp_path, {"GTV": []}, referenced=uid("series", "series"))
+    label = load_label(f"{path}::GTV", [other, image])
+    assert label.shape[1:] == (COLUMNS, ROWS, SLICES)
+    assert not label.any()
+    assert label.meta["notes"] == ["region GTV has no contours: taken as empty"]
+    assert_refused(f"{path}::GTV", [], "only its image could say how large")
+    points = changed(path, lambda dataset: _point(dataset.ROIContourSequence[0]))
+    assert_refused(f"{points}::GTV", [image], "has no closed contour")
+
+
+def _point(drawn_region):
+    item = pydicom.Dataset()
+    item.ContourGeometricType, item.ContourData = "POINT", [1, 2, 3]
+    drawn_region.ContourSequence = [item]
+
+
+def test_a_seg_without_frames_is_empty(tmp_path, image):
+    path = seg(tmp_path, "BINARY", blob().astype(np.uint8))
+
+    def emptied(dataset):
+        for keyword in ("PerFrameFunctionalGroupsSequence", "NumberOfFrames", "PixelData"):
+            del dataset[keyword]
+
+    label = load_label(f"{changed(path, emptied)}::gtv", [image])
+    assert label.shape[1:] == (COLUMNS, ROWS, SLICES)
+    assert not label.any()
+    assert label.meta["notes"] == ["the DICOM SEG has no frames: segment GTV is taken as empty"]
+    assert_refused(f"{path}::liver", [image], "there is no segment 'liver'", "GTV (1)")
 
 
 def test_an_umlaut_of_two_characters(tmp_path, image):
@@ -354,7 +388,7 @@ def test_chosen_values_of_a_mask_file(tmp_path):
     values = np.random.default_rng(0).integers(0, 5, (6, 5, 4))
     path = nifti(tmp_path / "m.nii.gz", values)
     assert_array_equal(load_label(f"{path}::1,3")[0] > 0, np.isin(values, (1, 3)))
-    assert_refused(path, (), "the label has several values", "0, 1, 2, 3, 4", "m.nii.gz::1")
+    assert_refused(path, (), "the label has several values", "0, 1, 2, 3, 4", "m.nii.gz::1,2,3,4")
     assert_refused(f"{path}::tumour", (), "no numbers")
     assert_array_equal(load_label(nifti(tmp_path / "255.nii", (values > 2) * 255))[0] > 0, values > 2)
     assert_array_equal(load_label(f"{path}::>=2.5")[0] > 0, values >= 3)
@@ -393,4 +427,4 @@ def test_a_contour_twice_cuts_no_hole(tmp_path, image):
     path = drawn(tmp_path, {"x": [contour(star(9), 1), contour(star(9), 1)]})
     label = load_label(f"{path}::x", [image])
     assert_array_equal(label[0, :, :, 1] > 0, filled(star(9)))
-    assert "1 points, lines, specks or copies" in label.meta["notes"][0]
+    assert label.meta["notes"] == ["1 contours of region x are copies of others and left out"]
