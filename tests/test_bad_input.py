@@ -37,9 +37,9 @@ def rewritten(path: Path, change: Callable[[Volume], Volume]) -> None:
     write_nifti(path, change(read_nifti(path)))
 
 
-def with_nan(volume: Volume) -> Volume:
+def with_infinity(volume: Volume) -> Volume:
     data = volume.data.astype(np.float32)
-    data[3, 3, 3] = np.nan
+    data[3, 3, 3] = np.inf
     return Volume(data, volume.affine)
 
 
@@ -58,7 +58,7 @@ SPOIL: dict[str, Callable[[Path], object]] = {
     "fourd": lambda folder: rewritten(
         folder / "t1.nii.gz", lambda v: Volume(np.stack([v.data, v.data], axis=-1), v.affine)
     ),
-    "nan": lambda folder: rewritten(folder / "ct.nii.gz", with_nan),
+    "infinite": lambda folder: rewritten(folder / "ct.nii.gz", with_infinity),
     "elsewhere": lambda folder: rewritten(folder / "pet.nii.gz", far_away),
     "label": lambda folder: write_nifti(folder / "label.nii.gz", stored_as(tumour_images()["label"], "PIR"), np.uint8),
 }
@@ -67,8 +67,8 @@ ROWS: dict[str, Row] = {"nothing": {"t1": "", "ct": "", "pet": ""}, "not1": {"t1
 MESSAGES = {
     "missing": ("case missing, file missing/ct.nii.gz: there is no such file", "Check the path"),
     "truncated": ("case truncated, file truncated/pet.nii.gz: the file cannot be read", "cut short"),
-    "fourd": ("case fourd, file fourd/t1.nii.gz: not one 3-D volume", "found shape (24, 20, 10, 2)"),
-    "nan": ("case nan, file nan/ct.nii.gz: voxels without a number", "1 of 4800 voxels"),
+    "fourd": ("case fourd, file fourd/t1.nii.gz: not one 3-D volume", "found 24 x 20 x 10 x 2 voxels"),
+    "infinite": ("case infinite, file infinite/ct.nii.gz: voxels without a number", "1 of 4800 voxels"),
     "elsewhere": ("case elsewhere, file elsewhere/pet.nii.gz: pet: does not overlap t1", "mm apart"),
     "label": ("case label, file label/label.nii.gz: the label is on another grid than t1", "Resample the label"),
     "nothing": ("case nothing: the case has no image", "at least one of t1, ct, pet"),

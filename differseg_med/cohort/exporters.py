@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
@@ -25,10 +24,12 @@ from differseg_med.errors import CaseError
 from differseg_med.export.nifti import save_nifti
 from differseg_med.geometry import Grid, almost_same_grid
 from differseg_med.io.dicom.cells import join_cell
+from differseg_med.io.headers import read_header
 from differseg_med.io.itk import as_image, as_voxels, empty_image
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
+from differseg_med.io.voxels import read_voxels
 from differseg_med.modality import nnunet_channel
 from differseg_med.paths import inside
 from differseg_med.progress import Progress
@@ -66,13 +67,13 @@ def write_imported(found: Imported, out: str | Path, foreground: str = "", progr
 
 def _taken_apart(path: Path, folder: Path, modalities: Sequence[str], case_id: str) -> dict[str, Path]:
     try:
-        image: Any = nib.load(path)
-        voxels = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:  # nibabel has errors of its own for each kind of damage
-        raise CaseError("the file cannot be read", case=case_id, file=path, found=type(error).__name__) from error
+        header = read_header(path, several=True)
+        voxels = read_voxels(header).astype(np.float32, copy=False).reshape(*header.grid.shape, -1, order="A")
+    except CaseError as error:
+        raise error.for_case(case_id) from error
     # A channel of zeros is how a layout that knows no absence says that the modality is absent.
     present = [(n, m) for n, m in enumerate(modalities) if voxels[..., n].any()]
-    return {m: save_volume(voxels[..., n], image.affine, folder / f"{m}.nii.gz") for n, m in present}
+    return {m: save_volume(voxels[..., n], header.grid.affine, folder / f"{m}.nii.gz") for n, m in present}
 
 
 def export_msd(cohort: Cohort, out: str | Path, *, stacked: bool = False, progress: Progress = iter) -> list[CaseError]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from differseg_med.case import OWN_COLUMNS, Case
 from differseg_med.errors import CaseError
-from differseg_med.io.headers import header_shape, is_volume_file, stem
+from differseg_med.io.headers import is_second_of_pair, is_volume_file, read_header, stem
 from differseg_med.modality import KINDS, kind_of_channel
 
 SKIP, ZEROS = "skip", "zeros"
@@ -138,9 +138,9 @@ def _msd_case(path: Path, item: Mapping[str, Any], modalities: Sequence[str], sp
     fold = str(item["fold"]) if "fold" in item else ""
     case = Case(case_id, str(item.get("subject_id") or case_id), {}, label, split, fold)
     if len(files) == 1 and len(modalities) > 1:
-        shape = header_shape(files[0])
-        if len(shape) != 4 or shape[3] != len(modalities):
-            found = f"shape {shape}"
+        channels = read_header(files[0], several=True).channels
+        if channels != len(modalities):
+            found = f"{channels}"
             raise CaseError("other channels than modalities", case=case_id, file=files[0], found=found)
         return case, files[0]
     if len(files) != len(modalities):
@@ -170,7 +170,7 @@ def read_bids(root: str | Path, mask: str = "") -> Imported:
     sessions: dict[str, dict[str, list[Path]]] = {}
     for path in sorted(root.glob("sub-*/**/*")):
         hit = re.search(r"_([A-Za-z0-9]+)$", stem(path.name))
-        if not is_volume_file(path) or hit is None or hit[1] not in BIDS_SUFFIXES:
+        if not is_volume_file(path) or is_second_of_pair(path) or hit is None or hit[1] not in BIDS_SUFFIXES:
             continue
         modality = hit[1].lower() + ("_ce" if "_ce-" in path.name else "")
         sessions.setdefault(_session(path.name), {}).setdefault(modality, []).append(path)

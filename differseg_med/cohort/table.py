@@ -25,6 +25,9 @@ from differseg_med.cohort.kinds import check_kinds_file, compare_kinds, kinds_pa
 from differseg_med.cohort.rows import SURPLUS, Row, read_rows
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.cells import join_cell, split_cell
+from differseg_med.io.dicom.reader import ENDINGS
+from differseg_med.io.headers import VOLUMES
+from differseg_med.io.images2d import IMAGES
 from differseg_med.modality import Modality, declared, label_of
 from differseg_med.paths import same_name, unsafe
 
@@ -83,13 +86,25 @@ def _own_kinds(path: Path, columns: Sequence[str]) -> dict[str, str]:
 def table_modalities(path: str | Path) -> tuple[str, ...]:
     """The modality columns of a table when no bundle declares them: those before ``label`` and those with a kind.
 
+    Of a table without that column they are those in which a cell names a file or folder.
+
     Raises:
         CaseError: if the table, or the file of kinds beside it, cannot be read.
     """
-    _, columns = read_rows(Path(path))
-    before = columns[: columns.index("label")] if "label" in columns else []
-    kinds = _own_kinds(Path(path), columns)
-    return tuple(name for name in columns if name not in OWN_COLUMNS and (name in before or name in kinds))
+    path = Path(path)
+    rows, columns = read_rows(path)
+    kinds = _own_kinds(path, columns)
+    if "label" in columns:
+        found = columns[: columns.index("label")]
+    else:
+        found = [name for name in columns if any(_names_image(row.cells.get(name, ""), path.parent) for row in rows)]
+    return tuple(name for name in columns if name not in OWN_COLUMNS and (name in found or name in kinds))
+
+
+def _names_image(cell: str, folder: Path) -> bool:
+    path = split_cell(cell)[0]
+    known = path.name.lower().endswith((*VOLUMES, *IMAGES, *ENDINGS))
+    return bool(cell) and (known or (len(path.parts) > 1 and (folder / path).exists()))
 
 
 def write_cohort(

@@ -59,7 +59,7 @@ def floor_masks(
     """
     if case.label is None:
         raise CaseError("the case has no label to compare with", case=case.case_id)
-    label = load_volume(case.label)
+    label = load_volume(case.label, mask=True)
     grid = grid_of(label)
     masks = {ELLIPSOID: ellipsoid_floor(grid.shape, fraction)}
     if modality in case.images:

@@ -24,6 +24,7 @@ from differseg_med.io.images2d import is_picture
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.mask_values import foreground
 from differseg_med.io.volumes import load_volume
+from differseg_med.keys import NOTES
 from differseg_med.metrics.case import Settings, binary, case_metrics
 from differseg_med.metrics.policy import KNOWN
 from differseg_med.metrics.rows import Row, is_failed, worst_first
@@ -284,6 +285,7 @@ def measure_file(
         )
     grid = grid_of(label)
     predicted, notice = _prediction(prediction, grid)
+    notice = "; ".join(filter(None, (*(f"label: {note}" for note in label.meta.get(NOTES, ())), notice)))
     scores = case_metrics(predicted, binary(label[0].numpy(), "reference"), grid.spacing_mm, settings=settings)
     return Measured(scores, predicted, notice)
 
@@ -320,8 +322,9 @@ def _prediction(cell: str | Path, grid: Grid) -> tuple[BoolArray, str]:
     path, selector = split_cell(cell)
     if not path.is_file():
         return np.zeros(grid.shape, dtype=np.bool_), "there is no prediction: an empty mask counts"
-    volume = load_volume(path)
+    volume = load_volume(path, mask=True)
     chosen, notes = foreground(volume[0], selector, path, predicted=True)
+    notes = [f"prediction: {note}" for note in (*volume.meta.get(NOTES, ()), *notes)]
     mask, own = np.asarray(chosen.numpy(), dtype=np.bool_), grid_of(volume)
     del volume, chosen
     findings = audit_grids({"label": grid, "prediction": own}, "label", files={"prediction": path})

@@ -17,6 +17,7 @@ from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.geometry import FloatArray
 from differseg_med.io.dicom.cells import split_cell
+from differseg_med.io.nifti_header import NiftiHeader
 
 BIDS_VERSION = "1.10.0"
 
@@ -37,7 +38,14 @@ ABNORMAL = "49755003"
 
 
 def save_bids(
-    mask: NDArray[Any], affine: FloatArray, root: str | Path, reference: Path, case_id: str, segment: SegmentInfo
+    mask: NDArray[Any],
+    affine: FloatArray,
+    root: str | Path,
+    reference: Path,
+    case_id: str,
+    segment: SegmentInfo,
+    *,
+    like: NiftiHeader | None = None,
 ) -> Path:
     """Save a mask in a BIDS derivatives data set, with its sidecar and ``dataset_description.json``.
 
@@ -48,6 +56,7 @@ def save_bids(
         reference: the image that the mask belongs to. If it has a BIDS name, the mask inherits its entities.
         case_id: becomes the subject otherwise, letters and digits alone.
         segment: its name becomes the entity ``label``.
+        like: header of the reference if that is a NIfTI, as for `save_nifti`.
 
     Returns:
         The mask: ``sub-01/anat/sub-01_space-orig_label-lesion_desc-differseg_mask.nii.gz``.
@@ -67,7 +76,7 @@ def save_bids(
     path = Path(root, *places, kind, f"{name}.nii.gz")
     sidecar_file = path.with_name(f"{name}.json")
     _check_free(sidecar_file, case_id)
-    save_nifti(mask, affine, path)
+    save_nifti(mask, affine, path, reference_header=like)
     texts = (segment.name, segment.algorithm_name, segment.algorithm_version, segment.description)
     sidecar = {
         "Type": "Lesion" if segment.property_category and segment.property_category.value == ABNORMAL else "ROI",
@@ -116,5 +125,13 @@ def _alphanumeric(text: str) -> str:
 def write_bids(segmented: Segmented, path: Path) -> Notes:
     """Write the format ``bids``, see `save_bids`."""
     reference = split_cell(segmented.images[segmented.reference])[0]
-    save_bids(segmented.mask, segmented.grid.affine, path, reference, segmented.case_id, segmented.segment)
+    save_bids(
+        segmented.mask,
+        segmented.grid.affine,
+        path,
+        reference,
+        segmented.case_id,
+        segmented.segment,
+        like=segmented.nifti_header,
+    )
     return []

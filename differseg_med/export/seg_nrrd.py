@@ -123,7 +123,7 @@ def _grid(segmentation: dict[str, Any]) -> Grid:
 def write_seg_nrrd(segmented: Segmented, path: Path) -> Notes:
     """Write the format ``seg.nrrd``, see `save_seg_nrrd`."""
     save_seg_nrrd(segmented.mask, segmented.grid.affine, path, segmented.segment)
-    return []
+    return segmented.slicer_notes()
 
 
 def write_probability(segmented: Segmented, path: Path) -> Notes:
@@ -135,4 +135,4 @@ def write_probability(segmented: Segmented, path: Path) -> Notes:
     if segmented.probability is None:
         raise CaseError("there is no probability to write", file=path, remedy="Only a prediction has one.")
     save_nrrd_volume(segmented.probability, segmented.grid.affine, path)
-    return []
+    return segmented.slicer_notes()

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from differseg_med.export.segment import SegmentInfo
-from differseg_med.geometry import Grid
+from differseg_med.geometry import ALMOST_SAME_VOXELS, SAME_GRID_MM, Grid, grid_distance_mm
+from differseg_med.io.headers import nifti_header
+from differseg_med.io.nifti_header import SLICER, NiftiHeader
 
 Notes = list[str]
 
@@ -38,3 +40,18 @@ class Segmented:
     case_id: str = ""
     probability: NDArray[np.float32] | None = field(default=None, repr=False)
     kinds: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def nifti_header(self) -> NiftiHeader | None:
+        """The header of the reference, if that is a NIfTI."""
+        return nifti_header(self.images.get(self.reference))
+
+    def slicer_notes(self) -> Notes:
+        """What to say of a file that has one transform, beside a NIfTI image that programs put in different places."""
+        header = self.nifti_header
+        if header is None or header.itk_affine is None:
+            return []
+        distance = grid_distance_mm(self.grid, Grid(header.shape, header.itk_affine))
+        if distance <= max(SAME_GRID_MM, ALMOST_SAME_VOXELS * min(self.grid.spacing_mm)):
+            return []
+        return [f"{SLICER} put the NIfTI image up to {distance:.1f} mm from this file: open mask.nii.gz there"]

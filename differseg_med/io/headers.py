@@ -1,23 +1,61 @@
-"""The grid that a volume file's header states, without reading its voxels, and what is doubtful about it."""
+"""The gate for files that hold a volume: what a header states, what is doubtful about it, and what is refused.
+
+Every command asks `read_header` before it reads a file, so that all of them give the same verdict: a `CaseError`, or a
+`VolumeHeader` whose findings go into audits, summaries and reports.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
 from differseg_med.errors import CaseError
-from differseg_med.geometry import ALMOST_SAME_VOXELS, SAME_GRID_MM, Grid, affine_from_itk, grid_distance_mm
-from differseg_med.grids import Level
+from differseg_med.geometry import Grid, affine_from_itk, check_affine
+from differseg_med.grids import Finding, Level
+from differseg_med.io.dicom.cells import split_cell
+from differseg_med.io.nifti_header import GUESSED, NIFTI, NiftiHeader, not_an_image, one_volume, read_nifti_header
+from differseg_med.io.text_headers import META, NRRD, TextHeader, read_text_header
 
-NIFTI = (".nii", ".nii.gz")
-VOLUMES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
+VOLUMES = (*NIFTI, *NRRD, *META)
 """Endings of the files that hold a volume each."""
 
-_GUESSED = "where the patient's left is can only be guessed"
+LISTED = (".mgz", ".mgh", ".mnc", ".par", ".rec", ".nii.bz2", ".nii.zst", ".nia", ".gipl", ".vtk")
+"""Endings of volumes that are not read; a scan lists them."""
+
+CONVERT = "Convert it to NIfTI, for example with mri_convert of FreeSurfer."
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeHeader:
+    """What the header of a NIfTI, NRRD or MetaImage file states.
+
+    Args:
+        path: the file.
+        grid: of its voxels, mm, RAS.
+        findings: what is doubtful, none of them an error.
+        nifti: of a NIfTI, its own header.
+        text: of an NRRD or MetaImage, its own header.
+    """
+
+    path: Path
+    grid: Grid
+    findings: tuple[Finding, ...]
+    nifti: NiftiHeader | None = None
+    text: TextHeader | None = None
+
+    @property
+    def channels(self) -> int:
+        """Volumes in the file."""
+        return 1 if self.nifti is None else self.nifti.channels
+
+    @property
+    def notes(self) -> list[str]:
+        """The findings in words."""
+        return [finding.message for finding in self.findings]
 
 
 def is_volume_file(path: str | Path) -> bool:
@@ -27,87 +65,114 @@ def is_volume_file(path: str | Path) -> bool:
 
 def stem(name: str) -> str:
     """A volume file's name without its ending, ``.seg`` included."""
-    endings = (*(f".seg{ending}" for ending in (".nrrd", ".nhdr")), *sorted(VOLUMES, key=len, reverse=True))
+    endings = (*(f".seg{ending}" for ending in NRRD), *sorted((*VOLUMES, *LISTED), key=len, reverse=True))
     ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
     return name[: len(name) - len(ending)]
 
 
-def header_shape(path: Path) -> tuple[int, ...]:
-    """Number of voxels along each axis of a volume file; axes of one voxel at the end are left out.
+def read_header(path: str | Path, *, several: bool = False) -> VolumeHeader:
+    """Read and judge the header of a volume file.
+
+    Args:
+        path: the file.
+        several: let a NIfTI of several volumes pass.
 
     Raises:
-        CaseError: if the header cannot be read.
+        CaseError: if it cannot be read, is not that of one 3-D volume of numbers with a place in millimetres, claims
+            more than its file can hold, names voxels elsewhere, or contradicts itself.
     """
+    path = Path(path)
     try:
-        if path.name.lower().endswith(NIFTI):
-            shape = tuple(int(n) for n in _nifti(path).shape)
-        else:
-            reader = itk_header(path)
-            components = reader.GetNumberOfComponents()
-            shape = (*reader.GetSize(), *([components] if components > 1 else []))
-    except Exception as error:  # each format has errors of its own
+        header = _nifti(path, several) if path.name.lower().endswith(NIFTI) else _itk(path)
+    except OSError as error:
+        raise CaseError(
+            f"the file cannot be opened: {error.strerror or type(error).__name__}",
+            file=path,
+            remedy="Check that it is there and may be read.",
+        ) from error
+    except CaseError:
+        raise
+    except Exception as error:  # what a library makes of damaged bytes
         raise unreadable(path, error) from error
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
+    for finding in header.findings:
+        if finding.level == "error":
+            raise CaseError(finding.message, file=path, remedy=finding.remedy)
+    return header
 
 
 def header_grid(path: Path) -> Grid:
     """The grid of a volume file.
 
     Raises:
-        CaseError: if the header cannot be read, or is not that of one 3-D volume.
+        CaseError: as `read_header`.
     """
-    shape = header_shape(path)
-    if len(shape) != 3:
-        raise CaseError(
-            "not one 3-D volume",
-            file=path,
-            found=f"{' x '.join(map(str, shape))} voxels",
-            remedy="Store each sequence or time point as a file of its own.",
-        )
-    if path.name.lower().endswith(NIFTI):
-        return Grid(shape, _nifti(path).affine)
+    return read_header(path).grid
+
+
+def nifti_header(cell: str | Path | None) -> NiftiHeader | None:
+    """The NIfTI header of an image, for masks that shall lie on it in every program; None if it has none."""
+    path = None if cell is None else split_cell(cell)[0]
+    if path is None or not path.name.lower().endswith(NIFTI) or not path.is_file():
+        return None
+    try:
+        return read_header(path).nifti
+    except CaseError:
+        return None
+
+
+def verdict(path: str | Path) -> list[Finding]:
+    """What `read_header` says of a file: its findings, or the error that refuses it as one finding."""
+    try:
+        return list(read_header(path).findings)
+    except CaseError as error:
+        words = str(CaseError(error.problem, expected=error.expected, found=error.found))
+        return [Finding(None, "", "error", words, error.remedy or "", error.file)]
+
+
+def _nifti(path: Path, several: bool) -> VolumeHeader:
+    header = read_nifti_header(path, several=several)
+    return VolumeHeader(path, Grid(header.shape, header.affine), header.findings, nifti=header)
+
+
+def _itk(path: Path) -> VolumeHeader:
+    text = read_text_header(path)
     reader = itk_header(path)
-    return Grid(shape, affine_from_itk(reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()))
+    components = reader.GetNumberOfComponents()
+    if math.prod((*reader.GetSize(), components)) != math.prod((*text.shape, text.components)):
+        raise not_an_image(path)  # ITK reads something else than what was looked at
+    shape = one_volume((*reader.GetSize(), *([components] if components > 1 else [])), path)
+    grid = Grid(shape, itk_affine(reader))
+    if problem := check_affine(grid.affine):
+        raise CaseError(problem, file=path, remedy="Save the image again from the program that made it.")
+    doubts: list[tuple[Level, str]] = []
+    if not text.states_space:
+        what = "no space" if path.name.lower().endswith(NRRD) else "no directions"
+        doubts.append(("warning", f"the header states {what}: {GUESSED}"))
+    look = "Compare it with another image of the patient, and save it with its directions."
+    findings = tuple(Finding(None, "", level, message, look, path) for level, message in doubts)
+    return VolumeHeader(path, grid, findings, text=text)
 
 
-def transform_conflict(path: Path) -> tuple[Level, str]:
-    """Whether a header leaves in doubt where the voxels are: a NIfTI with two transforms, an NRRD without a space.
-
-    Readers differ in which of sform and qform they take, so that a mask can look right in one program only. Up to
-    `ALMOST_SAME_VOXELS` it does not matter; more is a warning; more than a voxel is an error, unless the two are
-    declared to mean different spaces (scanner and template, for example).
-    """
-    if path.name.lower().endswith((".nrrd", ".nhdr")) and not itk_header(path).HasMetaDataKey("NRRD_space"):
-        return "warning", f"the header states no space: {_GUESSED}"
-    if not path.name.lower().endswith(NIFTI):
-        return "ok", ""
-    header = _nifti(path).header
-    (sform, sform_code), (qform, qform_code) = header.get_sform(coded=True), header.get_qform(coded=True)
-    shape = header.get_data_shape()[:3]
-    if not sform_code and not qform_code:
-        return "warning", f"neither sform nor qform is set: {_GUESSED}"
-    if not sform_code or not qform_code or len(shape) < 3:
-        return "ok", ""
-    grid = Grid(shape, sform)
-    distance = grid_distance_mm(grid, Grid(shape, np.nan_to_num(qform)))
-    spacing = min(grid.spacing_mm)
-    if distance <= max(SAME_GRID_MM, ALMOST_SAME_VOXELS * spacing):
-        return "ok", ""
-    message = f"sform and qform put voxels up to {distance:.1f} mm apart; the sform is taken"
-    return ("error" if distance > spacing and sform_code == qform_code else "warning"), message
-
-
-def _nifti(path: Path) -> Any:
-    return nib.load(path)  # typed as any image that nibabel knows
+def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
+    """The RAS affine (4, 4) of the first three axes of an image of ITK, or of its header."""
+    axes = image.GetDimension()
+    direction = np.reshape(image.GetDirection(), (axes, axes))[:3, :3]
+    return affine_from_itk(image.GetSpacing()[:3], image.GetOrigin()[:3], direction)
 
 
 def itk_header(path: Path) -> sitk.ImageFileReader:
-    """The header of an NRRD or MetaImage file; SimpleITK raises RuntimeError if it cannot be read."""
+    """The header of an NRRD or MetaImage file as ITK reads it, after `read_text_header`.
+
+    Raises:
+        CaseError: if one of the two refuses it.
+    """
+    read_text_header(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise unreadable(path, error) from error
     return reader
 
 
@@ -119,3 +184,8 @@ def unreadable(path: Path, error: Exception) -> CaseError:
         found=type(error).__name__,
         remedy="Copy or convert it again from the source.",
     )
+
+
+def is_second_of_pair(path: Path) -> bool:
+    """Whether a file is the ``.img`` of a NIfTI pair, whose ``.hdr`` stands for both."""
+    return path.name.lower().endswith((".img", ".img.gz"))

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import image_affine
+from differseg_med.io.budget import check_pixels
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -43,7 +44,7 @@ class PillowReader(ImageReader):
         """Read one file.
 
         Raises:
-            CaseError: for several pictures in one file, CMYK, or hardly any pixels.
+            CaseError: for several pictures in one file, CMYK, or hardly any or too many pixels.
         """
         path = Path(str(ensure_tuple(data)[0]))
         with Image.open(path) as image:
@@ -64,6 +65,7 @@ class PillowReader(ImageReader):
                     found=image.mode,
                     remedy="Convert the file to RGB.",
                 )
+            check_pixels(path, *image.size)
             if min(image.size) < MIN_PIXELS:
                 raise CaseError(
                     "the image has hardly any pixels",
@@ -76,7 +78,7 @@ class PillowReader(ImageReader):
     def get_data(self, img: Image.Image) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Return the pixels ``(C, H, W, 1)`` and the affine."""
         pixels = np.asarray(img)
-        array = (pixels / np.float32(_SCALES[img.mode])).astype(np.float32).reshape(*pixels.shape[:2], -1)
+        array = (pixels / np.float32(_SCALES[img.mode])).astype(np.float32, copy=False).reshape(*pixels.shape[:2], -1)
         affine = image_affine(*pixels.shape[:2])
         meta: dict[str, Any] = {
             MetaKeys.AFFINE: affine,

@@ -63,10 +63,10 @@ def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTen
 
 
 def _mask_file(path: Path, selector: str) -> MetaTensor:
-    volume = load_volume(path)
+    volume = load_volume(path, mask=True)
     chosen, notes = foreground(volume.as_tensor(), selector, path)
     if notes:
-        volume.meta[NOTES] = notes
+        volume.meta[NOTES] = [*volume.meta.get(NOTES, ()), *notes]
     return MetaTensor(chosen.float(), meta=volume.meta)
 
 

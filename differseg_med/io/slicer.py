@@ -13,6 +13,7 @@ from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
 from differseg_med.io.dicom.names import choose
 from differseg_med.io.slicer_header import Segment, read_segmentation_header
+from differseg_med.io.voxels import read_itk
 
 
 def read_slicer(path: Path, selector: str) -> tuple[NDArray[np.bool_] | None, Grid | None, tuple[str, ...]]:
@@ -33,7 +34,7 @@ def read_slicer(path: Path, selector: str) -> tuple[NDArray[np.bool_] | None, Gr
         raise CaseError("there is no such file", file=path, remedy="Check the path in the cohort table.")
     try:
         header = read_segmentation_header(path)
-        layers = _layers(sitk.ReadImage(str(path)))
+        layers = _layers(read_itk(path))
     except CaseError:
         raise
     except Exception as error:  # SimpleITK raises whatever damaged content leads to

@@ -16,7 +16,7 @@ from nibabel.affines import from_matvec
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, affine_from_itk
-from differseg_med.io.headers import itk_header, unreadable
+from differseg_med.io.headers import itk_header
 
 SEGMENTATION_ENDINGS = (".seg.nrrd", ".seg.nhdr")
 SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
@@ -76,10 +76,7 @@ def read_segmentation_header(path: Path) -> Segmentation:
     Raises:
         CaseError: if it cannot be read, or does not say where it is in the patient.
     """
-    try:
-        reader = itk_header(path)
-    except RuntimeError as error:
-        raise unreadable(path, error) from error
+    reader = itk_header(path)
     header = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
     size, spacing, origin, direction = (
         np.array(values)

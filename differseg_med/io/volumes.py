@@ -3,122 +3,121 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from monai.config import PathLike
-from monai.data import ImageReader, MetaTensor, NibabelReader
+from monai.data import ImageReader, MetaTensor
 from monai.transforms import LoadImage
 from monai.utils import MetaKeys, ensure_tuple
+from numpy.typing import NDArray
 
-from differseg_med.errors import CaseError, without_folders
-from differseg_med.geometry import Grid, affine_from_itk
+from differseg_med.errors import CaseError
+from differseg_med.geometry import Grid
 from differseg_med.io.dicom.cells import SEPARATOR, split_cell
 from differseg_med.io.dicom.reader import DicomReader, is_dicom, read_grid
-from differseg_med.io.headers import NIFTI, VOLUMES, header_grid, is_volume_file
+from differseg_med.io.headers import CONVERT, LISTED, VOLUMES, VolumeHeader, is_volume_file, read_header
 from differseg_med.io.images2d import FOREGROUNDS, IMAGES, PillowReader, as_mask, is_image, split_foreground
+from differseg_med.io.voxels import damaged, read_voxels
+from differseg_med.keys import NOTES
 
-OTHER = tuple(ending for ending in VOLUMES if ending not in NIFTI)
 
+class VolumeReader(ImageReader):
+    """MONAI image reader for NIfTI, NRRD and MetaImage volumes; see `differseg_med.io.headers` for what is refused.
 
-class SimpleITKReader(ImageReader):
-    """MONAI image reader for NRRD and MetaImage volumes, through SimpleITK (LPS files, RAS affine out)."""
+    MONAI's own reader of NIfTI rewrites affines whose distances are not those of pixdim; this one does not.
+    """
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Tell whether the file's ending is one of `OTHER`."""
-        return str(ensure_tuple(filename)[0]).lower().endswith(OTHER)  # MONAI's loader always gives a tuple
+        """Tell whether the file's ending is one of `VOLUMES`."""
+        return is_volume_file(str(ensure_tuple(filename)[0]))  # MONAI's loader always gives a tuple
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> sitk.Image:
-        """Read one file."""
-        image = sitk.ReadImage(str(ensure_tuple(data)[0]))
-        if image.GetDimension() != 3:
-            raise CaseError(
-                "not one 3-D volume",
-                file=ensure_tuple(data)[0],
-                expected="one volume of three axes",
-                found=f"{image.GetDimension()} axes",
-            )
-        return image
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[VolumeHeader, NDArray[Any]]:
+        """Read header and voxels of one file."""
+        header = read_header(Path(str(ensure_tuple(data)[0])))
+        return header, read_voxels(header)
 
-    def get_data(self, img: sitk.Image) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the voxels ``(i, j, k)``, or ``(c, i, j, k)`` if they have several values, and the RAS affine."""
-        array = sitk.GetArrayFromImage(img).T
-        affine = affine_from_itk(img.GetSpacing(), img.GetOrigin(), img.GetDirection())
+    def get_data(self, img: tuple[VolumeHeader, NDArray[Any]]) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Return the voxels ``(i, j, k)`` and the RAS affine."""
+        header, voxels = img
         meta: dict[str, Any] = {
-            MetaKeys.AFFINE: affine,
-            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(img.GetSize()),
+            MetaKeys.AFFINE: header.grid.affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: header.grid.affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(header.grid.shape),
             MetaKeys.SPACE: "RAS",
-            MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if img.GetNumberOfComponentsPerPixel() > 1 else float("nan"),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
         }
-        return array, meta
+        if header.findings:
+            meta[NOTES] = header.notes
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused
+            return voxels.astype(np.float32, copy=False), meta
 
 
-_READERS = (SimpleITKReader(), NibabelReader(), PillowReader(), DicomReader())
+_READERS: tuple[ImageReader, ...] = (VolumeReader(), PillowReader())
 
 
-def load_volume(cell: str | Path, *, mask: bool = False) -> MetaTensor:
+def load_volume(cell: str | Path, *, mask: bool = False, gaps: bool = False) -> MetaTensor:
     """Load one volume ``(1, H, W, D)`` float32 with its RAS affine.
 
-    2-D images become ``(C, H, W, 1)``, see `differseg_med.io.images2d`. What the reader of DICOM has to remark is
-    in ``meta["notes"]``.
+    2-D images become ``(C, H, W, 1)``, see `differseg_med.io.images2d`. What there is to remark is in
+    ``meta["notes"]``: what is doubtful about the header, how many voxels are without data, what the reader of DICOM
+    did.
 
     Args:
         cell: ``PATH`` or ``PATH::SELECTOR``.
-        mask: whether it is a mask, which 2-D images do not say themselves: black and white become 0 and 1.
+        mask: whether it is a mask: all of its voxels have a number, and a 2-D image, which does not say itself that
+            it is one, has black and white become 0 and 1.
+        gaps: leave voxels without data as NaN; else they get the lowest value of the image.
 
     Raises:
-        CaseError: naming the file: missing, unknown ending, unreadable (truncated), not one 3-D volume, voxels that
-            are not finite; for a mask also a 2-D image that is not black and white.
+        CaseError: naming the file: missing, unknown ending, refused by `read_header`, damaged, or with infinite voxels;
+            for a mask also voxels without a number, and a 2-D image that is not black and white.
     """
     path, foreground = split_foreground(Path(cell))
     _check_file(path)
     try:
         # Only the reader that is meant for a file tries it: the error is then about the file, not about the readers.
-        reader = next(reader for reader in _READERS if reader.verify_suffix([path]))
+        readers = (DicomReader(),) if is_dicom(path) else _READERS
+        reader = next(reader for reader in readers if reader.verify_suffix([path]))
         with _quiet_readers():
             load = LoadImage(image_only=True, ensure_channel_first=True, simple_keys=True)
         volume: MetaTensor = load(path, reader=reader)
     except CaseError:
         raise
     except Exception as error:  # every reader has errors of its own; the cause goes into ours
-        raise CaseError(
-            "the file cannot be read; it is damaged, cut short or not an image",
-            file=path,
-            found=_cause(error, path),
-            remedy="Copy or convert it again from the source.",
-        ) from error
-    _check_volume(volume, path)
+        raise damaged(path, error) from error
+    volume = _with_known_voxels(volume, path, mask=mask or bool(foreground), gaps=gaps)
     if is_image(path) and (mask or foreground):
         return as_mask(volume, foreground or FOREGROUNDS[0])
     return volume
 
 
-def _check_volume(volume: MetaTensor, path: Path) -> None:
-    if not is_image(path) and (volume.ndim != 4 or volume.shape[0] != 1):
-        shape = tuple(volume.shape[1:]) + ((volume.shape[0],) if volume.shape[0] != 1 else ())
-        raise CaseError(
-            "not one 3-D volume",
-            file=path,
-            expected="one volume of three axes",
-            found=f"shape {shape}",
-            remedy="Store each sequence or time point as a file of its own.",
-        )
-    bad = int((~torch.isfinite(volume)).sum())
-    if bad:
+def _with_known_voxels(volume: MetaTensor, path: Path, *, mask: bool, gaps: bool) -> MetaTensor:
+    """Tell of voxels without data, and give them a value unless they shall stay NaN."""
+    known = torch.isfinite(volume.as_tensor())
+    if bool(known.all()):
+        return volume
+    nan = torch.isnan(volume.as_tensor())
+    missing, bad = int(nan.sum()), int((~known).sum())
+    if mask or missing < bad or not known.any():
         raise CaseError(
             "voxels without a number (NaN or infinite)",
             file=path,
+            expected="numbers" if mask or not known.any() else "numbers, or NaN where there is no data",
             found=f"{bad} of {volume.numel()} voxels",
             remedy="Export the image again, or set them to the background's value.",
         )
+    share = missing / volume.numel()
+    note = f"{missing} voxels ({share:.1%}) are NaN: taken as no data"
+    volume.meta[NOTES] = [*volume.meta.get(NOTES, ()), note]
+    if not gaps:
+        volume[nan] = volume.as_tensor()[known].min()
+    return volume
 
 
 @contextmanager
@@ -153,9 +152,9 @@ def file_grid(cell: str | Path) -> Grid:
     path = Path(cell)
     if is_dicom(cell):
         return read_grid(cell)
-    if is_volume_file(path) and path.is_file():
-        with suppress(CaseError, ValueError):  # what is wrong with the file, loading says better
-            return header_grid(path)
+    _check_file(path)
+    if is_volume_file(path):
+        return read_header(path).grid
     volume = load_volume(cell)
     return Grid(volume.shape[1:], np.asarray(volume.affine))
 
@@ -175,14 +174,9 @@ def _check_file(cell: Path) -> None:
     known = (*VOLUMES, *IMAGES, "a DICOM file or folder")
     if not path.name.lower().endswith(known[:-1]):
         raise CaseError(
-            "unknown kind of file", file=path, expected=f"one of {', '.join(known)}", found=f"{path.suffix!r}"
+            "unknown kind of file",
+            file=path,
+            expected=f"one of {', '.join(known)}",
+            found=f"{path.suffix!r}",
+            remedy=CONVERT if path.name.lower().endswith(LISTED) else None,
         )
-
-
-def _cause(error: BaseException, path: Path) -> str:
-    """The line of the innermost cause that says most, without folders (they may hold names)."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).replace(str(path), path.name).replace(str(path.parent), "").strip().split("\n")
-    text = re.sub(r"\(0x\w+\)", "", lines[-1 if "SimpleITK" in lines[0] else 0])  # ITK begins with its own source file
-    return f"{type(error).__name__}: {without_folders(text)}"[:200]

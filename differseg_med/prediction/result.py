@@ -17,6 +17,7 @@ from differseg_med.evaluation.images2d import PROBABILITY_FILE
 from differseg_med.export.nifti import save_nifti
 from differseg_med.export.png import save_mask_png, save_probability_png
 from differseg_med.geometry import Grid
+from differseg_med.io.headers import nifti_header
 from differseg_med.io.images2d import is_image
 from differseg_med.io.volumes import load_volume
 from differseg_med.reports.run import write_part
@@ -85,7 +86,8 @@ def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
         save_mask_png(result.mask[..., 0], folder / PICTURE_MASK)
         save_probability_png(result.probability[..., 0], folder / PROBABILITY_FILE)
         return {"volume_ml": "", "area_percent": f"{100 * result.mask.mean():.3f}"}
-    save_nifti(result.mask, result.grid.affine, folder / MASK)
+    like = nifti_header(result.case.images.get(result.reference))
+    save_nifti(result.mask, result.grid.affine, folder / MASK, reference_header=like)
     return {}
 
 

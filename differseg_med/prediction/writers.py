@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,12 @@ from differseg_med.export.registry import FORMATS, Format
 from differseg_med.export.segment import SegmentInfo, read_segment
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.io.dicom.cells import split_cell
+from differseg_med.io.dicom.reader import is_dicom
+from differseg_med.io.headers import is_volume_file, read_header
 from differseg_med.io.labels import load_label
 from differseg_med.io.volumes import file_grid, load_volume
+from differseg_med.io.voxels import check_body
+from differseg_med.keys import NOTES
 from differseg_med.metrics.case import binary
 from differseg_med.modality import display_windows
 from differseg_med.prediction.result import CaseResult, CaseWriter
@@ -143,7 +147,9 @@ def export_mask(
     label, grid = load_label(mask, [reference]), file_grid(reference)
     file = split_cell(mask)[0]
     voxels = binary(label[0].numpy(), "exported", file).view(np.uint8)
+    doubts = [*_named(mask, label.meta.get(NOTES, ())), *_named(reference, _doubts(reference))]
     placed, notes = onto_reference(voxels, grid_of(label), grid, resample=resample, file=file)
+    notes = [*doubts, *notes]
     modality = "image"
     segmented = Segmented(placed, grid, segment, {modality: reference}, modality, case_id)
     for note in notes:
@@ -158,6 +164,24 @@ def export_mask(
         else:
             logger.info("%s", "; ".join([f"{name}: {written}", *notes]))
     return problems
+
+
+def _doubts(reference: str) -> list[str]:
+    """What is doubtful about the header of a reference.
+
+    Raises:
+        CaseError: if its voxels are damaged: then its header may be, too.
+    """
+    path = split_cell(reference)[0]
+    if is_dicom(reference) or not is_volume_file(path):
+        return []
+    header = read_header(path)
+    check_body(header)
+    return header.notes
+
+
+def _named(cell: str, notes: Iterable[str]) -> list[str]:
+    return [f"{split_cell(cell)[0].name}: {note}" for note in notes]
 
 
 def _check(formats: Sequence[str]) -> None:

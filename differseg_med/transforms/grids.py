@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,8 @@ class ToNetworkGridd(MapTransform):
     """Bring all modalities (and the label) onto one grid: the reference's, oriented RAS, at ``pixdim``.
 
     The reference is oriented and resampled first; every other volume then goes to that grid in one interpolation, not
-    by way of the reference's original grid. Voxels outside a modality's field of view become NaN ("no data").
+    by way of the reference's original grid. Voxels outside a modality's field of view become NaN ("no data"), as are
+    those that have no data in their file.
 
     Args:
         keys: modalities in declared order.
@@ -144,20 +146,35 @@ class ToNetworkGridd(MapTransform):
         d = dict(data)
         grid = grid_of(d[d[REFERENCE]])
         reference = self._orient(d[d[REFERENCE]])
-        d[d[REFERENCE]] = reference = reference if self._space is None else self._space(reference)
+        d[d[REFERENCE]] = reference = reference if self._space is None else around_gaps(self._space, reference)
         target = grid_of(reference)
         for key in self.key_iterator(d):
             if key == d[REFERENCE]:
                 continue
             volume = crop_to_lattice(d[key], grid)
             inside = _inside(grid_of(volume), target)
-            moved = self._match(volume, img_dst=reference)
+            moved = around_gaps(partial(self._match, img_dst=reference), volume)
             moved[:, ~inside] = float("nan")
             d[key] = moved
         if self.label_key in d:
             label = self._match((d[self.label_key] > 0).float(), img_dst=reference, padding_mode="zeros")
             d[self.label_key] = (label > 0.5).float()
         return d
+
+
+def around_gaps(resample: Callable[[MetaTensor], MetaTensor], volume: MetaTensor) -> MetaTensor:
+    """Resample a volume whose voxels without data are NaN; interpolation would spread them to their neighbours.
+
+    A new voxel is the mean of the known ones that it is made of, by their weights; NaN if more than half is unknown.
+    """
+    known = ~torch.isnan(volume.as_tensor())
+    if bool(known.all()):
+        return resample(volume)
+    moved = resample(MetaTensor(volume.as_tensor().nan_to_num(nan=0.0), meta=volume.meta))
+    weight = resample(MetaTensor(known.float(), meta=volume.meta)).as_tensor()
+    moved /= weight
+    moved[weight < 0.5] = float("nan")
+    return moved
 
 
 def crop_to_lattice(volume: MetaTensor, reference: Grid) -> MetaTensor:
@@ -232,5 +249,5 @@ class FitPicturesd(MapTransform):
             if shape[2] != 1:
                 raise CaseError("spatial_size is for pictures", file=filename(d[key]), found=f"{shape[2]} slices")
             larger = shape[0] > self.spatial_size[0] or shape[1] > self.spatial_size[1]
-            d[key] = (self._shrink if larger else self._enlarge)(d[key])
+            d[key] = around_gaps(self._shrink if larger else self._enlarge, d[key])
         return d

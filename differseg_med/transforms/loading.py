@@ -19,7 +19,7 @@ from differseg_med.keys import DRAWN_ON, NOTES
 class LoadVolumesd(MapTransform):
     """Load the present modalities of a case as ``(1, H, W, D)`` float32 MetaTensors, RAS affine; see `load_volume`.
 
-    What the reader has to remark is added to ``notes``.
+    What the reader has to remark is added to ``notes``. Voxels without data are NaN.
 
     Args:
         keys: modality names; absent keys are skipped.
@@ -37,7 +37,7 @@ class LoadVolumesd(MapTransform):
         """Replace each path by its volume."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = volume = load_volume(Path(d[key]), mask=key in self.masks)
+            d[key] = volume = load_volume(Path(d[key]), mask=key in self.masks, gaps=True)
             _take_notes(d, key, volume)
         return d
 

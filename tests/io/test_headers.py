@@ -11,7 +11,7 @@ from support.synthetic import affine_of
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import same_grid
-from differseg_med.io.headers import header_grid, header_shape, stem, transform_conflict
+from differseg_med.io.headers import header_grid, read_header, stem, verdict
 from differseg_med.io.volumes import load_volume
 from differseg_med.transforms.grids import grid_of
 
@@ -60,9 +60,8 @@ def test_the_grid_is_that_of_the_loaded_volume(tmp_path, name):
     ],
 )
 def test_transforms_that_disagree(tmp_path, qform, codes, level):
-    found, message = transform_conflict(saved(tmp_path / "a.nii.gz", qform=qform, codes=codes))
-    assert found == level
-    assert bool(message) == (level != "ok")
+    found = verdict(saved(tmp_path / "a.nii.gz", qform=qform, codes=codes))
+    assert [finding.level for finding in found] == ([] if level == "ok" else [level])
 
 
 @pytest.mark.parametrize(
@@ -76,14 +75,14 @@ def test_an_nrrd_without_a_space(tmp_path, fields, level):
     """3D Slicer before version 3, and programs that know only spacings."""
     header = f"NRRD0004\ntype: unsigned char\ndimension: 3\nsizes: 2 2 2\n{fields}encoding: raw\n\n"
     (tmp_path / "a.nrrd").write_bytes(header.encode() + bytes(8))
-    found, message = transform_conflict(tmp_path / "a.nrrd")
-    assert found == level
-    assert ("states no space" in message) == (level == "warning")
+    found = [(finding.level, finding.message) for finding in verdict(tmp_path / "a.nrrd")]
+    assert [level for level, _ in found] == ([] if level == "ok" else [level])
+    assert all("states no space" in message for _, message in found)
 
 
 def test_the_distance_is_told_in_mm(tmp_path):
-    _, message = transform_conflict(saved(tmp_path / "a.nii.gz", qform=moved(12.34)))
-    assert "up to 12.3 mm apart" in message
+    (finding,) = verdict(saved(tmp_path / "a.nii.gz", qform=moved(12.34)))
+    assert "up to 12.3 mm apart" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def test_stems(name, expected):
 
 def test_axes_of_one_voxel_at_the_end_are_left_out(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((4, 3, 2, 1, 1), np.int16), np.eye(4)), tmp_path / "a.nii.gz")
-    assert header_shape(tmp_path / "a.nii.gz") == (4, 3, 2)
+    assert read_header(tmp_path / "a.nii.gz").grid.shape == (4, 3, 2)
 
 
 def test_what_is_no_volume_is_refused(tmp_path):
@@ -104,5 +103,5 @@ def test_what_is_no_volume_is_refused(tmp_path):
         header_grid(tmp_path / "a.nii.gz")
     for name in ("b.nii.gz", "b.nrrd"):
         (tmp_path / name).write_bytes(b"\x1f\x8bno")
-        with pytest.raises(CaseError, match="cannot be read"):
+        with pytest.raises(CaseError, match="cannot be read; it is damaged"):
             header_grid(tmp_path / name)

@@ -29,9 +29,11 @@ from differseg_med.transforms.grids import (
     AuditGridsd,
     ChooseReferenced,
     ToNetworkGridd,
+    around_gaps,
     crop_to_lattice,
     grid_of,
     original_grid,
+    restore_grid,
 )
 from differseg_med.transforms.loading import LoadVolumesd
 from differseg_med.transforms.pipelines import preprocessing
@@ -221,3 +223,24 @@ def test_what_shares_the_references_voxels_is_cut_to_its_box_and_nothing_else():
     start[0, 3] = 2.4
     other = Grid((4, 9, 5), (affine @ start).numpy())
     assert crop_to_lattice(large, other) is large
+
+
+def test_gaps_do_not_spread_when_a_volume_is_resampled():
+    """Known voxels keep their mean, weighted as SciPy interpolates; a new voxel that is mostly unknown is unknown."""
+    data = np.random.default_rng(0).normal(100, 10, (12, 11, 10)).astype(np.float32)
+    data[:5] = np.nan
+    volume = MetaTensor(torch.from_numpy(data[None]), affine=torch.eye(4, dtype=torch.float64))
+    target = Grid((9, 11, 10), np.diag([1.25, 1, 1, 1]))
+    moved = around_gaps(lambda v: restore_grid(v, target), volume)[0].numpy()
+    places = (
+        np.stack(np.meshgrid(*map(np.arange, target.shape), indexing="ij"))
+        * np.array([1.25, 1, 1])[:, None, None, None]
+    )
+    values, weights = (
+        map_coordinates(a, places, order=1, mode="nearest") for a in (np.nan_to_num(data), 1.0 * ~np.isnan(data))
+    )
+    np.testing.assert_array_equal(np.isnan(moved), weights < 0.5)
+    known = weights >= 0.5
+    np.testing.assert_allclose(moved[known], (values / np.maximum(weights, 0.5))[known], rtol=1e-4)
+    whole = around_gaps(lambda v: restore_grid(v, Grid(data.shape, np.eye(4))), volume)[0].numpy()
+    np.testing.assert_allclose(whole, data, rtol=1e-5)

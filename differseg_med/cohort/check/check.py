@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from differseg_med.errors import CaseError
 from differseg_med.grids import Finding, Level, audit_grids
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.reader import find_part, is_dicom
-from differseg_med.io.headers import is_volume_file, transform_conflict
+from differseg_med.io.headers import is_volume_file, read_header
 from differseg_med.io.itk import as_image
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.slicer_header import is_segmentation
@@ -94,7 +94,7 @@ def check_cohort(
         if case.problem is not None:
             check.findings.append(_error(case, "", case.problem))
         else:
-            _check_case(check, case, reference or cohort.modalities[0], alignment)
+            _check_case(check, case, reference or next(iter(cohort.modalities), ""), alignment)
     if alignment:
         check.findings += _ask_kinds(cohort)
     check.findings += subject_leaks(cohort.cases)
@@ -113,6 +113,7 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
         try:
             volumes[modality] = run_for_case(load_volume, cell, case)
             _ask_dicom(check, case, modality, cell)
+            _ask_header(check, case.case_id, modality, cell, volumes[modality])
         except CaseError as error:
             check.findings.append(_error(case, modality, error))
     if not volumes:
@@ -131,8 +132,6 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     ]
     if case.label is not None:
         _check_label(check, case, volumes, reference, declared)
-    readable = {column for case_id, column in check.keys if case_id == case.case_id}
-    check.findings += _transforms(case, readable)
     broken = {finding.modality for finding in findings if finding.level == "error"}
     if alignment and len(volumes) > 1:
         images = {m: as_image(np.asarray(v[0]), grids[m].affine) for m, v in volumes.items() if m not in broken}
@@ -165,6 +164,19 @@ def _ask_dicom(check: Check, case: Case, modality: str, cell: Path) -> None:
             check.findings.append(Finding(case.case_id, modality, "error", words, remedy, cell))
 
 
+def _ask_header(check: Check, case_id: str, column: str, cell: Path, volume: MetaTensor) -> None:
+    """What is doubtful about a file that is not DICOM: its header, and voxels without data."""
+    path = split_cell(cell)[0]
+    if is_dicom(cell) or is_segmentation(path):
+        return
+    found = read_header(path).findings if is_volume_file(path) else ()
+    told = {finding.message for finding in found}
+    check.findings += [replace(finding, case=case_id, modality=column, file=cell) for finding in found]
+    look = "Look at the image before you use it."
+    notes = (note for note in volume.meta.get(NOTES, ()) if note not in told)
+    check.findings += [Finding(case_id, column, "warning", note, look, cell) for note in notes]
+
+
 def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], reference: str, declared: str) -> None:
     try:
         label = run_for_case(load_case_label, case, case)
@@ -180,19 +192,6 @@ def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], re
     if not voxels.any():
         found = Finding(case.case_id, LABEL, "warning", "the label is empty", "Check that this patient has no target.")
         check.findings.append(found)
-
-
-def _transforms(case: Case, readable: Container[str]) -> list[Finding]:
-    cells = {**case.images, **({LABEL: case.label} if case.label is not None else {})}
-    findings = []
-    for column, cell in cells.items():
-        path = split_cell(cell)[0]
-        if column in readable and is_volume_file(path) and not is_segmentation(path):
-            level, message = transform_conflict(path)
-            if level != "ok":
-                remedy = "Find out which is right (against another image of the patient) and save the file with it."
-                findings.append(Finding(case.case_id, column, level, message, remedy, cell))
-    return findings
 
 
 def _error(case: Case, column: str, error: CaseError) -> Finding:

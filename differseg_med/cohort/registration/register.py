@@ -62,6 +62,8 @@ def register_cohort(
         method: rigid, or translation only.
         progress: wraps the cases, for example ``tqdm``.
     """
+    if not cohort.modalities:
+        raise CaseError("no column of the table names images", file=cohort.path, remedy="Add one per modality.")
     reference = cohort.modalities[0]
     wanted = _known(cohort, modalities or cohort.modalities[1:])
 

@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from differseg_med.cohort.scan.rule_file import MAX_TEXT, check_pattern, read_yaml
 from differseg_med.errors import CaseError
 from differseg_med.modality import KINDS, kind_of_dicom
 
@@ -155,11 +155,7 @@ def load_rules(source: str | Path = "default") -> Rules:
     if not path.is_file():
         raise CaseError("there is no such rule file", file=path, expected=f"a YAML file, or one of {list(PRESETS)}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CaseError("the rule file is not YAML", file=path, found=str(error).split("\n")[0]) from error
-    try:
-        return parse_rules(content)
+        return parse_rules(read_yaml(path))
     except ValueError as error:
         raise CaseError(str(error), file=path, remedy="See docs/dicom_to_model.md for the form of rules.") from error
 
@@ -239,14 +235,14 @@ def _words(entry: Any, known: Sequence[str], where: str) -> dict[str, Any]:
 
 def _check_regex(text: str, where: str) -> None:
     try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"{where} is not a regular expression: {error}") from error
+        check_pattern(text)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from error
 
 
 def found(pattern: str, text: str) -> bool:
-    """Whether a regular expression is found in a text, whatever the case."""
-    return re.search(pattern, text, re.IGNORECASE) is not None
+    """Whether a regular expression is found in a text (its first `MAX_TEXT` characters), whatever the case."""
+    return re.search(pattern, text[:MAX_TEXT], re.IGNORECASE) is not None
 
 
 def holds(condition: Any, value: Any) -> bool:

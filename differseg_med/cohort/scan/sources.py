@@ -17,8 +17,9 @@ from differseg_med.grids import Level
 from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.dicom.index import SeriesEntry
 from differseg_med.io.dicom.names import NUMBER
-from differseg_med.io.headers import header_grid, is_volume_file, stem, transform_conflict
+from differseg_med.io.headers import CONVERT, LISTED, is_second_of_pair, is_volume_file, read_header, stem
 from differseg_med.io.slicer_header import is_segmentation, read_segmentation_header
+from differseg_med.io.voxels import check_body
 
 Role = Literal["image", "label", "ignored", "unknown"]
 
@@ -106,8 +107,13 @@ def file_sources(root: Path, rules: Rules) -> Iterator[Source]:
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if is_volume_file(name) and not name.startswith("."):
-                path = Path(folder, name)
+            path = Path(folder, name)
+            if name.startswith(".") or not path.is_file() or is_second_of_pair(path):
+                continue
+            if name.lower().endswith(LISTED):
+                reason = f"this kind of file is not read. {CONVERT}"
+                yield Source(str(path), _relative(path, root), name, "unknown", level="warning", reason=reason)
+            elif is_volume_file(name):
                 source = _file(path, root, rules)
                 yield from _segments(source, path) if source.role == "label" and is_segmentation(path) else [source]
 
@@ -213,12 +219,16 @@ def _file(path: Path, root: Path, rules: Rules) -> Source:
 
 
 def _judge_header(path: Path) -> tuple[Level, str]:
-    slicer = is_segmentation(path)
     try:
-        problem = check_affine((read_segmentation_header(path).grid if slicer else header_grid(path)).affine)
+        if is_segmentation(path):
+            problem = check_affine(read_segmentation_header(path).grid.affine)
+            return ("error", problem) if problem else ("ok", "")
+        header = read_header(path)
+        check_body(header)
+        findings = header.findings
     except CaseError as error:
         return "error", _without_place(error)
-    return ("error", problem) if problem else ("ok", "") if slicer else transform_conflict(path)
+    return ("warning" if findings else "ok"), "; ".join(finding.message for finding in findings)
 
 
 def _segments(source: Source, path: Path) -> Iterator[Source]:

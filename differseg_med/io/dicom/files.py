@@ -176,6 +176,9 @@ def _walk(archive: zipfile.ZipFile, source: DicomFile, depth: int) -> Iterator[t
         if info.is_dir() or name.startswith(".") or name.upper() == "DICOMDIR" or "__MACOSX" in info.filename:
             continue
         member = DicomFile(source.path, (*source.members, info.filename))
+        if info.file_size > MAX_FILE_BYTES:  # no more than that is ever unpacked, whatever the archive really holds
+            yield member, f"unpacked, the file is larger than {MAX_FILE_BYTES >> 30} GiB"
+            continue
         try:
             if name.lower().endswith(".zip"):
                 if depth >= MAX_DEPTH:

@@ -55,6 +55,8 @@ def is_dicom(cell: str | Path) -> bool:
     path, _ = split_cell(cell)
     if path.is_dir() or path.suffix.lower() in ENDINGS:
         return True
+    if not path.is_file():  # a pipe would never answer
+        return False
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
