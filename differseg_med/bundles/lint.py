@@ -95,6 +95,7 @@ class _Loader(yaml.SafeLoader):
     """MONAI's reading of YAML: data only, and no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, whose keys are all different."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
         if len({str(key) for key in keys}) < len(keys):
             raise yaml.YAMLError("a key stands there twice")

@@ -1,0 +1,67 @@
+"""Stores files on a server, and believes it only what it gives back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from differseg_med.errors import CaseError
+from differseg_med.io.dicom.files import quiet
+from differseg_med.pacs.connection import AS_STORED, Client, in_words
+from differseg_med.pacs.series import is_uid
+
+logger = logging.getLogger(__name__)
+
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+IDENTITY = (*UIDS, "SOPClassUID", "Modality", "FrameOfReferenceUID", "PatientID", "PatientName", "PatientBirthDate")
+"""What must come back as it was sent: whose it is, and what it belongs to."""
+
+
+def push(client: Client, files: Sequence[str | Path]) -> None:
+    """Store DICOM files, each checked by fetching it again.
+
+    Raises:
+        CaseError: for a file that is not DICOM, one that the server does not take, or takes and gives back changed.
+    """
+    for file in map(Path, files):
+        dataset = _read(file)
+        with in_words(client, file):
+            answer = client.store_instances([dataset], study_instance_uid=str(dataset.StudyInstanceUID))
+            refused = answer.get("FailedSOPSequence")
+            reason = int(refused[0].get("FailureReason", 0)) if refused else 0  # PS3.18 annex I.2
+        if refused:
+            raise CaseError("the server did not store the file", file=file, found=f"failure reason {reason:#06x}")
+        with in_words(client, file):
+            back = client.retrieve_instance(*(str(dataset[uid].value) for uid in UIDS), media_types=AS_STORED)
+            changed = [keyword for keyword in IDENTITY if str(back.get(keyword, "")) != str(dataset.get(keyword, ""))]
+        if changed:
+            raise CaseError(
+                "the server gives the file back as another's",
+                file=file,
+                found=f"other {', '.join(changed)}",
+                remedy="Have it deleted there, and ask who runs the server.",
+            )
+        if back.get("PixelData") != dataset.get("PixelData"):
+            raise CaseError("the server gives back other pixels than it was given", file=file)
+        logger.info("stored and checked: %s", file.name)
+
+
+def _read(file: Path) -> Dataset:
+    remedy = "Export the mask as dicom-seg first."
+    try:
+        with quiet():
+            dataset = pydicom.dcmread(file)
+            uids = [str(dataset.get(uid, "")) for uid in UIDS]
+    except (OSError, InvalidDicomError) as error:
+        raise CaseError("this is not a DICOM file", file=file, remedy=remedy) from error
+    except Exception as error:  # bytes that begin as DICOM
+        raise CaseError("the DICOM file is damaged", file=file, found=type(error).__name__) from error
+    if not all(map(is_uid, uids)):
+        raise CaseError("the file has no valid study, series and instance UID", file=file, remedy=remedy)
+    return dataset
