@@ -100,7 +100,7 @@ def test_a_name_that_means_another_normalisation_to_nnunet_is_not_used(kind):
 
 
 def test_kinds_by_the_words_of_dicom_and_of_data_sets():
-    assert [kind_of_dicom(word) for word in ("CT", "mr", "PT", "US", "RTDOSE", "SC", "OT", "")] == [
+    assert [kind_of_dicom(word) for word in ("CT", "mr", "PT", "US", "RTDOSE", "SC", "KO", "")] == [
         *("ct", "mr", "pet", "us", "dose"),
         *(None, None, None),
     ]
@@ -110,7 +110,7 @@ def test_kinds_by_the_words_of_dicom_and_of_data_sets():
     assert [kind_of_channel(word) for word in ("arterial", "octa", "noNorm", "ct_venous", "")] == [None] * 5
     assert not contradicts_dicom("cbct", "CT")
     assert not contradicts_dicom("ct", "CT")
-    assert not contradicts_dicom("ct", "OT")
+    assert not contradicts_dicom("ct", "SC")
     assert contradicts_dicom("ct", "MR")
     assert contradicts_dicom("cbct", "MR")
 

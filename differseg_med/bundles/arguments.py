@@ -175,7 +175,7 @@ def shown(value: Any) -> str:
 
 def _hints(component: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of the parameters; those that cannot be evaluated are left out."""
-    function = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
+    function = component.__init__ if inspect.isclass(component) else component
     try:
         return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):

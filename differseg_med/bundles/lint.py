@@ -96,7 +96,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping, whose keys are all different."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if len({str(key) for key in keys}) < len(keys):
             raise yaml.YAMLError("a key stands there twice")
         return super().construct_mapping(node, deep=deep)

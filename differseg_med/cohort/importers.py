@@ -18,6 +18,7 @@ from differseg_med.case import OWN_COLUMNS, Case
 from differseg_med.errors import CaseError
 from differseg_med.io.headers import is_second_of_pair, is_volume_file, read_header, stem
 from differseg_med.modality import KINDS, kind_of_channel
+from differseg_med.paths import unsafe
 
 SKIP, ZEROS = "skip", "zeros"
 """What becomes of a case with an absent modality in a layout that knows no absence: left out, or zeros."""
@@ -285,7 +286,9 @@ def _our_column(ours: Any, number: str) -> tuple[str, str | None]:
     """Column and kind of a channel as `differseg_med.cohort.exporters` wrote them; an empty column if it did not."""
     entry = ours.get(number) if isinstance(ours, Mapping) else None
     name, kind = (entry.get("name"), entry.get("kind")) if isinstance(entry, Mapping) else ("", None)
-    return (name, kind) if isinstance(name, str) and name not in OWN_COLUMNS and kind in KINDS else ("", None)
+    if not (isinstance(name, str) and isinstance(kind, str) and kind in KINDS):
+        return "", None
+    return ("", None) if name in OWN_COLUMNS or unsafe(name) else (name, kind)  # files are named after it
 
 
 def _known(kinds: Mapping[str, str | None]) -> dict[str, str]:

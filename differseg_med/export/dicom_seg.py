@@ -162,7 +162,7 @@ def _segmentation(
         images = [images[index] for index in kept]
     elif len(kept) < len(frames):
         patient = hd.CoordinateSystemNames.PATIENT
-        where = [hd.PlanePositionSequence(patient, source.slices[index].plane.position) for index in kept]
+        where = [hd.PlanePositionSequence(patient, source.slices[index].plane.position.tolist()) for index in kept]
     first = source.datasets[0]
     thickness = first.get("SliceThickness")
     seg = hd.seg.Segmentation(

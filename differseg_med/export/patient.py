@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from pydicom.charset import convert_encodings, python_encoding
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
@@ -65,7 +66,7 @@ def make_readable(dataset: Dataset) -> None:
         # pydicom has set the wrong encodings when it read the file; elements that nobody has looked at are still raw.
         encodings = convert_encodings([term or "" for term in known])
         for tag in list(dataset.keys()):
-            raw = dataset.get_item(tag)
+            raw: Any = dataset.get_item(tag)
             if isinstance(raw, RawDataElement):
                 dataset[tag] = convert_raw_data_element(raw, encoding=encodings, ds=dataset)
         dataset.SpecificCharacterSet = known if len(known) > 1 else known[0]

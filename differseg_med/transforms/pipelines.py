@@ -94,8 +94,7 @@ def training_samples(
         shift: farthest move of the image's centre in the window, as a share of the window.
         flip_axis: axis of the window that is mirrored in half of the samples: 0 rows, 1 columns (left and right).
         foreground_prob: chance that the centre slice holds some of the target.
-        placement: settings of `Placement`, to place samples in one interpolation with mostly mild changes; rotation,
-            zoom, shift and flip axis above then say nothing. None for the older way, three interpolations.
+        placement: settings of `Placement`: one interpolation in place of rotation, zoom, shift and flip axis above.
 
     Raises:
         ValueError: for channels that are not whole slabs, or what the single transforms refuse.
@@ -103,9 +102,8 @@ def training_samples(
     if any(channels % num_slices for channels in in_channels):
         raise ValueError(f"in_channels must be multiples of num_slices {num_slices}, got {list(in_channels)}")
     keys = (IMAGE, LABEL)
-    if placement is None:
-        placing = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis)
-    else:
+    placing = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis)
+    if placement is not None:
         placing = [RandPlaceSlabd(IMAGE, LABEL, roi_size, Placement(**placement))]
     return Compose(
         [

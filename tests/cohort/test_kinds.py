@@ -95,6 +95,16 @@ def test_channels_of_one_name_are_told_apart(tmp_path):
         read_msd(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../x", "/x", "label", "", 5, None, "CON"])
+@pytest.mark.parametrize("kind", ["ct", ["ct"], "scan"])
+def test_our_entry_in_a_data_set_is_believed_only_if_it_can_be(tmp_path, name, kind):
+    write_nifti(tmp_path / "imagesTr" / "a_0000.nii.gz", Volume(np.zeros((2, 2, 2), np.float32), affine_of()))
+    ours = {"0": {"name": name, "kind": kind}}
+    info = {"channel_names": {"0": "T1w"}, "labels": {}, "differseg_med_columns": ours}
+    (tmp_path / "dataset.json").write_text(json.dumps(info))
+    assert read_nnunet(tmp_path).kinds == {"t1w": "mr"}
+
+
 def test_import_asks_for_what_the_data_set_does_not_say(tmp_path):
     phases(tmp_path)
     image = ("--image", "arterial={case}_arterial.nii.gz", "--image", "venous={case}_venous.nii.gz")

@@ -17,6 +17,7 @@ from differseg_med.case import Case
 from differseg_med.cli import app
 from differseg_med.cohort.availability import presence
 from differseg_med.cohort.check.check import check_cohort
+from differseg_med.cohort.kinds import write_kinds
 from differseg_med.cohort.table import read_cohort
 from differseg_med.io.itk import as_image, as_voxels
 
@@ -46,6 +47,7 @@ def table_of(tmp_path, files, **columns):
         row_of(case, own, tmp_path / "cohort.csv", **{name: values[case] for name, values in columns.items()})
         for case, own in files.items()
     ]
+    write_kinds(tmp_path / "cohort.csv", {"t1": "mr", "ct": "ct", "pet": "pet"})
     return write_table(tmp_path / "cohort.csv", rows)
 
 
