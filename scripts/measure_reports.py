@@ -64,9 +64,10 @@ def main() -> int:
 
 def told(what: str, job: Callable[[], object]) -> None:
     """Do a job, and print how long it took and the highest memory so far."""
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     job()
-    print(f"{what}: {time.perf_counter() - start:.1f} s, {peak_mb():.0f} MB")
+    seconds, cpu = time.perf_counter() - start, time.process_time() - used
+    print(f"{what}: {seconds:.1f} s, of which {cpu:.1f} s of this process, {peak_mb():.0f} MB")
 
 
 def peak_mb() -> float:

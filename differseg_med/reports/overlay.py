@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from differseg_med.atomic import replacing
 from differseg_med.geometry import FloatArray
-from differseg_med.reports.colors import MASK as MASK_COLOR
-from differseg_med.reports.colors import REFERENCE as REFERENCE_COLOR
+from differseg_med.reports import colors
 
 Array = NDArray[Any]
 
+MASK_COLOR, REFERENCE_COLOR = colors.MASK, colors.REFERENCE
 
 COLUMN_INCHES = 3.2
 

@@ -13,9 +13,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from differseg_med.atomic import exporting
-from differseg_med.reports.colors import MASK as MASK_COLOR
-from differseg_med.reports.colors import REFERENCE as REFERENCE_COLOR
-from differseg_med.reports.overlay import encoded
+from differseg_med.reports.overlay import MASK_COLOR, REFERENCE_COLOR, encoded
 
 PANEL_INCHES = 3.4
 

@@ -54,7 +54,7 @@ def test_a_case_like_training_has_no_flag_and_one_in_other_units_has(tmp_path: P
     assert rows["a"]["flags"] == ""
     assert rows["b"]["flags"].startswith("intensities of pet unlike training: ")
     assert float(rows["a"]["boundary_entropy"]) == pytest.approx(0, abs=0.2)  # the test's network is always sure
-    assert shown(table) == ["a", "b"]
+    assert shown(table) == ["b", "a"]  # flagged first
     assert "intensities of pet unlike training" in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -40,7 +40,9 @@
   const start = async () => {
     if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser has no WebGL 2");
     const script = document.createElement("script");
-    script.textContent = await unpack(find("niivue").textContent).text();
+    // NiiVue draws outlines of overlays in black, which cannot be seen on air: ours have the colour of the mask.
+    const source = await unpack(find("niivue").textContent).text();
+    script.textContent = source.replaceAll("ocolor = vec4(0.0, 0.0, 0.0, 1.0)", "ocolor = vec4(1.0, 0.624, 0.11, 1.0)");
     document.head.append(script);
     const made = new niivue.Niivue({
       logLevel: "error",
@@ -78,8 +80,9 @@
   // The mask: an outline leaves the tumour to be seen.
   const paint = () => {
     const outline = style.value === "outline", seen = Number(opacity.value);
-    viewer.overlayOutlineWidth = outline && seen ? 1 : 0;
-    viewer.setOpacity(1, outline ? Math.min(seen, 0.01) : seen);
+    viewer.overlayOutlineWidth = outline && seen ? 0.5 : 0;
+    viewer.overlayAlphaShader = outline ? 0 : 1; // of what the outline encloses
+    viewer.setOpacity(1, outline ? 1 : seen);
   };
 
   // Level and window, in shares of the grey values that the image has.
