@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -25,7 +25,7 @@ from differseg_med.io.nifti import nifti_image
 CASE = "case"
 """The id of a patient who has no table."""
 
-Image = str | os.PathLike[str] | SpatialImage | sitk.Image | MetaTensor
+Image: TypeAlias = str | os.PathLike[str] | SpatialImage | sitk.Image | MetaTensor
 """What an image may be given as: a cell (path, or ``PATH::SELECTOR``), or an image in memory that knows its affine."""
 
 

@@ -62,8 +62,10 @@ class BundleRun:
             check_trust([*files, *filter(Path.is_file, [Path(self.bundle) / "configs" / "metadata.json"])])
             check_manifest(self.bundle)
         given = self.settings
-        by_name = isinstance(given, Mapping)
-        parsed = {k: as_value(v) for k, v in given.items()} if by_name else dict(map(_parsed, given))
+        if isinstance(given, Mapping):
+            parsed = {name: as_value(value) for name, value in given.items()}
+        else:
+            parsed = dict(map(_parsed, given))
         with _quiet(self.trust):
             workflow = (Workflow if self.trust else _Judged)(
                 config_file=[str(file) for file in files],

@@ -242,7 +242,7 @@ def test_a_run_without_a_file_of_kinds_goes_on_without_a_word_and_stops_at_anoth
     assert summary(table)["a"]["status"] == "done"
     assert "kind" not in caplog.text
     write_kinds(table, {"ct": "mr"})
-    with pytest.raises(SystemExit, match=r"expected t1 .MR., ct .CT., pet .PET., found t1 .unknown kind., ct .MR."):
+    with pytest.raises(CaseError, match=r"expected t1 .MR., ct .CT., pet .PET., found t1 .unknown kind., ct .MR."):
         evaluator_of(table)
     assert len(cohort_dataset(table, ("t1", "ct", "pet"), None)) == 1  # names alone: nothing to compare
 

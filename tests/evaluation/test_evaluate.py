@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -105,7 +106,12 @@ def test_each_file_is_read_once_and_the_worst_are_drawn_from_what_is_in_memory(f
     read = Counter()
     for name in ("load_case_label", "load_volume"):
         real = getattr(evaluate, name)
-        monkeypatch.setattr(evaluate, name, lambda what, real=real: read.update([what_was_read(what)]) or real(what))
+
+        def counted(what, real=real, **options):
+            read.update([what_was_read(what)])
+            return real(what, **options)
+
+        monkeypatch.setattr(evaluate, name, counted)
     for i, shift in enumerate((5, 1, 3)):
         folder.add(f"s{i}", np.roll(TUMOUR, shift, 0))
     folder.evaluate(worst=2)
@@ -115,7 +121,7 @@ def test_each_file_is_read_once_and_the_worst_are_drawn_from_what_is_in_memory(f
 
 
 def what_was_read(what):
-    return what.case_id if isinstance(what, Case) else "/".join(what.parts[-2:])
+    return what.case_id if isinstance(what, Case) else "/".join(Path(what).parts[-2:])
 
 
 def test_groups_by_any_column_asked_for(folder):
@@ -230,7 +236,7 @@ def test_predictions_of_other_values(folder):
     plain, full, noise, other = (row for row in folder.evaluate().rows if row["case_id"] != "good")
     assert [row["dice"] for row in (full, noise, other)] == [plain["dice"]] * 3
     assert [bool(row["notice"]) for row in (plain, full, noise, other)] == [False, False, True, True]
-    assert other["notice"] == "its only value, 2, is taken as foreground"
+    assert other["notice"] == "prediction: its only value, 2, is taken as foreground"
     rows = evaluate_cohort(folder.cases, f"{folder.root / 'predictions'}::2", folder.root / "out", worst=0).rows
     assert [row["dice"] > 0.5 for row in rows] == [False, False, False, False, True]
 
