@@ -18,7 +18,7 @@ from differseg_med.bundles.workflows import BundleRun
 from differseg_med.cli import app, export
 from differseg_med.cli.options import progress
 from differseg_med.errors import CaseError, exit_code
-from differseg_med.prediction.writers import FORMATS
+from differseg_med.prediction.writers import RUN_FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"
@@ -45,7 +45,7 @@ def test_the_command_line_answers_before_torch_is_loaded() -> None:
 
 
 def test_the_help_names_every_format() -> None:
-    assert ", ".join(FORMATS) == export.FORMATS
+    assert ", ".join(RUN_FORMATS) == export.NAMES
 
 
 def test_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path) -> None:

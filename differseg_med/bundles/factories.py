@@ -179,21 +179,27 @@ def training_dataset(
 
 
 def labelled_cases(
-    dataset: CohortDataset, *, split: str | Sequence[str] = "train", samples: Compose | None = None
+    dataset: CohortDataset,
+    *,
+    split: str | Sequence[str] = "train",
+    samples: Compose | None = None,
+    cache_dir: str | Path | None = None,
 ) -> MonaiDataset:
     """The `training_dataset` of the same table, modalities, preprocessing and folder as a data set for prediction.
 
     Args:
-        dataset: the bundle's `cohort_dataset`; the preprocessed cases are kept in its ``output_dir``, folder ``cache``.
+        dataset: the bundle's `cohort_dataset`.
         split: which rows.
         samples: random part, applied at each access; None for whole volumes (validation).
+        cache_dir: where the preprocessed cases are kept; default: folder ``cache`` of the data set's ``output_dir``.
 
     Raises:
         CaseError: if no case can be used.
     """
-    if dataset.cohort is None or dataset.output_dir is None:
+    if dataset.cohort is None or (cache_dir is None and dataset.output_dir is None):
         raise CaseError("the data set has no cohort table or no output_dir", remedy="Make it with cohort_dataset.")
-    return _labelled(dataset.cohort, split, dataset.transform, dataset.output_dir / "cache", samples)
+    folder = Path(cache_dir) if cache_dir is not None else Path(str(dataset.output_dir)) / "cache"
+    return _labelled(dataset.cohort, split, dataset.transform, folder, samples)
 
 
 def training_fingerprint(

@@ -35,6 +35,7 @@ LESION = SegmentInfo(
 )
 SHAPE = (COLUMNS, ROWS, SLICES)
 MASK = (np.random.default_rng(0).random(SHAPE) > 0.6).astype(np.uint8)
+MASK[..., 3:] = 0  # empty slices at the end, so that a DICOM SEG can have an even number of bytes
 
 
 def read_positions(path: Path) -> np.ndarray:

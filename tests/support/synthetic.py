@@ -12,11 +12,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle import ConfigWorkflow
 from nibabel.eulerangles import euler2mat
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from torch import Tensor, nn
 
+from differseg_med.bundles.workflows import Workflow
 from differseg_med.networks import DifferSeg
 
 ROOT = Path(__file__).parents[2]
@@ -187,11 +187,11 @@ SMALL: dict[str, Any] = {
 }
 
 
-def bundle_workflow(*configs: str, **overrides: Any) -> ConfigWorkflow:
+def bundle_workflow(*configs: str, **overrides: Any) -> Workflow:
     """The bundle's real configuration, small, as ``monai.bundle run`` would build it, initialised."""
     kind = "train" if "train.yaml" in configs else "inference"
     settings = {"bundle_root": str(BUNDLE), "device": "$torch.device('cpu')", **SMALL, **overrides}
-    workflow = ConfigWorkflow(
+    workflow = Workflow(
         config_file=[str(BUNDLE / "configs" / name) for name in configs],
         meta_file=str(BUNDLE / "configs" / "metadata.json"),
         workflow_type=kind,

@@ -328,8 +328,8 @@ def test_curves_before_the_first_validation(tmp_path):
 def test_amp_trains_in_bfloat16_and_keeps_float32_weights(table, tmp_path):
     workflow, trainer = training(table, tmp_path, amp=True, max_epochs=1, iterations=1)
     seen = []
-    trainer.network.stems[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    trainer.network.reduce[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     workflow.run()
-    assert torch.bfloat16 in {dtype for dtype in seen if isinstance(dtype, torch.dtype)}
+    assert set(seen) == {torch.bfloat16}
     assert {value.dtype for value in last(tmp_path)["network"].values() if value.is_floating_point()} == {torch.float32}
     assert math.isfinite(float(rows_of(tmp_path)[0]["loss"]))
