@@ -6,12 +6,42 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 logger = logging.getLogger(__name__)
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of what is not seen: control and format characters, surrogates, separators of lines."""
+
+
+Level = Literal["ok", "note", "warning", "error"]
+"""``ok`` needs nothing, a ``note`` says what was done, a ``warning`` deserves a look, an ``error`` stops the case."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What there is to say about a case, a file or a cohort: the one type of all notes, warnings, flags and problems.
+
+    Args:
+        level: how much it matters.
+        text: what was found, with numbers.
+        remedy: what the user can do; empty where nothing need be done.
+        case: case id, if it concerns one.
+        file: the file or series concerned, if known.
+        column: column of the cohort table, if it concerns one.
+    """
+
+    level: Level
+    text: str
+    remedy: str = ""
+    case: str | None = None
+    file: Path | None = None
+    column: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.column}: {self.text}" if self.column else self.text
 
 
 class CaseError(Exception):
@@ -57,6 +87,14 @@ class CaseError(Exception):
         if detail:
             text += f" ({', '.join(detail)})"
         return printable(f"{text}. {self.remedy}" if self.remedy else text)
+
+    @property
+    def finding(self) -> Finding:
+        """The same as a finding of level ``error``, without case and file in its text."""
+        known = (("expected", self.expected), ("found", self.found))
+        detail = ", ".join(f"{name} {value}" for name, value in known if value is not None)
+        text = f"{self.problem} ({detail})" if detail else self.problem
+        return Finding("error", text, self.remedy or "", case=self.case, file=self.file)
 
     def for_case(self, case: str) -> CaseError:
         """The same error, told of ``case`` unless it already names one."""

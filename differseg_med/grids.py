@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, Finding, Level
 from differseg_med.geometry import (
     Grid,
     almost_same_grid,
@@ -19,8 +17,6 @@ from differseg_med.geometry import (
     same_grid,
 )
 
-Level = Literal["ok", "warning", "error"]
-
 LITTLE_OVERLAP = 0.5
 """Share of the reference's field of view under which a modality gets a warning: it says nothing about the rest."""
 
@@ -31,27 +27,6 @@ _FIX_HEADER = "Convert the original DICOM series again, or repair the header, th
 _FIX_SPACE = (
     "Check that the files belong to the same patient and examination; if they do, register them to the reference first."
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the audit says about one image of one case.
-
-    Args:
-        case: case id, if known.
-        modality: column of the cohort table.
-        level: ``ok`` needs nothing, ``warning`` deserves a look, ``error`` must not be segmented.
-        message: what was found, with numbers.
-        remedy: what the user can do; empty for ``ok``.
-        file: the file or series concerned, if known.
-    """
-
-    case: str | None
-    modality: str
-    level: Level
-    message: str
-    remedy: str = ""
-    file: Path | None = None
 
 
 def audit_grids(
@@ -87,7 +62,9 @@ def audit_grids(
         elif level == "ok":
             level, message, remedy = _judge_pair(grid, target, reference)
         file = (files or {}).get(modality)
-        findings.append(Finding(case, modality, level, message, remedy, None if file is None else Path(file)))
+        findings.append(
+            Finding(level, message, remedy, case=case, column=modality, file=None if file is None else Path(file))
+        )
     return findings
 
 
@@ -99,7 +76,7 @@ def raise_on_errors(findings: Iterable[Finding]) -> None:
     """
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        problem = "; ".join(f"{finding.modality}: {finding.message}" for finding in errors)
+        problem = "; ".join(f"{finding.column}: {finding.text}" for finding in errors)
         first = errors[0]
         raise CaseError(problem, case=first.case, file=first.file, remedy=first.remedy)
 

@@ -87,9 +87,9 @@ def said(folder) -> dict[str, dict[str, str]]:
         case = case_of(name)
         row, source = summary[case], scanned[case]
         words = [
-            f"{f.level}: {f.message}"
+            f"{f.level}: {f.text}"
             for f in checked.findings
-            if f.case == case and f.level != "ok" and "same voxels" not in f.message
+            if f.case == case and f.level != "ok" and "same voxels" not in f.text
         ]
         found[name] = {
             "scan": f"{source.level}: {source.reason}",

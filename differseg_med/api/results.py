@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from differseg_med.errors import Finding
 from differseg_med.export.nifti import save_nifti
 from differseg_med.geometry import Grid
 
@@ -62,7 +63,7 @@ class Segmentation:
         grid: of the reference image: shape and RAS affine in mm.
         reference: the modality whose grid it is.
         modalities: those that the mask was made from.
-        findings: what a reader should look at, and what the readers of the files remarked.
+        findings: warnings of what a reader should look at, and notes of what was done with the files.
     """
 
     mask: NDArray[np.uint8]
@@ -70,7 +71,7 @@ class Segmentation:
     grid: Grid
     reference: str
     modalities: tuple[str, ...]
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def volume_ml(self) -> float:

@@ -15,7 +15,7 @@ from differseg_med.api.running import Set, configs, options_of, result_of, run_b
 from differseg_med.bundles.patient import Image, write_patient
 from differseg_med.bundles.workflows import BundleRun, declared_modalities
 from differseg_med.cohort import table as tables
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, Finding
 from differseg_med.evaluation.compare import Comparison
 from differseg_med.evaluation.compare import compare as compare_tables
 from differseg_med.evaluation.evaluate import evaluate_cohort
@@ -119,7 +119,7 @@ def segment(
             result.grid,
             str(row[REFERENCE]),
             result.modalities,
-            (*flags, *result.notes),
+            (*(Finding("warning", flag) for flag in flags), *(Finding("note", note) for note in result.notes)),
         )
 
 

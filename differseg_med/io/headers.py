@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, Finding, Level
 from differseg_med.geometry import Grid, affine_from_itk, check_affine
-from differseg_med.grids import Finding, Level
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.nifti_header import GUESSED, NIFTI, NiftiHeader, not_an_image, one_volume, read_nifti_header
 from differseg_med.io.text_headers import META, NRRD, TextHeader, read_text_header
@@ -55,7 +54,7 @@ class VolumeHeader:
     @property
     def notes(self) -> list[str]:
         """The findings in words."""
-        return [finding.message for finding in self.findings]
+        return [finding.text for finding in self.findings]
 
 
 def is_volume_file(path: str | Path) -> bool:
@@ -96,7 +95,7 @@ def read_header(path: str | Path, *, several: bool = False) -> VolumeHeader:
         raise unreadable(path, error) from error
     for finding in header.findings:
         if finding.level == "error":
-            raise CaseError(finding.message, file=path, remedy=finding.remedy)
+            raise CaseError(finding.text, file=path, remedy=finding.remedy)
     return header
 
 
@@ -126,7 +125,7 @@ def verdict(path: str | Path) -> list[Finding]:
         return list(read_header(path).findings)
     except CaseError as error:
         words = str(CaseError(error.problem, expected=error.expected, found=error.found))
-        return [Finding(None, "", "error", words, error.remedy or "", error.file)]
+        return [Finding("error", words, error.remedy or "", file=error.file)]
 
 
 def _nifti(path: Path, several: bool) -> VolumeHeader:
@@ -149,7 +148,7 @@ def _itk(path: Path) -> VolumeHeader:
         what = "no space" if path.name.lower().endswith(NRRD) else "no directions"
         doubts.append(("warning", f"the header states {what}: {GUESSED}"))
     look = "Compare it with another image of the patient, and save it with its directions."
-    findings = tuple(Finding(None, "", level, message, look, path) for level, message in doubts)
+    findings = tuple(Finding(level, message, look, file=path) for level, message in doubts)
     return VolumeHeader(path, grid, findings, text=text)
 
 

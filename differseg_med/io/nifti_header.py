@@ -20,9 +20,8 @@ import numpy as np
 from nibabel.affines import from_matvec, voxel_sizes
 from nibabel.spatialimages import HeaderDataError
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, Finding, Level
 from differseg_med.geometry import ALMOST_SAME_VOXELS, SAME_GRID_MM, FloatArray, Grid, check_affine, grid_distance_mm
-from differseg_med.grids import Finding, Level
 from differseg_med.io.budget import check_claim, unpack_start
 
 PAIR = (".img", ".hdr", ".img.gz", ".hdr.gz")
@@ -106,7 +105,7 @@ def read_nifti_header(path: Path, *, several: bool = False) -> NiftiHeader:
     affine, itk = units @ affine, None if itk is None else units @ itk
     if problem := check_affine(affine):
         raise CaseError(problem, file=path, remedy="Convert the original DICOM series again, or repair the header.")
-    findings = [Finding(None, "", *doubt, path) for doubt in _doubts(fields, Grid(shape, affine), itk, scale)]
+    findings = [Finding(*doubt, file=path) for doubt in _doubts(fields, Grid(shape, affine), itk, scale)]
     return NiftiHeader(fields, shape, affine, itk, voxel_file, offset, tuple(findings), channels)
 
 

@@ -113,7 +113,7 @@ class AuditGridsd(MapTransform):
         files = {key: d[key].meta.get("filename_or_obj", "") for key in grids}
         findings = audit_grids(grids, d[REFERENCE], case=d.get("case_id"), files=files)
         raise_on_errors(findings)
-        d[NOTES] = [*d[NOTES], *(f"{f.modality}: {f.message}" for f in findings if f.level == "warning")]
+        d[NOTES] = [*d[NOTES], *(str(f) for f in findings if f.level == "warning")]
         if self.label_key in d:
             check_label(d[self.label_key], grids[d[REFERENCE]], d[REFERENCE], self.reference)
         return d

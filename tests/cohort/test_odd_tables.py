@@ -150,5 +150,5 @@ def test_one_subject_on_both_sides(tmp_path, one, other):
     text = f"case_id,subject_id,t1,ct,pet,split\na,{one},a,,,Train\nb,{other},b,,,val\nc,8,c,,,val"
     (finding,) = subject_leaks(read(written(tmp_path, text)).cases)
     assert finding.level == "error"
-    assert one in finding.message
+    assert one in finding.text
     assert subject_leaks(read(ODD / "leak.csv").cases)[0].level == "error"

@@ -75,14 +75,14 @@ def test_an_nrrd_without_a_space(tmp_path, fields, level):
     """3D Slicer before version 3, and programs that know only spacings."""
     header = f"NRRD0004\ntype: unsigned char\ndimension: 3\nsizes: 2 2 2\n{fields}encoding: raw\n\n"
     (tmp_path / "a.nrrd").write_bytes(header.encode() + bytes(8))
-    found = [(finding.level, finding.message) for finding in verdict(tmp_path / "a.nrrd")]
+    found = [(finding.level, finding.text) for finding in verdict(tmp_path / "a.nrrd")]
     assert [level for level, _ in found] == ([] if level == "ok" else [level])
     assert all("states no space" in message for _, message in found)
 
 
 def test_the_distance_is_told_in_mm(tmp_path):
     (finding,) = verdict(saved(tmp_path / "a.nii.gz", qform=moved(12.34)))
-    assert "up to 12.3 mm apart" in finding.message
+    assert "up to 12.3 mm apart" in finding.text
 
 
 @pytest.mark.parametrize(

@@ -92,12 +92,12 @@ def test_all_codes_against_simpleitk_and_nibabel(tmp_path, how):
 
 def test_which_program_puts_the_voxels_where_is_told(tmp_path):
     (found,) = verdict(stated(tmp_path / "a.nii", changed("shifted"), (1, 2)))
-    assert found.message == (
+    assert found.text == (
         "sform (code 2) and qform (code 1) put voxels up to 12.4 mm apart; the sform is taken; 3D Slicer and other "
         "programs on ITK put the voxels up to 12.4 mm elsewhere"
     )
     (found,) = verdict(stated(tmp_path / "a.nii", changed("scaled"), (0, 2)))
-    assert "the voxels of the sform are 1.575 x 1.700 x 3.100 mm, pixdim says 1.500" in found.message
+    assert "the voxels of the sform are 1.575 x 1.700 x 3.100 mm, pixdim says 1.500" in found.text
 
 
 @pytest.mark.parametrize(("unit", "scale"), [(0, 1.0), (1, 1000.0), (2, 1.0), (3, 0.001), (10, 1.0), (11, 0.001)])

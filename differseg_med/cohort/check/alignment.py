@@ -14,7 +14,7 @@ from itertools import combinations
 import SimpleITK as sitk
 
 from differseg_med.cohort.registration.similarity import measure_alignment
-from differseg_med.grids import Finding
+from differseg_med.errors import Finding
 from differseg_med.modality import is_judged, label_of
 
 
@@ -36,15 +36,19 @@ def check_alignment(
         measured = measure_alignment(images[a], images[b])
         pair = f"{a} and {b}"
         if measured is None:
-            findings.append(Finding(case, b, "ok", f"{pair}: too little in common to compare where they lie"))
+            findings.append(
+                Finding("ok", f"{pair}: too little in common to compare where they lie", case=case, column=b)
+            )
         elif not measured.off:
-            findings.append(Finding(case, b, "ok", f"{pair} line up: {measured.describe()}"))
+            findings.append(Finding("ok", f"{pair} line up: {measured.describe()}", case=case, column=b))
         elif is_judged(kinds.get(a), kinds.get(b)):
             remedy = "Look at both in a viewer; if they do not fit, register them (cohort register)."
-            findings.append(Finding(case, b, "warning", f"{pair} do not line up: {measured.describe()}", remedy))
+            findings.append(
+                Finding("warning", f"{pair} do not line up: {measured.describe()}", remedy, case=case, column=b)
+            )
         else:
             words = "not judged: " + _why_not({a: kinds.get(a), b: kinds.get(b)})
-            findings.append(Finding(case, b, "ok", f"{pair} ({words}): {measured.describe()}"))
+            findings.append(Finding("ok", f"{pair} ({words}): {measured.describe()}", case=case, column=b))
     return findings
 
 

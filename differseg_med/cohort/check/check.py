@@ -20,8 +20,8 @@ from differseg_med.cohort.check.alignment import check_alignment
 from differseg_med.cohort.check.leaks import content_key, image_leaks, patient_leaks, subject_leaks
 from differseg_med.cohort.kinds import kinds_path, question, unknown_kinds
 from differseg_med.cohort.scan.scan import text_table
-from differseg_med.errors import CaseError
-from differseg_med.grids import Finding, Level, audit_grids
+from differseg_med.errors import CaseError, Finding, Level
+from differseg_med.grids import audit_grids
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.reader import find_part, is_dicom
 from differseg_med.io.headers import is_volume_file, read_header
@@ -70,8 +70,8 @@ class Check:
     def complaints(self) -> list[tuple[Level, str]]:
         """The same in words: where, what, and what to do."""
         found = self.worse_than_ok()
-        places = [", ".join(word for word in (f.case, f.modality) if word) for f in found]
-        return [(f.level, f"{place}: {f.message}. {f.remedy}") for f, place in zip(found, places)]
+        places = [", ".join(word for word in (f.case, f.column) if word) for f in found]
+        return [(f.level, f"{place}: {f.text}. {f.remedy}") for f, place in zip(found, places)]
 
 
 def check_cohort(
@@ -106,7 +106,7 @@ def check_cohort(
 def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> None:
     if not case.images:
         remedy = "Fill in a modality, or take the row out of the table."
-        check.findings.append(Finding(case.case_id, "", "error", "the case has no image", remedy))
+        check.findings.append(Finding("error", "the case has no image", remedy, case=case.case_id))
         return
     volumes: dict[str, MetaTensor] = {}
     for modality, cell in case.images.items():
@@ -117,7 +117,7 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
         except CaseError as error:
             check.findings.append(_error(case, modality, error))
     if not volumes:
-        found = Finding(case.case_id, "", "error", "the case has no image that can be read", _READ)
+        found = Finding("error", "the case has no image that can be read", _READ, case=case.case_id)
         check.findings.append(found)
         return
     reference = declared if declared in volumes else next(iter(volumes))
@@ -126,13 +126,19 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     check.findings += findings
     check.keys |= {(case.case_id, m): content_key(np.asarray(volume)) for m, volume in volumes.items()}
     check.findings += [
-        Finding(case.case_id, m, "warning", "every voxel has the same value", "Blank the cell if there is no image.")
+        Finding(
+            "warning",
+            "every voxel has the same value",
+            "Blank the cell if there is no image.",
+            case=case.case_id,
+            column=m,
+        )
         for m in volumes
         if not check.keys[case.case_id, m]
     ]
     if case.label is not None:
         _check_label(check, case, volumes, reference, declared)
-    broken = {finding.modality for finding in findings if finding.level == "error"}
+    broken = {finding.column for finding in findings if finding.level == "error"}
     if alignment and len(volumes) > 1:
         images = {m: as_image(np.asarray(v[0]), grids[m].affine) for m, v in volumes.items() if m not in broken}
         check.findings += check_alignment(images, case.case_id, kinds=case.kinds)
@@ -146,7 +152,7 @@ def _ask_kinds(cohort: Cohort) -> list[Finding]:
         return []
     words = f"nothing says what kind of image {', '.join(unknown)} holds: whether the images line up was not judged"
     remedy = f"Say it once: {question(cohort.path, unknown)}; KIND is one of {', '.join(KINDS)}."
-    return [Finding(None, "", "warning", words, remedy)]
+    return [Finding("warning", words, remedy)]
 
 
 def _ask_dicom(check: Check, case: Case, modality: str, cell: Path) -> None:
@@ -154,14 +160,16 @@ def _ask_dicom(check: Check, case: Case, modality: str, cell: Path) -> None:
     if is_dicom(cell):
         part, _, _ = find_part(cell)
         tags, look = part.frames[0].header.tags, "Look at the image before you use it."
-        check.findings += [Finding(case.case_id, modality, "warning", doubt, look, cell) for doubt in part.doubts]
+        check.findings += [
+            Finding("warning", doubt, look, case=case.case_id, column=modality, file=cell) for doubt in part.doubts
+        ]
         for name, values in check.identities.items():
             values[case.case_id, modality] = str(tags.get(name, ""))
         kind, said = case.kinds.get(modality), str(tags.get("Modality", ""))
         if kind is not None and contradicts_dicom(kind, said):
             words = f"the column holds {label_of(kind)}, but DICOM says that this image is {said}"
             remedy = f"Put the right image into the cell, or correct {kinds_path(check.cohort.path).name}."
-            check.findings.append(Finding(case.case_id, modality, "error", words, remedy, cell))
+            check.findings.append(Finding("error", words, remedy, case=case.case_id, column=modality, file=cell))
 
 
 def _ask_header(check: Check, case_id: str, column: str, cell: Path, volume: MetaTensor) -> None:
@@ -170,11 +178,11 @@ def _ask_header(check: Check, case_id: str, column: str, cell: Path, volume: Met
     if is_dicom(cell) or is_segmentation(path):
         return
     found = read_header(path).findings if is_volume_file(path) else ()
-    told = {finding.message for finding in found}
-    check.findings += [replace(finding, case=case_id, modality=column, file=cell) for finding in found]
+    told = {finding.text for finding in found}
+    check.findings += [replace(finding, case=case_id, column=column, file=cell) for finding in found]
     look = "Look at the image before you use it."
     notes = (note for note in volume.meta.get(NOTES, ()) if note not in told)
-    check.findings += [Finding(case_id, column, "warning", note, look, cell) for note in notes]
+    check.findings += [Finding("warning", note, look, case=case_id, column=column, file=cell) for note in notes]
 
 
 def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], reference: str, declared: str) -> None:
@@ -188,16 +196,20 @@ def _check_label(check: Check, case: Case, volumes: Mapping[str, MetaTensor], re
     check.label_ml[case.case_id] = float(voxels.sum()) * grid_of(label).voxel_volume_mm3 / 1000
     check.keys[case.case_id, LABEL] = content_key(voxels)
     look = "Look at the label on its image."
-    check.findings += [Finding(case.case_id, LABEL, "warning", note, look) for note in label.meta.get(NOTES, ())]
+    check.findings += [
+        Finding("warning", note, look, case=case.case_id, column=LABEL) for note in label.meta.get(NOTES, ())
+    ]
     if not voxels.any():
-        found = Finding(case.case_id, LABEL, "warning", "the label is empty", "Check that this patient has no target.")
+        found = Finding(
+            "warning", "the label is empty", "Check that this patient has no target.", case=case.case_id, column=LABEL
+        )
         check.findings.append(found)
 
 
 def _error(case: Case, column: str, error: CaseError) -> Finding:
     """The error as a finding; case and file have columns of their own."""
     words = CaseError(error.problem, expected=error.expected, found=error.found)
-    return Finding(case.case_id, column, "error", str(words), error.remedy or _READ, error.file)
+    return Finding("error", str(words), error.remedy or _READ, case=case.case_id, column=column, file=error.file)
 
 
 def case_rows(check: Check) -> list[dict[str, object]]:
@@ -235,14 +247,14 @@ def write_check(check: Check, out_dir: str | Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(FINDING_COLUMNS)
-    writer.writerows((f.case, f.modality, f.level, f.message, f.remedy) for f in check.findings)
+    writer.writerows((f.case, f.column, f.level, f.text, f.remedy) for f in check.findings)
     write_text(Path(out_dir) / "check.csv", text.getvalue())
     write_check_page(
         Path(out_dir) / "check.html",
         check.complaints(),
         presence(check.cohort.cases, check.cohort.modalities),
         case_rows(check),
-        [(f.case or "", f.modality, f.level, f.message) for f in check.findings],
+        [(f.case or "", f.column, f.level, f.text) for f in check.findings],
         SOUND,
     )
 

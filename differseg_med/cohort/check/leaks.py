@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from differseg_med.case import Case
 from differseg_med.cohort.cells import same_subject
-from differseg_med.grids import Finding, Level
+from differseg_med.errors import Finding, Level
 
 _REMEDY_SUBJECT = "Put all cases of a subject on one side (cohort folds does), then train again."
 _REMEDY_PATIENT = (
@@ -57,7 +57,9 @@ def subject_leaks(cases: Sequence[Case]) -> list[Finding]:
                 subject = " or ".join(dict.fromkeys(names[key]))
                 places = "; ".join(f"{column} {side}: {', '.join(ids)}" for side, ids in sorted(own.items()))
                 message = f"subject {subject} is on both sides of the {column} ({places})"
-                findings.append(Finding(next(iter(own.values()))[0], column, "error", message, _REMEDY_SUBJECT))
+                findings.append(
+                    Finding("error", message, _REMEDY_SUBJECT, case=next(iter(own.values()))[0], column=column)
+                )
     return findings
 
 
@@ -76,7 +78,9 @@ def image_leaks(cases: Sequence[Case], keys: Mapping[tuple[str, str], str]) -> l
         if len(same) > 1:
             level, where = _judge(owners)
             words = ", ".join(f"{column} of {case_id}" for case_id, column in same)
-            findings.append(Finding(*same[0], level, f"the same voxels: {words}{where}", _REMEDY_IMAGE))
+            findings.append(
+                Finding(level, f"the same voxels: {words}{where}", _REMEDY_IMAGE, case=same[0][0], column=same[0][1])
+            )
     return findings
 
 
@@ -99,14 +103,14 @@ def patient_leaks(cases: Sequence[Case], identities: Mapping[str, Mapping[tuple[
                 told.add(ids)
                 level, where = _judge(owners)
                 message = f"the same {attribute} in cases of several subjects: {ids}{where}"
-                findings.append(Finding(owners[0].case_id, "", level, message, _REMEDY_PATIENT))
+                findings.append(Finding(level, message, _REMEDY_PATIENT, case=owners[0].case_id))
     for case in cases:
         columns = {
             key: column for (i, column), key in identities.get("PatientID", {}).items() if i == case.case_id and key
         }
         if len(columns) > 1:
             message = f"the images have different values of PatientID: {', '.join(columns.values())}"
-            findings.append(Finding(case.case_id, "", "warning", message, _REMEDY_MIXED))
+            findings.append(Finding("warning", message, _REMEDY_MIXED, case=case.case_id))
     return findings
 
 

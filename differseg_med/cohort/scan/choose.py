@@ -11,8 +11,7 @@ from pathlib import Path
 from differseg_med.case import Case
 from differseg_med.cohort.scan.rules import Rules
 from differseg_med.cohort.scan.sources import Source, matches_roi
-from differseg_med.errors import CaseError
-from differseg_med.grids import Level
+from differseg_med.errors import CaseError, Level
 from differseg_med.io.dicom.cells import RESAMPLE, split_cell
 from differseg_med.keys import LABEL
 from differseg_med.modality import label_of

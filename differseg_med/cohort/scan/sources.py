@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from differseg_med.cohort.scan.rules import Rule, Rules, found
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, Level
 from differseg_med.geometry import check_affine
-from differseg_med.grids import Level
 from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.dicom.index import SeriesEntry
 from differseg_med.io.dicom.names import NUMBER
@@ -228,7 +227,7 @@ def _judge_header(path: Path) -> tuple[Level, str]:
         findings = header.findings
     except CaseError as error:
         return "error", _without_place(error)
-    return ("warning" if findings else "ok"), "; ".join(finding.message for finding in findings)
+    return ("warning" if findings else "ok"), "; ".join(finding.text for finding in findings)
 
 
 def _segments(source: Source, path: Path) -> Iterator[Source]:

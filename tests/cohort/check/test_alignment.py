@@ -81,7 +81,7 @@ def test_too_little_overlap_gives_no_figure():
     assert measure_alignment(body(), body(shape=(8, 8, 8))) is None
     (finding,) = check_alignment({"ct": body(), "pet": body(shape=(8, 8, 8))}, "c", kinds=KINDS)
     assert finding.level == "ok"
-    assert "too little in common" in finding.message
+    assert "too little in common" in finding.text
 
 
 def test_a_constant_image_gives_no_alarm():
@@ -115,23 +115,23 @@ def test_images_that_share_no_space_are_not_compared():
 def test_what_looks_unlike_or_is_not_known_is_not_judged(kinds, why):
     (finding,) = check_alignment({"a": body(), "b": body(offset=(12, 0, 0))}, "c", kinds=kinds)
     assert finding.level == "ok"
-    assert f"not judged: {why}" in finding.message
-    assert "moved by 12 mm" in finding.message
+    assert f"not judged: {why}" in finding.text
+    assert "moved by 12 mm" in finding.text
 
 
 def test_findings_hold_figures_and_only_judged_pairs_warn():
     images = {"ct": body(), "pet": body(offset=(12, 0, 0), other=True), "t1": body(offset=(12, 0, 0))}
     findings = {
-        (f.modality, f.message.split(" (")[0].split(" do ")[0]): f for f in check_alignment(images, "c7", kinds=KINDS)
+        (f.column, f.text.split(" (")[0].split(" do ")[0]): f for f in check_alignment(images, "c7", kinds=KINDS)
     }
     warned = [f for f in findings.values() if f.level == "warning"]
-    assert [f.message.split(":")[0] for f in warned] == ["ct and pet do not line up"]
-    assert "moved by 12 mm (-12 right, +0 front, +0 up)" in warned[0].message
+    assert [f.text.split(":")[0] for f in warned] == ["ct and pet do not line up"]
+    assert "moved by 12 mm (-12 right, +0 front, +0 up)" in warned[0].text
     assert warned[0].case == "c7"
     assert warned[0].remedy
-    not_judged = next(f for f in findings.values() if f.message.startswith("ct and t1"))
-    assert "not judged" in not_judged.message
-    assert "moved by 12 mm" in not_judged.message
+    not_judged = next(f for f in findings.values() if f.text.startswith("ct and t1"))
+    assert "not judged" in not_judged.text
+    assert "moved by 12 mm" in not_judged.text
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_shifted_ct_of_a_real_patient_is_caught_and_the_untouched_one_not(pati
         images["ct"].SetOrigin((origin + millimetres).tolist())
         (finding,) = check_alignment(images, kinds=KINDS)
         assert finding.level == "warning"
-        assert "do not line up" in finding.message
+        assert "do not line up" in finding.text
 
 
 @needs_sts

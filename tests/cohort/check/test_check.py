@@ -57,7 +57,7 @@ def checked(tmp_path, files, alignment=False, **columns):
 
 
 def worse(check):
-    return [(f.level, f.case, f.modality) for f in check.worse_than_ok()]
+    return [(f.level, f.case, f.column) for f in check.worse_than_ok()]
 
 
 def test_a_sound_cohort(tmp_path, files):
@@ -103,7 +103,7 @@ def test_images_of_another_space_are_errors_with_figures(tmp_path, files):
     write_nifti(files["a"]["pet"], Volume(volume.data, far))
     check = checked(tmp_path, files, alignment=True)
     assert worse(check) == [("error", "a", "pet")]
-    assert "does not overlap t1: the centers of the fields of view are" in check.worse_than_ok()[0].message
+    assert "does not overlap t1: the centers of the fields of view are" in check.worse_than_ok()[0].text
 
 
 def test_labels_on_another_grid_and_empty_ones(tmp_path, files):
@@ -124,7 +124,7 @@ def test_what_was_left_out_of_a_label_is_told(tmp_path, files):
     check = checked(tmp_path, files)
     assert worse(check) == [("warning", "a", "label")]
     lost = 3 * label.data[0].size
-    assert check.worse_than_ok()[0].message == f"{lost} voxels of the label lie outside the image"
+    assert check.worse_than_ok()[0].text == f"{lost} voxels of the label lie outside the image"
 
 
 def test_headers_that_contradict_themselves(tmp_path, files):
@@ -137,7 +137,7 @@ def test_headers_that_contradict_themselves(tmp_path, files):
     (tmp_path / "new.nii.gz").replace(files["a"]["ct"])
     check = checked(tmp_path, files)
     assert worse(check) == [("error", "a", "ct")]
-    assert "up to 25.0 mm apart" in check.worse_than_ok()[0].message
+    assert "up to 25.0 mm apart" in check.worse_than_ok()[0].text
 
 
 def test_the_same_image_in_another_format_and_orientation_is_a_leak(tmp_path, files):
@@ -146,8 +146,8 @@ def test_the_same_image_in_another_format_and_orientation_is_a_leak(tmp_path, fi
     back = Volume(*as_ras(source))
     write_nifti(files["b"]["t1"], stored_as(back, "SAL"))
     check = checked(tmp_path, files, split={"a": "train", "b": "validation", "c": "train"})
-    leaks = [f for f in check.worse_than_ok() if "same voxels" in f.message]
-    assert [(f.level, f.message) for f in leaks] == [
+    leaks = [f for f in check.worse_than_ok() if "same voxels" in f.text]
+    assert [(f.level, f.text) for f in leaks] == [
         ("error", "the same voxels: t1 of a, t1 of b (a train, b validation)")
     ]
 
@@ -175,8 +175,8 @@ def test_doubts_about_a_series_are_warnings(tmp_path):
     save(tmp_path / "a", made)
     table = write_table(tmp_path / "cohort.csv", [{"case_id": "a", "t1": "a"}])
     (found,) = check_cohort(read_cohort(table, ("t1",))).worse_than_ok()
-    assert (found.level, found.case, found.modality) == ("warning", "a", "t1")
-    assert "compressed with loss" in found.message
+    assert (found.level, found.case, found.column) == ("warning", "a", "t1")
+    assert "compressed with loss" in found.text
 
 
 def test_a_subject_on_both_sides_is_an_error(tmp_path, files):
@@ -198,8 +198,8 @@ def test_modalities_that_do_not_line_up_are_a_warning(tmp_path):
     assert ct.shape == SHAPE
     check = checked(tmp_path, {"a": own}, alignment=True)
     (finding,) = check.worse_than_ok()
-    assert (finding.level, finding.modality) == ("warning", "pet")
-    assert "moved by 12 mm (+0 right, -12 front, +0 up)" in finding.message
+    assert (finding.level, finding.column) == ("warning", "pet")
+    assert "moved by 12 mm (+0 right, -12 front, +0 up)" in finding.text
 
 
 def test_presence_counts_patterns_and_splits():

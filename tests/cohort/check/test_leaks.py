@@ -50,10 +50,10 @@ def test_a_subject_on_both_sides_is_an_error(column):
     one, other = ("train", "validation") if column == "split" else ("0", "1")
     cases = [case("a", "p1", **{column: one}), case("b", "p1", **{column: other}), case("c", "p2", **{column: other})]
     (finding,) = subject_leaks(cases)
-    assert (finding.level, finding.case, finding.modality) == ("error", "a", column)
-    assert f"subject p1 is on both sides of the {column}" in finding.message
-    assert "b" in finding.message
-    assert "p2" not in finding.message
+    assert (finding.level, finding.case, finding.column) == ("error", "a", column)
+    assert f"subject p1 is on both sides of the {column}" in finding.text
+    assert "b" in finding.text
+    assert "p2" not in finding.text
 
 
 def test_a_subject_on_one_side_is_none():
@@ -74,12 +74,12 @@ def test_the_same_voxels_in_two_cases(first, second, level):
         [first, second], {("a", "t1"): "k", ("b", "ct"): "k", ("b", "t1"): "other", ("a", "x"): ""}
     )
     assert finding.level == level
-    assert "t1 of a, ct of b" in finding.message
+    assert "t1 of a, ct of b" in finding.text
 
 
 def test_the_same_image_as_two_modalities_of_a_case():
     (finding,) = image_leaks([case("a", split="train")], {("a", "t1"): "k", ("a", "t1c"): "k"})
-    assert (finding.level, finding.message) == ("warning", "the same voxels: t1 of a, t1c of a")
+    assert (finding.level, finding.text) == ("warning", "the same voxels: t1 of a, t1c of a")
 
 
 def test_different_images_are_none():
@@ -92,9 +92,9 @@ def test_dicom_says_that_two_subjects_are_one_patient():
     studies = {("a", "t1"): "1.2", ("b", "t1"): "1.2", ("a", "ct"): "", ("c", "t1"): ""}
     (finding,) = patient_leaks(cases, {"PatientID": patients, "StudyInstanceUID": studies})
     assert (finding.level, finding.case) == ("error", "a")
-    assert finding.message == "the same PatientID in cases of several subjects: a, b (a train, b validation)"
+    assert finding.text == "the same PatientID in cases of several subjects: a, b (a train, b validation)"
     (finding,) = patient_leaks(cases, {"PatientID": {}, "StudyInstanceUID": studies})
-    assert "the same StudyInstanceUID" in finding.message
+    assert "the same StudyInstanceUID" in finding.text
     one_side = [case("a"), case("b"), *cases[2:]]
     assert [f.level for f in patient_leaks(one_side, {"PatientID": patients})] == ["warning"]
     assert patient_leaks(cases, {"PatientID": {("a", "t1"): "", ("b", "t1"): ""}, "StudyInstanceUID": {}}) == []
@@ -102,4 +102,4 @@ def test_dicom_says_that_two_subjects_are_one_patient():
 
 def test_a_case_of_two_patients_is_a_warning():
     (finding,) = patient_leaks([case("a")], {"PatientID": {("a", "t1"): "1", ("a", "ct"): "", ("a", "pet"): "2"}})
-    assert (finding.level, finding.message) == ("warning", "the images have different values of PatientID: t1, pet")
+    assert (finding.level, finding.text) == ("warning", "the images have different values of PatientID: t1, pet")
