@@ -10,7 +10,7 @@ import yaml
 from differseg_med.cohort.scan.rules import PRESETS, holds, load_rules, parse_rules
 from differseg_med.errors import CaseError
 
-PRESET_FILES = Path(__file__).parents[3] / "differseg_med" / "cohort" / "presets"
+PRESET_FILES = Path(__file__).parents[3] / "differseg_med" / "cohort" / "scan" / "presets"
 
 
 @pytest.mark.parametrize(
