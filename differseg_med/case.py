@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 OWN_COLUMNS = ("case_id", "subject_id", "label", "split", "fold")
 
-SPLITS = {
+_SPLITS = {
     "train": ("train", "training", "tr", "trn"),
     "validation": ("validation", "val", "valid", "validate", "dev"),
     "test": ("test", "testing", "ts"),
@@ -27,7 +27,7 @@ SPLITS = {
 
 def meant_split(text: str) -> str:
     """The split that is meant: ``train`` of ``Training``; a name of the user's own stays as it is."""
-    return next((split for split, ways in SPLITS.items() if text.casefold() in ways), text)
+    return next((split for split, ways in _SPLITS.items() if text.casefold() in ways), text)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from differseg_med.cohort.registration.similarity import measure_alignment
+from differseg_med.metrics.similarity import measure_alignment
 
 AXES = ("right", "front", "up")
 SHIFTS = {  # LPS, as SimpleITK has it

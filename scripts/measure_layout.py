@@ -40,9 +40,6 @@ JOBS = {
 }
 """Jobs by the folder that each is to be found in."""
 
-SHARED = ("__main__", "settings")
-"""Names that modules are expected to share: entry points."""
-
 
 def sources() -> dict[str, ast.Module]:
     """The syntax tree of each module by its path in the package."""
@@ -66,11 +63,11 @@ def defined(tree: ast.Module) -> Iterator[str]:
 
 
 def shared_names(modules: dict[str, ast.Module]) -> dict[str, list[str]]:
-    """Names that stand in several modules, command functions and factory re-exports of the command line aside."""
+    """Names that stand in several modules; commands and the Python API are called like the job that they start."""
     places = defaultdict(list)
     for module, tree in modules.items():
-        if module.startswith("cli/") or module in ("bundle.py", "__init__.py"):
-            continue  # a command has the name of the job that it starts
+        if module.startswith(("cli/", "api/")) or module in ("bundle.py", "__init__.py"):
+            continue
         for name in dict.fromkeys(defined(tree)):
             places[name].append(module)
     return {name: found for name, found in sorted(places.items()) if len(found) > 1}

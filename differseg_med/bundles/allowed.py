@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-OURS = re.compile(r"differseg_med\.bundle\.[A-Za-z][A-Za-z0-9_]*")
+_OURS = re.compile(r"differseg_med\.bundle\.[A-Za-z][A-Za-z0-9_]*")
 """Factories of this package: the module has nothing but them."""
 
 TORCH = re.compile(r"torch\.(device|nn\.[A-Z]\w*|optim\.[A-Z]\w*|optim\.lr_scheduler\.[A-Z]\w*)")
@@ -107,6 +107,6 @@ SETTINGS = frozenset(
 
 def target_allowed(name: str) -> bool:
     """Whether a component of this name may be built."""
-    if any(pattern.fullmatch(name) for pattern in (OURS, TORCH, IGNITE)):
+    if any(pattern.fullmatch(name) for pattern in (_OURS, TORCH, IGNITE)):
         return True
     return bool(MONAI.fullmatch(name)) and not REFUSED.fullmatch(name.rpartition(".")[2])

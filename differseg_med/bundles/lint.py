@@ -20,10 +20,10 @@ import yaml
 from differseg_med.bundles.allowed import BY_NAME, FUNCTIONS, METHODS, MODULES, SETTINGS, VALUES, target_allowed
 from differseg_med.errors import CaseError, printable
 
-MAX_BYTES, MAX_ENTRIES, MAX_DEPTH, MAX_TEXT, MAX_NUMBER = 2**20, 20_000, 40, 2000, 10**7
+_MAX_BYTES, MAX_ENTRIES, _MAX_DEPTH, _MAX_TEXT, _MAX_NUMBER = 2**20, 20_000, 40, 2000, 10**7
 """Bounds of a configuration: aliases of YAML make millions of entries from one line."""
 
-REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")
+_REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")
 """As MONAI finds references in an expression."""
 
 NODES = (
@@ -110,8 +110,8 @@ def read_config(file: str | Path) -> Any:
     """
     file = Path(file)
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise CaseError("the configuration is too large", file=file, expected=f"at most {MAX_BYTES} bytes")
+        if file.stat().st_size > _MAX_BYTES:
+            raise CaseError("the configuration is too large", file=file, expected=f"at most {_MAX_BYTES} bytes")
         text = file.read_text(encoding="utf-8")
         return json.loads(text) if file.suffix.lower() == ".json" else yaml.load(text, _Loader)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
@@ -123,7 +123,7 @@ def read_config(file: str | Path) -> Any:
 
 def _lint(value: Any, entry: tuple[str, ...], count: list[int]) -> Iterator[tuple[tuple[str, ...], str]]:
     count[0] += 1
-    if count[0] > MAX_ENTRIES or len(entry) > MAX_DEPTH:
+    if count[0] > MAX_ENTRIES or len(entry) > _MAX_DEPTH:
         if count[0] <= MAX_ENTRIES + 1:
             count[0] = MAX_ENTRIES + 2
             yield entry[:5], "more entries than a configuration has"
@@ -175,9 +175,9 @@ def expression_refused(code: str) -> str:
     References are put in as MONAI puts them in, by replacing text: what is judged is what would be evaluated.
     """
     code = code.replace("#", "::")
-    for found in sorted(REFERENCE.findall(code), key=len, reverse=True):
+    for found in sorted(_REFERENCE.findall(code), key=len, reverse=True):
         code = code.replace(found, f"{_REFERENCES}['{found[1:]}']")
-    if len(code) > MAX_TEXT:
+    if len(code) > _MAX_TEXT:
         return f"an expression of {len(code)} characters"
     try:
         module = ast.parse(code.strip())
@@ -224,8 +224,8 @@ def _node_refused(node: ast.AST, joined: bool = False) -> str:
 
 
 def _constant_refused(value: object, joined: bool) -> str:
-    if isinstance(value, (int, float)) and abs(value) > MAX_NUMBER:
-        return f"a number above {MAX_NUMBER}"
+    if isinstance(value, (int, float)) and abs(value) > _MAX_NUMBER:
+        return f"a number above {_MAX_NUMBER}"
     if isinstance(value, bytes):
         return "bytes are not allowed"
     if isinstance(value, str) and ((leaves(value) and not joined) or ".." in re.split(r"[/\\]", value)):

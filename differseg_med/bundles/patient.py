@@ -22,7 +22,7 @@ from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.itk import as_voxels
 from differseg_med.io.nifti import nifti_image
 
-CASE = "case"
+_CASE = "case"
 """The id of a patient who has no table."""
 
 Image: TypeAlias = str | os.PathLike[str] | SpatialImage | sitk.Image | MetaTensor
@@ -54,7 +54,7 @@ def write_patient(folder: Path, images: Mapping[str, Image], modalities: Sequenc
     folder.mkdir(parents=True, exist_ok=True)
     cells = {name: _cell(images[name], folder / f"{name}.nii.gz", name) for name in modalities if name in images}
     table = folder / "cohort.csv"
-    write_cohort(table, list(modalities), [Case(CASE, CASE, {name: Path(cell) for name, cell in cells.items()})])
+    write_cohort(table, list(modalities), [Case(_CASE, _CASE, {name: Path(cell) for name, cell in cells.items()})])
     return table
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from differseg_med.cli.options import Kinds, Table, names, progress, read_table, tell_kinds
+from differseg_med.cohort.availability import text_table
 from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
 from differseg_med.cohort.registration.rigid import Method
-from differseg_med.cohort.scan.scan import text_table
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import exit_code
 

@@ -13,9 +13,8 @@ import typer
 
 from differseg_med.cli.options import Kinds, Out, Table, progress, read_table, tell_kinds
 from differseg_med.cohort import importers as layouts
-from differseg_med.cohort.availability import absent_of, presence
+from differseg_med.cohort.availability import absent_of, presence, text_table
 from differseg_med.cohort.kinds import parse_kinds, read_kinds
-from differseg_med.cohort.scan.scan import text_table
 from differseg_med.errors import CaseError, exit_code
 
 Root = Annotated[Path, typer.Argument(help="Folder of the data set.", exists=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from differseg_med.case import Case
 
@@ -35,3 +35,14 @@ def presence_in_words(cases: Sequence[Case]) -> str:
 def absent_of(case: Case, modalities: Sequence[str]) -> list[str]:
     """The modalities that a case has not."""
     return [name for name in modalities if name not in case.images]
+
+
+def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Rows as lines of aligned columns, numbers to the right."""
+    lines = [""] * (len(rows) + 1)
+    for name in rows[0]:
+        cells = [name, *(str(row[name]) for row in rows)]
+        width = max(map(len, cells))
+        numbers = all(cell.replace(".", "", 1).isdigit() or not cell for cell in cells[1:])
+        lines = [f"{line}{cell:{'>' if numbers else '<'}{width}}  " for line, cell in zip(lines, cells)]
+    return [line.rstrip() for line in lines]

@@ -21,7 +21,7 @@ ABSENT = ("na", "n/a", "#n/a", "#na", "nan", "null", "none", "nil", "-", "--")
 MAX_ID_BYTES = 120
 """Longest id: BIDS names and temporary files add up to 100 bytes, and disks take 255."""
 
-RESERVED = ("overlays", "derivatives", "cache", "earlier_runs")
+_RESERVED = ("overlays", "derivatives", "cache", "earlier_runs")
 """Folders of results that lie beside those of the cases."""
 
 
@@ -43,7 +43,7 @@ def id_problem(path: Path, case_id: str) -> CaseError | None:
     found = None
     if size > MAX_ID_BYTES:
         found = f"{size} bytes where {MAX_ID_BYTES} are the most"
-    elif case_id.casefold() in RESERVED or case_id.casefold().endswith((".csv", ".json", ".html")):
+    elif case_id.casefold() in _RESERVED or case_id.casefold().endswith((".csv", ".json", ".html")):
         found = "the name of a result of the whole cohort"
     elif case_id[0] in "-~" or "\ufffd" in case_id or unsafe(case_id):
         found = ascii(case_id)

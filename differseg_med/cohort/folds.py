@@ -12,7 +12,7 @@ import numpy as np
 from differseg_med.case import Case
 from differseg_med.errors import CaseError
 
-MODALITIES = "modalities"
+_MODALITIES = "modalities"
 """A criterion that every table has: which modalities are present."""
 
 Criteria = Mapping[str, str]
@@ -68,7 +68,7 @@ def assign_folds(subjects: Sequence[str], criteria: Sequence[Criteria], k: int, 
 
 
 def levels_of(cases: Sequence[Case], names: Iterable[str], values: Mapping[str, Mapping[str, float]]) -> list[Criteria]:
-    """The criteria of each case: columns of the table, `MODALITIES`, or measured ``values`` by name and case id.
+    """The criteria of each case: columns of the table, `_MODALITIES`, or measured ``values`` by name and case id.
 
     Numbers of more than four different values are cut into quarters of the cohort; an empty cell is a level.
 
@@ -77,14 +77,14 @@ def levels_of(cases: Sequence[Case], names: Iterable[str], values: Mapping[str, 
     """
     criteria: list[dict[str, str]] = [{} for _ in cases]
     for name in names:
-        if name == MODALITIES:
+        if name == _MODALITIES:
             column = [case.modalities for case in cases]
         elif name in values:
             column = [str(values[name].get(case.case_id, "")) for case in cases]
         elif any(name in case.extra for case in cases):
             column = [case.extra.get(name, "") for case in cases]
         else:
-            known = sorted({MODALITIES, *values, *(key for case in cases for key in case.extra)})
+            known = sorted({_MODALITIES, *values, *(key for case in cases for key in case.extra)})
             raise CaseError(f"cannot stratify by {name!r}: no such column", expected=f"some of {known}")
         for levels, level in zip(criteria, _in_quarters(column)):
             levels[name] = level

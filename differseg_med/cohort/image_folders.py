@@ -16,7 +16,7 @@ from differseg_med.errors import CaseError
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 #: What folders of splits are called, and what the cohort table calls them.
-SPLITS = {
+_SPLITS = {
     **dict.fromkeys(("train", "training", "traindataset", "trainset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "valdataset"), "validation"),
     **dict.fromkeys(("test", "testing", "testdataset", "testset"), "test"),
@@ -112,7 +112,7 @@ def _splits(root: Path, folders: Sequence[str]) -> dict[str, Path]:
             found=", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())[:8]) or "no folders",
             remedy="Name the folders with --modalities and --mask, for example rgb=RGB,thermal=T and GT.",
         )
-    return {SPLITS.get(path.name.lower(), path.name): path for path in inner}
+    return {_SPLITS.get(path.name.lower(), path.name): path for path in inner}
 
 
 def _by_name(parent: Path, folder: str, left_out: list[str]) -> dict[str, Path]:

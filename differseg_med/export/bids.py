@@ -27,10 +27,10 @@ BIDS_NAME = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_[A-Za-z0-9]
 DATATYPES = ("anat", "pet", "dwi", "func", "perf", "fmap")
 """Folders of images in BIDS."""
 
-OURS = ("res", "den", "label", "desc")
+_OURS = ("res", "den", "label", "desc")
 """Entities that the mask has for itself; they end a name."""
 
-CASE = "CohortCase"
+_CASE = "CohortCase"
 """Key of the sidecar that says whose mask it is."""
 
 ABNORMAL = "49755003"
@@ -66,7 +66,7 @@ def save_bids(
     """
     match = BIDS_NAME.fullmatch(reference.name)
     entities = match[1].split("_") if match else [f"sub-{_alphanumeric(case_id) or 'unknown'}"]
-    entities = [entity for entity in entities if entity.split("-")[0] not in OURS]
+    entities = [entity for entity in entities if entity.split("-")[0] not in _OURS]
     if not any(entity.startswith("space-") for entity in entities):
         entities.append("space-orig")
     label = _alphanumeric(segment.name)
@@ -82,7 +82,7 @@ def save_bids(
         "Type": "Lesion" if segment.property_category and segment.property_category.value == ABNORMAL else "ROI",
         "SpatialReference": "orig",
         "Description": " ".join(filter(None, texts)),
-        CASE: case_id,
+        _CASE: case_id,
     }
     if match:
         sidecar["RawSources"] = "/".join([*places, kind, reference.name])
@@ -100,7 +100,7 @@ def save_bids(
 def _check_free(sidecar: Path, case_id: str) -> None:
     """Refuse a name that another case's mask has: ids such as ``a-1`` and ``a1`` are one subject in BIDS."""
     try:
-        other = json.loads(sidecar.read_text(encoding="utf-8")).get(CASE, case_id)
+        other = json.loads(sidecar.read_text(encoding="utf-8")).get(_CASE, case_id)
     except (OSError, ValueError, AttributeError):  # none yet, or none of ours
         return
     if other != case_id:

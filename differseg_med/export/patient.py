@@ -21,7 +21,7 @@ LATIN1 = "ISO_IR 100"
 OTHER_NAMES = {"UTF8": UTF8, "UNICODE": UTF8, "LATIN1": LATIN1, "ASCII": "", "GB18030": "GB18030", "GBK": "GBK"}
 """What else programs call character sets; spaces, hyphens and underscores left out."""
 
-TEXTS = ("PN", "LO", "SH", "ST", "LT", "UC", "UT")
+_TEXTS = ("PN", "LO", "SH", "ST", "LT", "UC", "UT")
 """Value representations that Specific Character Set is about."""
 
 ESCAPE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
@@ -72,7 +72,7 @@ def make_readable(dataset: Dataset) -> None:
         dataset.SpecificCharacterSet = known if len(known) > 1 else known[0]
     dataset.decode()
     for element in dataset:
-        if element.VR in TEXTS and ESCAPE.search(str(element.value)):  # pydicom leaves those of ISO 2022 IR 58
+        if element.VR in _TEXTS and ESCAPE.search(str(element.value)):  # pydicom leaves those of ISO 2022 IR 58
             cleaned = [ESCAPE.sub("", str(value)) for value in (element.value if element.VM > 1 else [element.value])]
             element.value = cleaned if element.VM > 1 else cleaned[0]
 
@@ -118,6 +118,6 @@ def _is_utf8(dataset: Dataset) -> bool:
 def _texts(dataset: Dataset) -> Iterator[str]:
     """All texts of a data set."""
     for element in dataset.iterall():
-        if element.VR in TEXTS:
+        if element.VR in _TEXTS:
             values = element.value if isinstance(element.value, MultiValue | list) else [element.value]
             yield from (str(value) for value in values if value)

@@ -40,7 +40,7 @@ CODES = {
     "AnatomicRegionSequence": "anatomic_region",
     "AnatomicRegionModifierSequence": "anatomic_region_modifier",
 }
-TEXTS = {
+_TEXTS = {
     "SegmentLabel": "name",
     "SegmentDescription": "description",
     "SegmentAlgorithmType": "algorithm_type",
@@ -53,14 +53,14 @@ COLOR = "recommendedDisplayRGBValue"
 IGNORED = ("labelID",)
 """Keys of dcmqi without a place in what we write."""
 
-LONGEST = 64
+_LONGEST = 64
 """Characters of a DICOM text of VR LO: labels, names, versions and code meanings."""
 
 
 DESCRIPTION = re.compile(r"[ -~]{0,1024}")
 """Segment Description (0062,0006), VR ST."""
 
-TEXT = re.compile(rf"[ !-\[\]_-{{}}]{{1,{LONGEST}}}")
+_TEXT = re.compile(rf"[ !-\[\]_-{{}}]{{1,{_LONGEST}}}")
 """What NRRD headers and DICOM both take: ASCII without the signs that separate values in one of them."""
 
 
@@ -103,8 +103,8 @@ class SegmentInfo:
             raise ValueError("a segment needs a name (SegmentLabel)")
         texts = (self.name, self.algorithm_name, self.algorithm_version, self.tracking_id)
         for text in (*texts, *chain.from_iterable(self.codes)):
-            if text and not TEXT.fullmatch(text):
-                raise ValueError(f"{text!r} is no text of at most {LONGEST} ASCII characters without \\ ^ ~ |")
+            if text and not _TEXT.fullmatch(text):
+                raise ValueError(f"{text!r} is no text of at most {_LONGEST} ASCII characters without \\ ^ ~ |")
         if not DESCRIPTION.fullmatch(self.description):
             raise ValueError("SegmentDescription is no text of one line with at most 1024 ASCII characters")
         if len(self.color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in self.color):
@@ -160,7 +160,7 @@ def _from_metadata(metadata: Mapping[str, Any]) -> SegmentInfo:
     """The block ``segment``; without one the name of the first output channel, and no codes."""
     channels = metadata["network_data_format"]["outputs"]["pred"].get("channel_def", {})
     block = dict(metadata.get("segment") or {"SegmentLabel": channels.get("0", "segmentation")})
-    model = {"SegmentAlgorithmName": metadata["name"][:LONGEST], "AlgorithmVersion": metadata["version"]}
+    model = {"SegmentAlgorithmName": metadata["name"][:_LONGEST], "AlgorithmVersion": metadata["version"]}
     return _parse({"SegmentAlgorithmType": "AUTOMATIC", **model, **block})
 
 
@@ -174,11 +174,11 @@ def _attributes(document: Any) -> Mapping[str, Any]:
 
 
 def _parse(block: Mapping[str, Any]) -> SegmentInfo:
-    if unknown := sorted(set(block) - {*CODES, *TEXTS, COLOR, *IGNORED}):
-        raise ValueError(f"unknown keys {unknown}; known are {sorted({*CODES, *TEXTS, COLOR})}")
+    if unknown := sorted(set(block) - {*CODES, *_TEXTS, COLOR, *IGNORED}):
+        raise ValueError(f"unknown keys {unknown}; known are {sorted({*CODES, *_TEXTS, COLOR})}")
     if "SegmentLabel" not in block:
         raise ValueError("SegmentLabel is missing")
-    values: dict[str, Any] = {name: str(block[key]) for key, name in TEXTS.items() if key in block}
+    values: dict[str, Any] = {name: str(block[key]) for key, name in _TEXTS.items() if key in block}
     values |= {name: _code(key, block[key]) for key, name in CODES.items() if block.get(key)}
     if COLOR in block:
         values["color"] = tuple(block[COLOR])

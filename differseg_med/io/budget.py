@@ -18,7 +18,7 @@ from differseg_med.errors import CaseError
 MAX_VOXELS = 2**30
 """Voxels of one volume, for example 1024 x 1024 x 1024: 4 GiB as float32."""
 
-MAX_BYTES = 2**33
+_MAX_BYTES = 2**33
 """Bytes of the voxels of one volume as stored."""
 
 MAX_PIXELS = 2**26
@@ -68,11 +68,11 @@ def check_claim(path: Path, shape: Iterable[int], voxel_bytes: float, *, held: i
             found=f"{held} {'compressed ' if packed else ''}bytes",
             remedy="Copy or convert it again from the source.",
         )
-    if voxels > MAX_VOXELS or voxels * voxel_bytes > MAX_BYTES:
+    if voxels > MAX_VOXELS or voxels * voxel_bytes > _MAX_BYTES:
         raise CaseError(
             "the volume is larger than this program reads",
             file=path,
-            expected=f"at most {MAX_VOXELS} voxels and {MAX_BYTES >> 30} GiB",
+            expected=f"at most {MAX_VOXELS} voxels and {_MAX_BYTES >> 30} GiB",
             found=words,
             remedy="If the header is right, crop the volume to the region of interest.",
         )

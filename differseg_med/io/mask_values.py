@@ -11,7 +11,7 @@ from differseg_med.errors import CaseError
 from differseg_med.io.dicom.cells import join_cell
 from differseg_med.io.dicom.names import LEAST, split_least
 
-WHOLE = 1e-3
+_WHOLE = 1e-3
 """How far a value may be from a whole number to be that number: a scale factor of the file or an interpolation of the
 nearest voxel leaves 1.0000153 where 1 was meant."""
 
@@ -21,7 +21,7 @@ UNSAID = 1e-5
 USUAL = (1, 255)
 """What foreground is called where nothing else is said."""
 
-NAMED = 8
+_NAMED = 8
 """How many values a message lists one by one."""
 
 
@@ -52,8 +52,8 @@ def foreground(
         return mask, _if_empty(mask, volume.unique().tolist(), selector)
     rounded = volume.round()
     off = (volume - rounded).abs()
-    volume = torch.where(off <= WHOLE, rounded, volume)
-    noise = float(off[off <= WHOLE].max()) if bool((off <= WHOLE).any()) else 0.0
+    volume = torch.where(off <= _WHOLE, rounded, volume)
+    noise = float(off[off <= _WHOLE].max()) if bool((off <= _WHOLE).any()) else 0.0
     notes = [f"values up to {noise:.1g} from whole numbers, taken as those"] if noise > UNSAID else []
     values = volume.unique().tolist()
     if not any(values) and float(off.max()) > 0:
@@ -100,7 +100,7 @@ def _remedy(others: Sequence[float], cell: str) -> str:
             "These are shares or probabilities, or an interpolated mask: say from which value on a voxel is "
             f"foreground: {cell}::{LEAST}VALUE."
         )
-    if len(others) <= NAMED:
+    if len(others) <= _NAMED:
         every = join_cell(cell, ",".join(f"{value:g}" for value in others))
     elif others[0] > 0:
         every = join_cell(cell, f"{LEAST}{others[0]:g}")
@@ -120,6 +120,6 @@ def _numbers(selector: str, path: Path) -> list[float]:
 
 def _listed(values: Sequence[float]) -> str:
     """Values in ascending order, in words."""
-    if len(values) > NAMED:
+    if len(values) > _NAMED:
         return f"{len(values)} values from {values[0]:g} to {values[-1]:g}"
     return ", ".join(f"{value:g}" for value in values)

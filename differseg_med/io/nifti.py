@@ -16,7 +16,7 @@ from differseg_med.geometry import FloatArray, Grid, almost_same_grid
 SCANNER_CODE = 1
 """NIfTI code of a space that the scanner defined."""
 
-WHOLE = (np.uint8, np.int16, np.int32)
+_WHOLE = (np.uint8, np.int16, np.int32)
 
 
 def save_volume(voxels: NDArray[Any], affine: FloatArray, path: str | Path) -> Path:
@@ -28,7 +28,7 @@ def save_volume(voxels: NDArray[Any], affine: FloatArray, path: str | Path) -> P
     path = Path(path)
     stored = np.ascontiguousarray(voxels, dtype=np.float32)
     if not (stored % 1).any():
-        fitting = (t for t in WHOLE if np.iinfo(t).min <= stored.min() and stored.max() <= np.iinfo(t).max)
+        fitting = (t for t in _WHOLE if np.iinfo(t).min <= stored.min() and stored.max() <= np.iinfo(t).max)
         stored = stored.astype(next(fitting, np.float32))
     grid = Grid(stored.shape[:3], affine)
     with replacing(path, ".nii.gz") as temporary:

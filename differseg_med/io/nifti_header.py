@@ -32,8 +32,8 @@ NIFTI = (".nii", ".nii.gz", *PAIR)
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres of NIfTI's units of length: unknown (taken as mm), metre, millimetre, micrometre."""
 
-UNITS = {1: "metres", 3: "micrometres"}
-CODES = range(6)
+_UNITS = {1: "metres", 3: "micrometres"}
+_CODES = range(6)
 COLOURS = {128: "RGB", 2304: "RGBA"}
 SLICER = "3D Slicer and other programs on ITK"
 GUESSED = "where the patient's left is can only be guessed"
@@ -244,7 +244,7 @@ def _offset(fields: Any, path: Path, *, paired: bool) -> int:
 
 def _check_spacing(fields: Any, path: Path) -> None:
     spacing = [float(mm) for mm in fields["pixdim"][1:4]]
-    known = {*codes(fields)} <= {*CODES}
+    known = {*codes(fields)} <= {*_CODES}
     if known and all(math.isfinite(mm) and mm > 0 for mm in spacing):
         return
     if not known:
@@ -296,7 +296,7 @@ def _doubts(fields: Any, grid: Grid, itk: FloatArray | None, scale: float) -> li
     """Level, message and remedy of each."""
     doubts: list[tuple[Level, str, str]] = []
     if scale != 1.0:
-        unit = UNITS[int(fields["xyzt_units"]) & 7]
+        unit = _UNITS[int(fields["xyzt_units"]) & 7]
         spacing = " x ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
         message = f"the header's unit is {unit}: converted, the voxels are {spacing} mm"
         doubts.append(("warning", message, "Check that this is the size of the voxels."))

@@ -19,7 +19,7 @@ from differseg_med.geometry import Grid, affine_from_itk
 from differseg_med.io.headers import itk_header
 
 SEGMENTATION_ENDINGS = (".seg.nrrd", ".seg.nhdr")
-SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
+_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 """Spaces that ITK turns into LPS."""
 
 
@@ -87,14 +87,14 @@ def read_segmentation_header(path: Path) -> Segmentation:
         turn = direction.reshape(4, 4)[:3, :3] * spacing[:3]
         grid = Grid(tuple(size[:3]), from_matvec(turn, origin[:3] + turn @ start))
         layers = int(size[3])
-    elif header.get("NRRD_space") in SPACES and len(size) == 3:
+    elif header.get("NRRD_space") in _SPACES and len(size) == 3:
         grid = Grid(tuple(size), affine_from_itk(spacing, origin, direction))
         layers, start = reader.GetNumberOfComponents(), np.zeros(3, dtype=int)
     else:
         raise CaseError(
             "the segmentation does not say where it is in the patient",
             file=path,
-            expected=f"space {' or '.join(SPACES)}",
+            expected=f"space {' or '.join(_SPACES)}",
             found=f"{len(size)} axes, space {header.get('NRRD_space', 'not stated')}",
             remedy="Save it again from 3D Slicer.",
         )

@@ -34,11 +34,11 @@ NRRD_TYPES = {
 MILLIMETRE = ("mm", "millimeter", "millimetre", "millimeters", "", "?", "???", "none")
 """Units of length that are millimetres, or not stated."""
 
-TEXT = ("text", "txt", "ascii")
+_TEXT = ("text", "txt", "ascii")
 MAX_AXES = 5
 """Of a file that ITK is let to read."""
 
-SPACES = {"leftposteriorsuperior", "rightanteriorsuperior", "leftanteriorsuperior", "lps", "ras", "las"}
+_SPACES = {"leftposteriorsuperior", "rightanteriorsuperior", "leftanteriorsuperior", "lps", "ras", "las"}
 """NRRD's spaces that ITK turns into LPS, small letters only; each may end with ``time`` or ``t``."""
 
 _STORE = "Save it again from the program that made it, with the distance of voxels in millimetres."
@@ -153,7 +153,7 @@ def _nrrd(path: Path, raw: bytes) -> tuple[TextHeader, float]:
         voxels, start = beside(path, name), 0
     packed = "gzip" if encoding in ("gzip", "gz") else "bzip2" if encoding in ("bzip2", "bz2") else ""
     least: float = value_bytes
-    if encoding in TEXT:
+    if encoding in _TEXT:
         least = 1
     elif encoding == "hex":
         least = 2 * value_bytes
@@ -170,7 +170,7 @@ def _nrrd(path: Path, raw: bytes) -> tuple[TextHeader, float]:
         start=start,
         packed=packed,
         swapped=fields.get("endian", "little").lower() == "big" and value_bytes > 1,
-        states_space=re.sub(r"[^a-z]|time$", "", fields.get("space", "").lower()).removesuffix("t") in SPACES,
+        states_space=re.sub(r"[^a-z]|time$", "", fields.get("space", "").lower()).removesuffix("t") in _SPACES,
     )
     return header, least
 

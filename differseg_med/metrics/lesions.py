@@ -13,7 +13,7 @@ from differseg_med.geometry import BoolArray
 
 Counts = NDArray[np.int64]
 
-CHUNK = 2**22
+_CHUNK = 2**22
 """Voxels whose labels are paired at a time: bounds the memory of the sort."""
 
 
@@ -110,8 +110,8 @@ def _overlaps(prediction: BoolArray, reference: BoolArray) -> tuple[Counts, Coun
         del labels  # the full-size labels can go before the second ones are made
     shape = [max(1, len(size)) for size in sizes]
     parts = [
-        np.unique(np.ravel_multi_index((found[0][i : i + CHUNK], found[1][i : i + CHUNK]), shape), return_counts=True)
-        for i in range(0, len(found[0]), CHUNK)
+        np.unique(np.ravel_multi_index((found[0][i : i + _CHUNK], found[1][i : i + _CHUNK]), shape), return_counts=True)
+        for i in range(0, len(found[0]), _CHUNK)
     ]
     none = np.zeros(0, dtype=np.int64)
     keys, inverse = np.unique(np.concatenate([none, *(key for key, _ in parts)]), return_inverse=True)

@@ -21,7 +21,7 @@ SLOWEST = 10_000
 LONGEST_UPLOAD = 600
 """Seconds for a file that is sent in pieces."""
 
-CHUNK = 2**16
+_CHUNK = 2**16
 
 
 class RefusedAnswerError(Exception):
@@ -69,7 +69,7 @@ class _Bounded:
     def stream(self, amount: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:
         """The bytes in the pieces that arrive."""
         got = 0
-        while piece := self._raw.read1(min(amount or CHUNK, CHUNK), decode_content=decode_content):
+        while piece := self._raw.read1(min(amount or _CHUNK, _CHUNK), decode_content=decode_content):
             got += len(piece)
             if got > self._limit:
                 raise RefusedAnswerError(f"its answer is longer than {self._limit / 2**20:.0f} MB")

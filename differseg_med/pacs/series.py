@@ -26,8 +26,8 @@ UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 MODALITY = re.compile(r"[A-Z0-9][A-Z0-9_ ]{0,15}")
 """A code string of DICOM."""
 
-MAX_SERIES, MAX_INSTANCES, PAGE = 10_000, 100_000, 1000
-MAX_NUMBER = 2**31
+MAX_SERIES, MAX_INSTANCES, _PAGE = 10_000, 100_000, 1000
+_MAX_NUMBER = 2**31
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _described(tags: Dataset, study_uid: str) -> RemoteSeries:
         raise _impossible("a series of another study")
     if modality != "unknown" and not MODALITY.fullmatch(modality):
         raise _impossible("a Modality that is none")
-    if not 0 <= number < MAX_NUMBER or (count is not None and not 0 <= int(count) <= MAX_INSTANCES):
+    if not 0 <= number < _MAX_NUMBER or (count is not None and not 0 <= int(count) <= MAX_INSTANCES):
         raise _impossible("a number that cannot be")
     return RemoteSeries(uid=uid, number=number, modality=modality, instances=None if count is None else int(count))
 
@@ -178,7 +178,7 @@ def _instances(client: Client, study_uid: str, series_uid: str) -> set[str]:
     uids: set[str] = set()
     while True:
         with in_words(client):
-            page = client.search_for_instances(study_uid, series_uid, offset=len(uids), limit=PAGE)
+            page = client.search_for_instances(study_uid, series_uid, offset=len(uids), limit=_PAGE)
             answers = [Dataset.from_json(answer) for answer in _bounded(page, MAX_INSTANCES, "instances")]
             found = [str(answer.SOPInstanceUID) for answer in answers]
             others = [str(answer.get("SeriesInstanceUID") or series_uid) for answer in answers]

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
-IDENTITY = (*UIDS, "SOPClassUID", "Modality", "FrameOfReferenceUID", "PatientID", "PatientName", "PatientBirthDate")
+_IDENTITY = (*UIDS, "SOPClassUID", "Modality", "FrameOfReferenceUID", "PatientID", "PatientName", "PatientBirthDate")
 """What must come back as it was sent: whose it is, and what it belongs to."""
 
 
@@ -39,7 +39,7 @@ def push(client: Client, files: Sequence[str | Path]) -> None:
             raise CaseError("the server did not store the file", file=file, found=f"failure reason {reason:#06x}")
         with in_words(client, file):
             back = client.retrieve_instance(*(str(dataset[uid].value) for uid in UIDS), media_types=AS_STORED)
-            changed = [keyword for keyword in IDENTITY if str(back.get(keyword, "")) != str(dataset.get(keyword, ""))]
+            changed = [keyword for keyword in _IDENTITY if str(back.get(keyword, "")) != str(dataset.get(keyword, ""))]
         if changed:
             raise CaseError(
                 "the server gives the file back as another's",

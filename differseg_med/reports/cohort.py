@@ -9,7 +9,7 @@ from pathlib import Path
 from differseg_med.reports.pages import Notice, Section, Table, write_page
 from differseg_med.reports.provenance import provenance
 
-KINDS = {"error": "failed", "warning": "notice"}
+_KINDS = {"error": "failed", "warning": "notice"}
 """How a level looks."""
 
 Lines = Sequence[Mapping[str, object]]
@@ -37,7 +37,7 @@ def write_check_page(
     worst_first = sorted(cases, key=lambda line: [-int(str(line[name])) for name in ("errors", "warnings")])
     kinds = ["failed" if line["errors"] else "notice" if line["warnings"] else "" for line in worst_first]
     header = ("case", "column", "level", "finding")
-    levels = [KINDS.get(level, "") for _, _, level, _ in findings]
+    levels = [_KINDS.get(level, "") for _, _, level, _ in findings]
     sections = [
         Section("Cases", [_table("Cases, those with errors first", worst_first, kinds)]),
         Section("Which cases have what", [_table("Modalities that are there", presence)]),
@@ -48,7 +48,7 @@ def write_check_page(
         "Check of the cohort",
         sections,
         lead="" if told else sound,
-        notices=[Notice(text, KINDS[level]) for level, text in told],
+        notices=[Notice(text, _KINDS[level]) for level, text in told],
         tiles={"cases": len(cases), "errors": counts["error"], "warnings": counts["warning"]},
         provenance=provenance(),
     )
@@ -75,12 +75,12 @@ def write_audit_page(
     sections = []
     for level, title in (("error", "Errors"), ("warning", "Warnings")):
         if counts.get(level):
-            notices = [Notice(text, KINDS[level]) for text in told.get(level, ())]
+            notices = [Notice(text, _KINDS[level]) for text in told.get(level, ())]
             sections.append(Section(f"{title} ({counts[level]})", notices))
     if presence:
         sections.append(Section("Which cases have what", [_table("Modalities that are there", presence)]))
     header = ("case", "series or file", "column", "level", "what became of it")
-    kinds = [KINDS.get(str(row[3]), "") for row in everything]
+    kinds = [_KINDS.get(str(row[3]), "") for row in everything]
     table = Table("Every series, segmentation and file", header, everything, (1, 4), kinds, {}, 3)
     sections.append(Section("Everything that was found", [table]))
     return write_page(path, "Audit of the scan", sections, lead=lead, provenance=provenance())

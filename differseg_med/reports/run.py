@@ -17,7 +17,7 @@ from differseg_med.atomic import write_text
 from differseg_med.reports.colors import modality_colors
 from differseg_med.reports.pages import Notice, Table, write_page
 
-PAGE, PART = "report.html", "report.json"
+_PAGE, PART = "report.html", "report.json"
 """The page, and in each case's folder what it shows of the case."""
 
 BESIDE = 50
@@ -40,7 +40,7 @@ SHOWN = {
 """Columns of ``summary.csv`` that the table has, by the names it gives them."""
 
 SIZES = {"volume_ml": "ml", "area_percent": "% of the picture"}
-TEXTS = ("flags", "notes")
+_TEXTS = ("flags", "notes")
 RANKS = {"failed": 0, "incomplete": 1, "flagged": 2, "": 3}
 
 SummaryRows = Sequence[Mapping[str, object]]
@@ -105,7 +105,7 @@ def write_results_page(
     viewed = any(case.viewed for case in shown)
     data = files("differseg_med.reports") / "viewer"
     return write_page(
-        folder / PAGE,
+        folder / _PAGE,
         title,
         [],
         template="run.html.j2",
@@ -169,7 +169,7 @@ def _kind(row: Mapping[str, object]) -> str:
 def _table(rows: SummaryRows) -> Table:
     names = [name for name in SHOWN if any(row.get(name) for row in rows)] or ["case_id"]
     cells = [[str(row.get(name, "")) for name in names] for row in rows]
-    wide = [i for i, name in enumerate(names) if name in TEXTS]
+    wide = [i for i, name in enumerate(names) if name in _TEXTS]
     links = {str(row["case_id"]): f"#{_anchor(str(row['case_id']))}" for row in rows}
     choices = names.index("status") if "status" in names else None
     header = [SHOWN[name] for name in names]

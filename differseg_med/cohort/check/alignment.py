@@ -13,8 +13,8 @@ from itertools import combinations
 
 import SimpleITK as sitk
 
-from differseg_med.cohort.registration.similarity import measure_alignment
 from differseg_med.errors import Finding
+from differseg_med.metrics.similarity import measure_alignment
 from differseg_med.modality import is_judged, label_of
 
 

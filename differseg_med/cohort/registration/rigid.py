@@ -12,9 +12,9 @@ from enum import Enum
 import numpy as np
 import SimpleITK as sitk
 
-from differseg_med.cohort.registration.similarity import Alignment, measure_alignment
 from differseg_med.geometry import FloatArray, lps_to_ras, ras_to_lps
 from differseg_med.io.itk import as_image, as_voxels
+from differseg_med.metrics.similarity import Alignment, measure_alignment
 
 SAMPLING_SEED = 0
 SAMPLES = 100_000

@@ -18,7 +18,7 @@ from differseg_med.modality import label_of
 
 Key = tuple[str, str]  # patient, study
 
-LISTED = 3
+_LISTED = 3
 """How many series that fit equally a message names: a diffusion series may have a hundred parts."""
 
 SEVERITY = {"ok": 0, "warning": 1, "error": 2}
@@ -181,7 +181,9 @@ def _best_image(candidates: Sequence[Source]) -> tuple[Source, list[Source]]:
     decided += [_noted(s, "warning", f"not used: {best.series} fits {best.modality} equally") for s in ties]
     words = f"used as {best.modality}"
     if ties:
-        listed = "; ".join(s.series for s in ties[:LISTED]) + f" and {len(ties) - LISTED} more" * (len(ties) > LISTED)
+        listed = "; ".join(s.series for s in ties[:_LISTED]) + f" and {len(ties) - _LISTED} more" * (
+            len(ties) > _LISTED
+        )
         words += f", but so could be {listed}. Make the rule narrower, or edit the table."
     best = _noted(best, "warning" if ties else "ok", words)
     return best, [best, *decided]

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-MAX_BYTES = 2**16
+_MAX_BYTES = 2**16
 """Size of a rule file; the largest that comes with the package has a tenth of it."""
 
 MAX_NODES = 20_000
@@ -43,8 +43,8 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ValueError: if it is none, or larger than a rule file can be, references followed.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"the file is larger than {MAX_BYTES >> 10} kB")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"the file is larger than {_MAX_BYTES >> 10} kB")
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()

@@ -6,13 +6,13 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from differseg_med.atomic import write_text
-from differseg_med.cohort.availability import presence
+from differseg_med.cohort.availability import presence, text_table
 from differseg_med.cohort.scan.choose import Naming, Scan, Unit, make_cohort
 from differseg_med.cohort.scan.rules import Rules
 from differseg_med.cohort.scan.sources import Source, attach_files, dicom_sources, file_sources
@@ -107,17 +107,6 @@ def _findings(scan: Scan, level: str, *, parts_only: bool = False) -> list[tuple
         (case, found[0] + (f" and {len(found) - 1}{more}" if len(found) > 1 else ""), reason)
         for (case, reason, _), found in alike.items()
     ]
-
-
-def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Rows as lines of aligned columns, numbers to the right."""
-    lines = [""] * (len(rows) + 1)
-    for name in rows[0]:
-        cells = [name, *(str(row[name]) for row in rows)]
-        width = max(map(len, cells))
-        numbers = all(cell.replace(".", "", 1).isdigit() or not cell for cell in cells[1:])
-        lines = [f"{line}{cell:{'>' if numbers else '<'}{width}}  " for line, cell in zip(lines, cells)]
-    return [line.rstrip() for line in lines]
 
 
 def _column(source: Source) -> str:

@@ -29,7 +29,7 @@ MAX_FILE_BYTES = 2**29
 MAX_DEFLATED_BYTES = 2**28
 """Largest deflated data set, unpacked: pydicom unpacks all of it to read a header, and copies it."""
 
-MAX_DEPTH = 2
+_MAX_DEPTH = 2
 """How deep archives may lie in archives."""
 
 DIRECTORY = "a DICOM directory: the files themselves are read instead"
@@ -181,7 +181,7 @@ def _walk(archive: zipfile.ZipFile, source: DicomFile, depth: int) -> Iterator[t
             continue
         try:
             if name.lower().endswith(".zip"):
-                if depth >= MAX_DEPTH:
+                if depth >= _MAX_DEPTH:
                     yield member, "an archive in an archive in an archive"
                     continue
                 with zipfile.ZipFile(io.BytesIO(_content(archive, info))) as inner:

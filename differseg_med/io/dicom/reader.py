@@ -28,7 +28,7 @@ from differseg_med.io.dicom.series import MAX_VOXELS, Part, series_parts
 from differseg_med.keys import NOTES
 
 ENDINGS = (".dcm", ".dicom", ".ima", ".zip")
-NAMED = 12
+_NAMED = 12
 NO_IMAGE = {"seg": "a SEG, which can be a label", "rtstruct": "an RTSTRUCT, which can be a label", "other": "a report"}
 """What to call the kinds of `kind_of` that are no image."""
 
@@ -133,7 +133,7 @@ def _chosen_series(
     if len(fitting) > len({key[0] for key in fitting}):
         raise shared_uid(path)
     choice = [f"{key[0] or 'no UID'} ({_words(headers)})" for key, headers in sorted(series.items())]
-    listed = "; ".join(choice[:NAMED]) + (f" and {len(choice) - NAMED} more" if len(choice) > NAMED else "")
+    listed = "; ".join(choice[:_NAMED]) + (f" and {len(choice) - _NAMED} more" if len(choice) > _NAMED else "")
     if uid:
         raise CaseError("there is no such series here", file=path, expected=uid, found=listed or "no DICOM image")
     if not series:
@@ -155,9 +155,9 @@ def _chosen_part(path: Path, number: str, parts: Sequence[Part], header: Header)
     uid = header.tags.get("SeriesInstanceUID", "")
     listed = "; ".join(
         f"#{index} {part.what}{' (cannot be used)' if part.problem else ''}"
-        for index, part in enumerate(parts[:NAMED], 1)
+        for index, part in enumerate(parts[:_NAMED], 1)
     )
-    more = f" and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
+    more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
     raise CaseError(
         f"the series holds {len(parts)} volumes",
         file=path,

@@ -32,7 +32,7 @@ BY_NUMBER = "nothing but InstanceNumber tells the volumes of this series apart: 
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
 """Transfer syntaxes that always lose something; in others LossyImageCompression says so."""
 
-SEPARATE = "Separate them in the archive, or convert the one that you mean to NIfTI."
+_SEPARATE = "Separate them in the archive, or convert the one that you mean to NIfTI."
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ def _ambiguous(group: Group, folder: Path) -> CaseError:
         f"{len(double)} slice positions have several different images and no attribute says which belong together",
         file=folder,
         found=f"{first.name} and {second.name} both at {plane.position @ plane.normal:.2f} mm",
-        remedy=SEPARATE,
+        remedy=_SEPARATE,
     )
 
 

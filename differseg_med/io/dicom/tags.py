@@ -12,7 +12,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import IS, DSdecimal, DSfloat
 
 # fmt: off
-IDENTITY = (
+_IDENTITY = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID",
     "InstanceNumber",
 )
@@ -77,7 +77,7 @@ ITEM_NAMES = {"StructureSetROISequence": "regions", "SegmentSequence": "segments
 """Where the names of an RTSTRUCT's regions and a SEG's segments are found: pairs of number and name."""
 
 _KEYWORDS = (
-    *(*IDENTITY, *RULES, *GEOMETRY, *PIXELS, *TIMES, *FRAMES, TRACER, *_LISTS),
+    *(*_IDENTITY, *RULES, *GEOMETRY, *PIXELS, *TIMES, *FRAMES, TRACER, *_LISTS),
     "ReferencedFrameOfReferenceSequence",
     "ReferencedSeriesSequence",
 )
@@ -90,7 +90,7 @@ HEADER_TAGS: list[BaseTag] = [
 
 def header_values(dataset: Dataset) -> dict[str, Any]:
     """The attributes of `HEADER_TAGS` that a data set has, by keyword; a value that cannot be read counts as absent."""
-    names = (*IDENTITY, *RULES, *GEOMETRY, *PIXELS, *TIMES)
+    names = (*_IDENTITY, *RULES, *GEOMETRY, *PIXELS, *TIMES)
     values = _values(dataset, names)
     if not isinstance(values.get("InstanceNumber", 0), int):  # nothing needs it, and numbers do not sort with text
         del values["InstanceNumber"]

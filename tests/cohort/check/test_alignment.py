@@ -10,9 +10,9 @@ from support.bodies import AFFINE, SHAPE, STS, body, needs_sts
 from support.synthetic import affine_of
 
 from differseg_med.cohort.check.alignment import check_alignment
-from differseg_med.cohort.registration.similarity import Alignment, measure_alignment
 from differseg_med.geometry import Grid, affine_from_itk
 from differseg_med.io.itk import as_image, as_voxels, empty_image
+from differseg_med.metrics.similarity import Alignment, measure_alignment
 
 MS = STS.parent / "ms_mni"
 KINDS = {"ct": "ct", "pet": "pet", "t1": "mr"}
