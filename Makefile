@@ -6,7 +6,7 @@ WORKERS ?= 2
 # One thread per test process: more would fight for the same cores.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format sbom clean
 
 demo: $(VENV)/.installed-test  ## segment the two sample patients and show the scores
 	$(BIN)/python scripts/demo.py
@@ -23,6 +23,9 @@ lint: $(VENV)/.installed-dev  ## style, spelling, types
 format: $(VENV)/.installed-dev  ## put the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+sbom: $(VENV)/.installed-sbom  ## sbom.json: what is installed, with versions and licences (CycloneDX)
+	$(BIN)/cyclonedx-py environment $(VENV) --output-format JSON --output-file sbom.json
 
 clean:  ## remove .venv, caches and results of the demo
 	rm -rf $(VENV) build dist demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from differseg_med.errors import CaseError, without_folders
+from differseg_med.errors import CaseError, private, without_folders
 from differseg_med.keys import DRAWN_ON
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,11 @@ class Case:
     def modalities(self) -> str:
         """The present modalities as tables and reports name them: ``t1+ct``, or ``none``."""
         return "+".join(self.images) or "none"
+
+    @property
+    def files(self) -> dict[str, Path | None]:
+        """Its cells that name files, by column; where two columns have one file, it is that of the first."""
+        return {"label": self.label, **dict(reversed(self.images.items()))}
 
     def as_item(self) -> dict[str, object]:
         """The dictionary that transforms start from: ``case_id``, one key per present modality, ``label`` if any."""
@@ -119,13 +124,13 @@ def run_for_case(function: Callable[[Any], Any], argument: object, case: Case) -
         while (cause := causes[-1].__cause__) is not None:
             causes.append(cause)
         if known := next((cause for cause in causes if isinstance(cause, CaseError)), None):
-            raise known.for_case(case.case_id) from error
+            raise known.for_case(case.case_id, case.files) from error
         if any(isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG for cause in causes):
             raise CaseError("a path of the case is longer than the disk allows", case=case.case_id) from error
         logger.debug("unforeseen error in case %s", case.case_id, exc_info=True)
         text = str(error).split("\n")[0]
-        for path in (*case.images.values(), case.label):
-            text = text.replace(str(path), "" if path is None else path.name)
+        for column, path in case.files.items():
+            text = text if path is None else text.replace(str(path), private(path.name, column))
         raise CaseError(
             "an unforeseen problem; please report it with the log",
             case=case.case_id,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,10 +45,20 @@ class Finding:
         return f"{self.column}: {self.text}" if self.column else self.text
 
 
+VERBOSE = "DIFFERSEG_VERBOSE_PATHS"
+"""Environment variable that ``--verbose-paths`` sets: messages then show whole paths, and names from inside files."""
+
+
+def private(text: object, instead: str = "[hidden]") -> str:
+    """A text that may name a patient (a folder, a description, a region, a UID): hidden unless it was asked for."""
+    return str(text) if os.environ.get(VERBOSE) else instead
+
+
 class CaseError(Exception):
     """A problem with one case or table that its owner can act on.
 
-    It stops that case only: the other cases of a run go on. Only the file's name and its folder enter the message.
+    It stops that case only: the other cases of a run go on. The message names the case, and the column of the table or
+    the last part of the file's name; of a folder not even that, since exports call folders after the patient.
 
     Args:
         problem: what is wrong, in a clinician's words.
@@ -70,12 +81,13 @@ class CaseError(Exception):
     ) -> None:
         self.problem, self.case, self.file = problem, case, None if file is None else Path(file)
         self.expected, self.found, self.remedy = expected, found, remedy
+        self.column = ""
         super().__init__(problem)
 
     def _where(self) -> list[str]:
         where = [f"case {self.case}"] if self.case else []
         if self.file is not None:
-            where.append(f"file {'/'.join(self.file.parts[-2:])}")
+            where.append(private(f"file {self.file.as_posix()}", self._place(self.file)))
         return where
 
     def __str__(self) -> str:
@@ -94,12 +106,26 @@ class CaseError(Exception):
         known = (("expected", self.expected), ("found", self.found))
         detail = ", ".join(f"{name} {value}" for name, value in known if value is not None)
         text = f"{self.problem} ({detail})" if detail else self.problem
-        return Finding("error", text, self.remedy or "", case=self.case, file=self.file)
+        return Finding("error", text, self.remedy or "", case=self.case, file=self.file, column=self.column)
 
-    def for_case(self, case: str) -> CaseError:
-        """The same error, told of ``case`` unless it already names one."""
+    def _place(self, file: Path) -> str:
+        if self.column:
+            return f"column {self.column}"
+        return f"file {file.name}" if file.suffix and not file.is_dir() else "a folder or file without ending"
+
+    def for_case(self, case: str, files: Mapping[str, Path | None] | None = None) -> CaseError:
+        """The same error, told of ``case`` unless it already names one.
+
+        Args:
+            case: its id.
+            files: cells of the case by column: the message names the column in place of the file.
+        """
         if self.case is None:
             self.case = case
+        paths = {column: Path(str(cell).split("::")[0]) for column, cell in (files or {}).items() if cell is not None}
+        if (file := self.file) is not None:
+            fitting = [column for column, path in paths.items() if file == path or path in file.parents]
+            self.column = max(fitting, key=lambda column: len(paths[column].parts), default=self.column)
         return self
 
 

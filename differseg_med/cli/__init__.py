@@ -6,9 +6,13 @@ options and scans of folders answer at once.
 
 from __future__ import annotations
 
+import os
+from typing import Annotated
+
 import typer
 
 from differseg_med.cli import cohort, export, lint, new, pacs, run
+from differseg_med.errors import VERBOSE
 
 app = typer.Typer(
     help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
@@ -16,6 +20,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def _main(
+    verbose_paths: Annotated[
+        bool, typer.Option("--verbose-paths", help="Messages show whole paths and names from files: not for sharing.")
+    ] = False,
+) -> None:
+    if verbose_paths:
+        os.environ[VERBOSE] = "1"
+
+
 app.add_typer(run.app)
 app.add_typer(new.app)
 app.add_typer(lint.app)

@@ -16,7 +16,7 @@ from differseg_med.cli.options import Kinds, Out, names, progress, tell_kinds
 from differseg_med.cohort.image_folders import find_pictures, with_validation
 from differseg_med.cohort.kinds import check_kinds_file, parse_kinds, read_kinds
 from differseg_med.cohort.scan import scan as scanning
-from differseg_med.cohort.scan.choose import Naming, Unit
+from differseg_med.cohort.scan.choose import Naming, Unit, read_salt
 from differseg_med.cohort.scan.rules import load_rules
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError, exit_code
@@ -71,7 +71,14 @@ def scan(
         check_kinds_file(out)
         chosen, given = load_rules(rules), parse_kinds(kind or ())
         found = scanning.scan_folder(
-            folder, chosen, roi=roi, naming=case_id, unit=case_per, resample=resample, progress=progress("file")
+            folder,
+            chosen,
+            roi=roi,
+            naming=case_id,
+            unit=case_per,
+            resample=resample,
+            salt=read_salt(out) if case_id is Naming.FOLDER else "",
+            progress=progress("file"),
         )
         if modalities:
             found = scanning.select_modalities(found, names(modalities))

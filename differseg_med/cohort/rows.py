@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from differseg_med.errors import CaseError
+from differseg_med.tables import unguarded
 
 #: Where the cells of a row go that has more of them than the header.
 SURPLUS = "\0surplus"
@@ -147,7 +148,7 @@ def _under_header(lines: Iterator[tuple[int, Sequence[str]]]) -> tuple[list[Row]
     columns: list[str] = []
     rows = []
     for number, cells in lines:
-        texts = [cell.strip() for cell in cells]
+        texts = [unguarded(cell.strip()) for cell in cells]
         if not columns:
             columns = [text.lstrip("# ") if text.lstrip("# ") == ID else text for text in texts]
             while columns and not columns[-1]:  # spreadsheets write empty columns at the end

@@ -10,7 +10,6 @@ modality is stands beside it, see `differseg_med.cohort.kinds`.
 from __future__ import annotations
 
 import copy
-import csv
 import difflib
 import os
 from collections import Counter
@@ -18,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from differseg_med.atomic import replacing
 from differseg_med.case import OWN_COLUMNS, Case, Cohort
 from differseg_med.cohort.cells import Cells, id_problem, same_id
 from differseg_med.cohort.kinds import check_kinds_file, compare_kinds, kinds_path, needs, read_kinds, write_kinds
@@ -30,6 +28,7 @@ from differseg_med.io.headers import VOLUMES
 from differseg_med.io.images2d import IMAGES
 from differseg_med.modality import Modality, declared, label_of
 from differseg_med.paths import same_name, unsafe
+from differseg_med.tables import write_table
 
 
 def read_cohort(path: str | Path, modalities: Sequence[str] | Mapping[str, Modality]) -> Cohort:
@@ -134,10 +133,7 @@ def write_cohort(
         row |= {"label": relative_cell(case.label, path.parent), "split": case.split, "fold": case.fold, **case.extra}
         rows.append(row)
     columns = list(dict.fromkeys(["case_id", "subject_id", *modalities, *OWN_COLUMNS, *(k for r in rows for k in r)]))
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, columns, rows)
     if kinds or (kinds is not None and kinds_path(path).is_file()):
         write_kinds(path, kinds)
 

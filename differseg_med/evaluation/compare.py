@@ -14,13 +14,13 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
 from differseg_med.metrics.policy import KNOWN, badness
 from differseg_med.metrics.rows import check_rows, is_failed, subject_of
 from differseg_med.metrics.statistics import per_subject, summarize
 from differseg_med.reports.comparison import Rows, write_comparison_page
 from differseg_med.reports.provenance import provenance
+from differseg_med.tables import write_frame
 
 COMPARED = ("dice", "hd95_mm", "surface_dice", "volume_difference_ml")
 
@@ -111,7 +111,7 @@ def compare(
     ]
     results = _corrected([_pair(models, pair, measure) for measure in measures for pair in combinations(models, 2)])
     pairs = [asdict(result) for result in results]
-    write_text(Path(out_dir) / "comparison.csv", pd.DataFrame(pairs).to_csv(index=False, float_format="%.10g"))
+    write_frame(Path(out_dir) / "comparison.csv", pd.DataFrame(pairs))
     page = Path(out_dir) / "comparison.html"
     write_comparison_page(models, pairs, page, method=METHOD, provenance=provenance())
     return results

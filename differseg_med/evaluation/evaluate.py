@@ -139,7 +139,7 @@ class Measurements:
             label = run_for_case(read_reference, case, case) if label is None else label
             found = run_for_case(lambda label: self._scores(prediction, label), label, case)
         except CaseError as error:
-            row |= {"status": "failed", "reason": str(error.for_case(case.case_id)), "notice": ""}
+            row |= {"status": "failed", "reason": str(error.for_case(case.case_id, case.files)), "notice": ""}
             if case.problem is None:  # else it has been told already
                 logger.error("%s", row["reason"])
             return
@@ -159,7 +159,7 @@ class Measurements:
         try:
             self._overlays[case.case_id] = run_for_case(lambda label: draw_case(case, mask, label), label, case)
         except CaseError as error:  # the scores are there; a picture less must not cost them
-            logger.warning("no overlay: %s", error.for_case(case.case_id))
+            logger.warning("no overlay: %s", error.for_case(case.case_id, case.files))
 
     def write(
         self, out_dir: str | Path, extra: Sequence[str] = (), made_by: Mapping[str, str] | None = None

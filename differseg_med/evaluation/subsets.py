@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from differseg_med.atomic import replacing, write_text
+from differseg_med.atomic import replacing
 from differseg_med.metrics.policy import MEASURES
 from differseg_med.metrics.rows import Row, is_failed, subject_of
 from differseg_med.metrics.statistics import MeasureSummary, summarize
 from differseg_med.reports import figures
 from differseg_med.reports.provenance import provenance
 from differseg_med.reports.subsets import write_subsets_page
+from differseg_med.tables import write_frame
 
 SUBSET_MEASURES = ("dice", "hd95_mm", "surface_dice")
 
@@ -65,7 +66,7 @@ def write_subsets(
     plot = figures.bars(dice, MEASURES["dice"].label)
     with replacing(out_dir / "subsets.png") as temporary:
         temporary.write_bytes(plot)
-    write_text(out_dir / "subsets.csv", pd.DataFrame(lines).to_csv(index=False, float_format="%.10g"))
+    write_frame(out_dir / "subsets.csv", pd.DataFrame(lines))
     write_subsets_page(lines, plot, out_dir / "subsets.html", provenance())
     return lines
 

@@ -14,6 +14,7 @@ from differseg_med.metrics.case import Settings
 from differseg_med.metrics.policy import KNOWN, POLICY
 from differseg_med.metrics.rows import Row, check_rows, is_failed, subject_of
 from differseg_med.metrics.statistics import CONFIDENCE, RESAMPLES, SEED, summarize
+from differseg_med.tables import write_frame
 
 FIRST_COLUMNS = ("case_id", "subject_id", "status", "reason", *KNOWN, "volume_ml", "reference_ml", "empty")
 
@@ -51,7 +52,7 @@ def write_metrics(
     summary["notices"] = [*notices, *(f"{row['case_id']}: {row['notice']}" for row in rows if row.get("notice"))]
     summary |= {"saliency": dict(saliency)} if saliency else {}
     table = metrics_table(rows)
-    write_text(directory / "metrics.csv", table.to_csv(index=False, float_format="%.10g"))
+    write_frame(directory / "metrics.csv", table)
     write_text(directory / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return summary
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, private
 from differseg_med.geometry import BoolArray, Grid, describe, differences, lattice_map
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.files import Header
@@ -82,7 +82,7 @@ def drawn_grid(region: Region, header: Header, drawn_on: Sequence[Cell]) -> tupl
             return grid, images[cell]
         reasons.append(f"{_name(cell)}: {reason}")
     raise CaseError(
-        f"region {region.name} fits none of the case's images",
+        f"{region.shown} fits none of the case's images",
         file=header.source.path,
         found="; ".join(reasons),
         remedy=_REMEDY,
@@ -162,7 +162,7 @@ def _reaches(mask: BoolArray, grid: Grid, target: Grid) -> bool:
 
 
 def _name(cell: Cell) -> str:
-    return split_cell(cell)[0].name
+    return private(split_cell(cell)[0].name, "an image")
 
 
 def _tag(cell: Cell, name: str) -> str:

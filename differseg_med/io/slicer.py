@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, private
 from differseg_med.geometry import Grid
 from differseg_med.io.dicom.names import choose
 from differseg_med.io.slicer_header import Segment, read_segmentation_header
@@ -53,7 +53,8 @@ def read_slicer(path: Path, selector: str) -> tuple[NDArray[np.bool_] | None, Gr
         own, hidden = _voxels(layers, segments[number - 1])
         mask |= own
         if hidden:
-            notes.append(f"{hidden} voxels of segment {name} outside of its extent left out, as in 3D Slicer")
+            called = private(name, "of the label")
+            notes.append(f"{hidden} voxels of segment {called} outside of its extent left out, as in 3D Slicer")
     if not mask.any() and mask.size == 1:  # how 3D Slicer says "nothing": one voxel, and that empty
         names = ", ".join(name for _, name in chosen)
         return None, header.reference, (*notes, f"segment {names} was never painted: taken as empty")

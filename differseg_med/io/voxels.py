@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from differseg_med.errors import CaseError, without_folders
+from differseg_med.errors import CaseError, private, without_folders
 from differseg_med.geometry import Grid, same_grid
 from differseg_med.io.budget import SPARE_BYTES, unpack
 from differseg_med.io.headers import VolumeHeader, itk_affine
@@ -149,5 +149,6 @@ def _cause(error: BaseException, path: Path) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).replace(str(path), path.name).replace(str(path.parent), "").strip().split("\n")
+    lines = [line.replace(path.name, private(path.name, "the file")) for line in lines]
     text = re.sub(r"\(0x\w+\)", "", lines[-1 if "SimpleITK" in lines[0] else 0])  # ITK begins with its own source file
     return f"{type(error).__name__}: {without_folders(text)}"[:200]

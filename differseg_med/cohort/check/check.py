@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 
-from differseg_med.atomic import write_text
 from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import presence, text_table
 from differseg_med.cohort.check.alignment import check_alignment
@@ -31,6 +28,7 @@ from differseg_med.io.volumes import load_volume
 from differseg_med.keys import LABEL, NOTES
 from differseg_med.modality import KINDS, contradicts_dicom, label_of
 from differseg_med.reports.cohort import write_check_page
+from differseg_med.tables import write_table
 from differseg_med.transforms.grids import check_label, grid_of
 
 FINDING_COLUMNS = ("case_id", "column", "level", "message", "remedy")
@@ -243,11 +241,8 @@ def report_lines(check: Check) -> list[str]:
 
 def write_check(check: Check, out_dir: str | Path) -> None:
     """Write ``check.csv`` (every finding, those in order too) and ``check.html``."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(FINDING_COLUMNS)
-    writer.writerows((f.case, f.column, f.level, f.text, f.remedy) for f in check.findings)
-    write_text(Path(out_dir) / "check.csv", text.getvalue())
+    lines = ((f.case, f.column, f.level, f.text, f.remedy) for f in check.findings)
+    write_table(Path(out_dir) / "check.csv", FINDING_COLUMNS, (dict(zip(FINDING_COLUMNS, line)) for line in lines))
     write_check_page(
         Path(out_dir) / "check.html",
         check.complaints(),

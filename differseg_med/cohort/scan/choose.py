@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,9 @@ from differseg_med.keys import LABEL
 from differseg_med.modality import label_of
 
 Key = tuple[str, str]  # patient, study
+
+SALT = ".differseg_salt"
+"""File beside the table, see `read_salt`."""
 
 _LISTED = 3
 """How many series that fit equally a message names: a diffusion series may have a hundred parts."""
@@ -62,6 +67,7 @@ def make_cohort(
     roi: str = "",
     naming: Naming = Naming.NUMBER,
     unit: Unit = Unit.STUDY,
+    salt: str = "",
 ) -> Scan:
     """Assign the sources to cases, modalities and labels.
 
@@ -74,12 +80,13 @@ def make_cohort(
         roi: regex, any case, on the names of ROIs and segments; empty for any.
         naming: what cases are called after.
         unit: a case is one examination, or all that a patient has.
+        salt: secret of the table, see `read_salt`; without it an id made from a PatientID could be found by trying.
 
     Raises:
         CaseError: with `Naming.FOLDER`, if folders do not tell the patients apart.
     """
     units = _units(sources, unit)
-    names = _case_ids({key: own for key, own in units.items() if any(s.role == "image" for s in own)}, naming)
+    names = _case_ids({key: own for key, own in units.items() if any(s.role == "image" for s in own)}, naming, salt)
     cases, audit = [], []
     for key, own in units.items():
         case_id, subject_id = names.get(key, ("", ""))
@@ -103,7 +110,7 @@ def _units(sources: Sequence[Source], unit: Unit) -> dict[Key, list[Source]]:
     return units
 
 
-def _case_ids(units: dict[Key, list[Source]], naming: Naming) -> dict[Key, tuple[str, str]]:
+def _case_ids(units: dict[Key, list[Source]], naming: Naming, salt: str) -> dict[Key, tuple[str, str]]:
     """Case and subject id of each unit; a patient's examinations are numbered in the order of their folders."""
     first = {key: min(s.path for s in own if s.role == "image") for key, own in units.items()}
     patients: dict[str, list[Key]] = {}
@@ -112,7 +119,9 @@ def _case_ids(units: dict[Key, list[Source]], naming: Naming) -> dict[Key, tuple
     digits = max(3, len(str(len(patients))))
     ids = {}
     for number, (patient, keys) in enumerate(patients.items(), start=1):
-        subject = f"case_{number:0{digits}d}" if naming is Naming.NUMBER else _folder(first[keys[0]], patient)
+        subject = f"case_{number:0{digits}d}"
+        if naming is Naming.FOLDER:
+            subject = _folder(first[keys[0]], _salted(patient, units[keys[0]], salt))
         for visit, key in enumerate(keys, start=1):
             ids[key] = (subject if len(keys) == 1 else f"{subject}_{visit}", subject)
     if len({case for case, _ in ids.values()}) < len(ids):
@@ -121,6 +130,23 @@ def _case_ids(units: dict[Key, list[Source]], naming: Naming) -> dict[Key, tuple
             remedy="Let the cases be numbered: --case-id number.",
         )
     return ids
+
+
+def read_salt(table: str | Path) -> str:
+    """The secret beside a cohort table that its ids are made with; made at the first scan, for its owner to read."""
+    path = Path(table).parent / SALT
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(16), encoding="ascii")
+    return path.read_text(encoding="ascii").strip()
+
+
+def _salted(patient: str, own: Sequence[Source], salt: str) -> str:
+    """The key of a DICOM patient, which is a hash of PatientID, hashed again with the salt; names of files stay."""
+    if not any(source.series_uid for source in own):
+        return patient
+    return hmac.new((salt or secrets.token_hex(16)).encode(), patient.encode(), "sha256").hexdigest()[:12]
 
 
 def _folder(path: str, patient: str) -> str:

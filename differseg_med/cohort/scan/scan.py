@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from differseg_med.atomic import write_text
 from differseg_med.cohort.availability import presence, text_table
 from differseg_med.cohort.scan.choose import Naming, Scan, Unit, make_cohort
 from differseg_med.cohort.scan.rules import Rules
 from differseg_med.cohort.scan.sources import Source, attach_files, dicom_sources, file_sources
 from differseg_med.cohort.table import relative_cell, write_cohort
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, printable, private
 from differseg_med.io.dicom.index import index_folder
 from differseg_med.reports.cohort import write_audit_page
+from differseg_med.tables import write_table
 
 AUDIT_COLUMNS = ("path", "series", "case_id", "column", "level", "reason", "cell")
 
@@ -32,6 +30,7 @@ def scan_folder(
     naming: Naming = Naming.NUMBER,
     unit: Unit = Unit.STUDY,
     resample: bool = False,
+    salt: str = "",
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Scan:
     """Find the cohort in a tree of DICOM or volume files; nothing is written.
@@ -39,7 +38,7 @@ def scan_folder(
     Args:
         root: folder, or zip archive of DICOM files.
         rules: which series or file is which modality.
-        roi, naming, unit: see `differseg_med.cohort.scan.choose.make_cohort`.
+        roi, naming, unit, salt: see `differseg_med.cohort.scan.choose.make_cohort`.
         resample: take tilted and unevenly spaced DICOM series, to be interpolated whenever they are read.
         progress: wraps the files, for example ``tqdm``.
 
@@ -50,7 +49,7 @@ def scan_folder(
     root = Path(os.path.abspath(root))  # noqa: PTH100
     series = list(dicom_sources(index_folder(root, progress), root, rules, resample=resample))
     files = attach_files(list(file_sources(root, rules)), series) if root.is_dir() else []
-    scan = make_cohort([*series, *files], rules, roi=roi, naming=naming, unit=unit)
+    scan = make_cohort([*series, *files], rules, roi=roi, naming=naming, unit=unit, salt=salt)
     if not scan.audit:
         raise CaseError("there is no DICOM, NIfTI, NRRD or MetaImage file in this folder", file=root)
     return scan
@@ -73,14 +72,12 @@ def write_scan(scan: Scan, out: str | Path) -> None:
     """Write the table ``out``, and beside it the kinds of its modalities, ``audit.csv`` and ``audit.html``."""
     out = Path(out)
     write_cohort(out, scan.modalities, scan.cases, scan.kinds)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(AUDIT_COLUMNS)
+    lines = []
     for case, source in scan.audit:
         cell = "" if source.level == "error" else relative_cell(source.cell, out.parent)
         row = (source.path, source.series, case, _column(source), source.level, source.reason, cell)
-        writer.writerow(row)
-    write_text(out.parent / "audit.csv", text.getvalue())
+        lines.append(dict(zip(AUDIT_COLUMNS, row)))
+    write_table(out.parent / "audit.csv", AUDIT_COLUMNS, lines)
     _write_page(scan, out.parent / "audit.html")
 
 
@@ -91,8 +88,17 @@ def summary_lines(scan: Scan) -> list[str]:
         lines += text_table(presence(scan.cases, scan.modalities))
     for level in ("error", "warning"):
         for case, series, reason in _findings(scan, level):
-            lines.append(f"{level}: {f'{case}, ' if case else ''}{series}: {reason}")
+            words = private(f"{series}: {reason}", _without_names(scan, f"{series}: {reason}"))
+            lines.append(f"{level}: {f'{case}, ' if case else ''}{words}")
     return lines
+
+
+def _without_names(scan: Scan, text: str) -> str:
+    """The text without descriptions of series, names of regions and of files, which the audit has."""
+    names = {name for _, source in scan.audit for name in (source.series, source.path, source.roi) if name}
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, "a series or file (see audit.csv)") if len(name) > 2 else text
+    return printable(text)
 
 
 def _findings(scan: Scan, level: str, *, parts_only: bool = False) -> list[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, private
 from differseg_med.io.dicom.tags import HEADER_TAGS, frame_values, header_values
 from differseg_med.progress import Progress
 
@@ -45,8 +45,8 @@ class DicomFile:
 
     @property
     def name(self) -> str:
-        """File name for messages, without the folders (they may hold names)."""
-        return Path(self.members[-1]).name if self.members else self.path.name
+        """File name for messages, if names may be shown."""
+        return private(Path(self.members[-1]).name if self.members else self.path.name, "one of its files")
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def read_header(source: DicomFile, file: BinaryIO) -> Header:
     Raises:
         UnreadableError: if the file is not DICOM, packed with gzip, or damaged.
     """
-    if source.name.lower().endswith(".dcm.gz"):
+    if (source.members[-1] if source.members else source.path.name).lower().endswith(".dcm.gz"):
         raise UnreadableError("packed with gzip: unpack it, then scan again", damaged=True)
     with quiet():
         dataset = read_dataset(file, pixels=False)

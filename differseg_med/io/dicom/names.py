@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, private
 
 Named = tuple[int | None, str]
 
@@ -29,15 +29,17 @@ def choose(selector: str, named: Sequence[Named], what: str, file: Path) -> list
     Raises:
         CaseError: if there is no such name or more than one; the names are listed.
     """
-    listed = ", ".join(f"{name or '(no name)'} ({number})" for number, name in named) or "none"
+    names = ", ".join(f"{name or '(no name)'} ({number})" for number, name in named) or "none"
+    listed = private(names, f"{len(named)} names, which --verbose-paths lists")
     if not selector:
         if len(named) == 1:
             return list(named)
+        first = named[0][1] if named else "NAME"
         raise CaseError(
             f"there are {len(named)} {what}s here",
             file=file,
             found=listed,
-            remedy=f"Name one after the path: {file.name}::{named[0][1] if named else 'NAME'}.",
+            remedy=f"Name one after the path: {private(f'{file.name}::{first}', 'PATH::NAME')}.",
         )
     whole = _matching(selector, named)
     pieces = [selector] if whole else [piece.strip() for piece in selector.split(",")]
@@ -45,7 +47,8 @@ def choose(selector: str, named: Sequence[Named], what: str, file: Path) -> list
     for piece in pieces:
         found = _matching(piece, named)
         if len(found) != 1:
-            problem = f"there is no {what} {piece!r}" if not found else f"{len(found)} {what}s are called {piece!r}"
+            called = private(repr(piece), "of this name")
+            problem = f"there is no {what} {called}" if not found else f"{len(found)} {what}s are called {called}"
             remedy = "Check the spelling." if not found else "Give its number instead."
             raise CaseError(problem, file=file, found=listed, remedy=remedy)
         chosen += found

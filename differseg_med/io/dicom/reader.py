@@ -15,7 +15,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, private
 from differseg_med.geometry import Grid
 from differseg_med.io.dicom.cells import RESAMPLE, split_cell
 from differseg_med.io.dicom.files import DicomFile, Header, Skipped, read_headers, sources
@@ -134,8 +134,12 @@ def _chosen_series(
         raise shared_uid(path)
     choice = [f"{key[0] or 'no UID'} ({_words(headers)})" for key, headers in sorted(series.items())]
     listed = "; ".join(choice[:_NAMED]) + (f" and {len(choice) - _NAMED} more" if len(choice) > _NAMED else "")
+    listed = listed and private(listed, f"{len(series)} series, which --verbose-paths lists")
     if uid:
-        raise CaseError("there is no such series here", file=path, expected=uid, found=listed or "no DICOM image")
+        found = listed or "no DICOM image"
+        raise CaseError(
+            "there is no such series here", file=path, expected=private(uid, "a series of this UID"), found=found
+        )
     if not series:
         found = "; ".join(sorted(set(others))[:3]) or "nothing"
         raise CaseError("there is no DICOM image here", file=path, found=found, remedy=_NOT_DICOM)
@@ -162,7 +166,7 @@ def _chosen_part(path: Path, number: str, parts: Sequence[Part], header: Header)
         f"the series holds {len(parts)} volumes",
         file=path,
         found=listed + more,
-        remedy=f"Name one after the path: PATH::{uid}#1.",
+        remedy=f"Name one after the path: PATH::{private(uid, 'UID')}#1.",
     )
 
 

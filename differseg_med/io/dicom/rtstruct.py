@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, private
 from differseg_med.geometry import FloatArray, Grid, describe, lps_points_to_ras
 from differseg_med.io.dicom.contours import Account, fill_slice
 from differseg_med.io.dicom.files import Header, UnreadableError, opened, quiet, read_dataset
@@ -36,6 +36,11 @@ class Region:
     contours: tuple[tuple[FloatArray, ...], ...]
     frame_uid: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """What messages call it: names of regions may hold a patient's."""
+        return f"region {private(self.name, 'of the label')}"
 
     @property
     def empty(self) -> bool:
@@ -73,11 +78,14 @@ def read_region(header: Header, selector: str) -> Region:
     names = ", ".join(name for _, name in chosen)
     if open_only := [name for (_, name), (contours, others) in zip(chosen, found) if others and not contours]:
         raise CaseError(
-            f"region {', '.join(open_only)} has no closed contour", file=file, remedy="Choose another region."
+            f"region {private(', '.join(open_only), 'of the label')} has no closed contour",
+            file=file,
+            remedy="Choose another region.",
         )
-    notes = [f"{left_out} points, lines or specks of region {names} left out"] if left_out else []
+    called = private(names, "of the label")
+    notes = [f"{left_out} points, lines or specks of region {called} left out"] if left_out else []
     if empty := [name for (_, name), (contours, _) in zip(chosen, found) if not contours]:
-        notes.append(f"region {', '.join(empty)} has no contours: taken as empty")
+        notes.append(f"region {private(', '.join(empty), 'of the label')} has no contours: taken as empty")
     return Region(names, tuple(contours for contours, _ in found), frame_uid, tuple(notes))
 
 
@@ -137,15 +145,13 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
     total = sum(map(len, region.contours))
     if not mask.any():
         raise CaseError(
-            f"region {region.name} holds no voxel's center",
+            f"{region.shown} holds no voxel's center",
             expected=f"contours on {describe(grid)}",
             found=f"{outside} of {total} contours outside" if outside else "contours smaller than a voxel",
         )
-    notes = [f"{missed} single slices without a contour of region {region.name} between others"] if missed else []
+    notes = [f"{missed} single slices without a contour of {region.shown} between others"] if missed else []
     if outside:
-        notes.append(
-            f"{outside} of {total} contours of region {region.name} lie outside of the image, whole or in part"
-        )
+        notes.append(f"{outside} of {total} contours of {region.shown} lie outside of the image, whole or in part")
     pixel_mm2 = float(np.prod([grid.spacing_mm[other] for other in order[1:]]))
     return mask, (*region.notes, *notes, *account.notes(region.name, pixel_mm2))
 
@@ -173,7 +179,7 @@ def fits(region: Region, grid: Grid) -> str | None:
         return f"{error.problem} ({error.found})" if error.found else error.problem
     boxes = [(points.min(axis=0), points.max(axis=0)) for points in _all_indices(region, grid)]
     if all((high < -0.5).any() or (low > np.array(grid.shape) - 0.5).any() for low, high in boxes):
-        return f"region {region.name} lies outside"
+        return f"{region.shown} lies outside"
     return None
 
 
@@ -192,7 +198,7 @@ def _slice_axis(region: Region, grid: Grid) -> int:
     axis = int(spread.argmin())
     if spread[axis] > 2 * PLANE_TOLERANCE:
         raise CaseError(
-            f"the contours of region {region.name} are not in the planes of the image's slices",
+            f"the contours of {region.shown} are not in the planes of the image's slices",
             found=f"they cross {spread[axis]:.1f} slices",
             remedy="Name the image that they were drawn on, see the RTSTRUCT's ReferencedSeries.",
         )
@@ -201,7 +207,7 @@ def _slice_axis(region: Region, grid: Grid) -> int:
     if off.max() > PLANE_TOLERANCE:
         mm = grid.spacing_mm[axis]
         raise CaseError(
-            f"the contours of region {region.name} lie between the slices of the image",
+            f"the contours of {region.shown} lie between the slices of the image",
             found=f"up to {off.max() * mm:.2f} mm from the next slice, slices {mm:.2f} mm apart",
             remedy="Name the image that they were drawn on, see the RTSTRUCT's ReferencedSeries.",
         )
@@ -209,7 +215,7 @@ def _slice_axis(region: Region, grid: Grid) -> int:
     # Small lesions far apart leave slices out too, but not evenly.
     if len(gaps) > 1 and gaps.min() > 1 and not (gaps % gaps.min()).any():
         raise CaseError(
-            f"the contours of region {region.name} skip slices of the image",
+            f"the contours of {region.shown} skip slices of the image",
             found=f"contours on one slice of {gaps.min()}",
             remedy="They were drawn on an image with thicker slices: name that one.",
         )
