@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from differseg_med.errors import CaseError
+from differseg_med.guard import check_target
+
+_LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[A-Za-z.]+)?")
+"""Names of the temporary files of `replacing`."""
 
 
 @contextmanager
@@ -21,8 +27,12 @@ def replacing(path: str | Path, suffix: str = "") -> Iterator[Path]:
     Args:
         path: the final name; its folder is created.
         suffix: ending that the writer needs to see, for example ``.nii.gz``.
+
+    Raises:
+        CaseError: if a run is going on that must not write this file, see `differseg_med.guard`.
     """
     path = Path(path)
+    check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{suffix}"
     try:
@@ -41,11 +51,25 @@ def exporting(path: str | Path, suffix: str = "") -> Iterator[Path]:
         with replacing(path, suffix) as temporary:
             yield temporary
     except OSError as error:
-        raise CaseError(
-            f"the file could not be written: {error.strerror or type(error).__name__}",
-            file=path,
-            remedy="Check the free space and the permissions of the folder, then run the case again.",
-        ) from error
+        remedy = "Check the free space and the permissions of the folder, then run the case again."
+        found = error.strerror or type(error).__name__
+        raise CaseError(f"the file could not be written: {found}", file=path, remedy=remedy) from error
+
+
+def sweep(folder: str | Path, older_than: float = 0.0, deep: bool = True) -> int:
+    """Remove the temporary files that killed processes left in a folder; returns how many.
+
+    Args:
+        folder: nobody else may be writing there, see `differseg_med.runs.lock`.
+        older_than: or not for so many seconds.
+        deep: also in the folders below.
+    """
+    names = (Path(folder).rglob if deep else Path(folder).glob)(".*.tmp*")
+    left = [path for path in names if _LEFT_OVER.fullmatch(path.name) and path.is_file()]
+    found = [path for path in left if not older_than or time.time() - path.stat().st_mtime > older_than]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
 
 
 def write_text(path: str | Path, text: str) -> None:

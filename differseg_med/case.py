@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from differseg_med.errors import CaseError, private, without_folders
+from differseg_med.errors import DISK, CaseError, os_problem, private, without_folders
 from differseg_med.keys import DRAWN_ON
 
 logger = logging.getLogger(__name__)
@@ -125,8 +124,8 @@ def run_for_case(function: Callable[[Any], Any], argument: object, case: Case) -
             causes.append(cause)
         if known := next((cause for cause in causes if isinstance(cause, CaseError)), None):
             raise known.for_case(case.case_id, case.files) from error
-        if any(isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG for cause in causes):
-            raise CaseError("a path of the case is longer than the disk allows", case=case.case_id) from error
+        if disk := next((c for c in causes if isinstance(c, OSError) and c.errno in DISK), None):
+            raise os_problem(disk).for_case(case.case_id, case.files) from error
         logger.debug("unforeseen error in case %s", case.case_id, exc_info=True)
         text = str(error).split("\n")[0]
         for column, path in case.files.items():

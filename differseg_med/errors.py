@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -46,7 +47,7 @@ class Finding:
 
 
 VERBOSE = "DIFFERSEG_VERBOSE_PATHS"
-"""Environment variable that ``--verbose-paths`` sets: messages then show whole paths, and names from inside files."""
+"""Environment variable that ``--verbose-paths`` sets: messages then show folders, and names from inside files."""
 
 
 def private(text: object, instead: str = "[hidden]") -> str:
@@ -87,7 +88,7 @@ class CaseError(Exception):
     def _where(self) -> list[str]:
         where = [f"case {self.case}"] if self.case else []
         if self.file is not None:
-            where.append(private(f"file {self.file.as_posix()}", self._place(self.file)))
+            where.append(private(f"file {'/'.join(self.file.parts[-2:])}", self._place(self.file)))
         return where
 
     def __str__(self) -> str:
@@ -160,6 +161,13 @@ class ConfigError(CaseError):
         return [f"entry {self.entry}{f' ({self.given})' if self.given else ''}", *super()._where()]
 
 
+DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""What the system says when a file cannot be written or read for reasons that its owner can mend."""
+
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and SIGTERM, as shells have them."""
+
+
 def exit_code(job: Callable[[], object]) -> int:
     """Run a job, tell what stops it in one message, and return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -176,6 +184,11 @@ def exit_code(job: Callable[[], object]) -> int:
             return int(stop.code or 0)
         logger.error("%s", stop.code)
         return 1
+    except KeyboardInterrupt as stop:  # what was kept has been told where it was interrupted
+        return INTERRUPTED if type(stop) is KeyboardInterrupt else TERMINATED
+    except OSError as error:
+        logger.error("%s", os_problem(error))
+        return 1
     return 0
 
 
@@ -187,6 +200,25 @@ def printable(text: str) -> str:
     return "".join(
         c if c == " " or unicodedata.category(c) not in HIDDEN else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def os_problem(error: OSError) -> CaseError:
+    """What the system refused, in one sentence: a full disk, no permission, a file in place of a folder."""
+    name = error.filename2 or error.filename
+    reasons = {
+        errno.ENOSPC: ("the disk is full", "Make room, then run it again."),
+        getattr(errno, "EDQUOT", -1): ("your share of the disk is used up", "Make room, then run it again."),
+        errno.EROFS: ("the disk is read-only", "Choose another --out."),
+        errno.EACCES: ("there is no permission to read or write here", "Ask for it, or choose another --out."),
+        errno.EPERM: ("there is no permission to read or write here", "Ask for it, or choose another --out."),
+        errno.ENOTDIR: ("a file stands where a folder is needed", "Choose another --out."),
+        errno.EEXIST: ("a file stands where a folder is needed", "Choose another --out."),
+        errno.EISDIR: ("a folder stands where a file is needed", "Choose another name."),
+        errno.ENOENT: ("there is no such file or folder", "Check the path."),
+        errno.ENAMETOOLONG: ("the name is too long for this disk", "Choose a shorter one."),
+    }
+    problem, remedy = reasons.get(error.errno or 0, (f"the system says: {error.strerror or error}", "Check the disk."))
+    return CaseError(problem, file=name if isinstance(name, str) else None, remedy=remedy)
 
 
 def without_folders(text: str) -> str:

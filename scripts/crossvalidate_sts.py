@@ -203,6 +203,8 @@ def tabulate(cases: list[Case], arguments: argparse.Namespace) -> None:
         writer.writeheader()
         writer.writerows(rows)
     text = summary(rows)
+    if unseen := [row for row in rows if row["fold"] not in arguments.chosen_on.split(",")]:
+        text += f"\nWithout fold {arguments.chosen_on}, on which the recipe was chosen:\n\n{summary(unseen)}"
     (arguments.out / "summary.md").write_text(text, encoding="utf-8")
     print(text)
 
@@ -233,6 +235,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="any other entry of it, name=value")
     parser.add_argument("--folds", default=",".join(map(str, range(NUM_FOLDS))))
     parser.add_argument("--only", choices=("train", "predict", "tables"), help="this step only")
+    parser.add_argument(
+        "--chosen-on", default="0", help="folds that the recipe was chosen on, told apart in the tables"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

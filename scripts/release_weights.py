@@ -35,7 +35,8 @@ def main() -> None:
         if arguments.target.suffix == ".safetensors":
             save_file({key: value.contiguous() for key, value in halved.items()}, temporary)
         else:
-            torch.save(halved, temporary)
+            with temporary.open("wb") as file:  # of a path torch writes the name into the file
+                torch.save(halved, file)
     print(f"{arguments.target}: {arguments.target.stat().st_size / 1e6:.1f} MB, largest value {largest:.3g}")
 
 

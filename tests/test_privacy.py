@@ -147,7 +147,7 @@ def test_messages_name_case_and_column(tmp_path, monkeypatch):
     assert text.startswith("case c1, column t1: there is no DICOM image here")
     assert marker.found_in(message(lambda: read_volume(folder))) == []
     monkeypatch.setenv(VERBOSE, "1")
-    assert len(marker.found_in(message(lambda: load_volume(case.images["ct"]), case))) == 3
+    assert len(marker.found_in(message(lambda: load_volume(case.images["ct"]), case))) == 2
 
 
 def test_series_and_regions_are_counted_and_listed_only_when_asked(tmp_path, monkeypatch):

@@ -40,10 +40,11 @@ class TrainingResult:
 
     Args:
         out_dir: folder of the training.
-        best: checkpoint of the best validation, plain tensors; None without a validation.
+        best: checkpoint of the best validation, plain tensors; without one that of the last epoch.
         last: everything needed to go on.
         log: one row per epoch: loss, learning rate, validation Dice and HD95 in mm.
         best_dice: of ``best``; None without a validation.
+        problem: cases that could not be read, in one sentence; empty if there are none.
     """
 
     out_dir: Path
@@ -51,6 +52,7 @@ class TrainingResult:
     last: Path
     log: tuple[dict[str, float | str], ...]
     best_dice: float | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from differseg_med.errors import ConfigError
 from differseg_med.prediction.evaluator import CohortEvaluator
 from differseg_med.prediction.result import CaseWriter
 from differseg_med.progress import progress_shown
+from differseg_med.runs.manifest import configured
 
 Set = Mapping[str, Any] | Sequence[str]
 """Entries or arguments of a configuration: ``{"threshold": 0.4}``, or ``["threshold=0.4"]`` as on the command line."""
@@ -33,15 +34,16 @@ def run_bundle(run: BundleRun, progress: bool, writer: CaseWriter | None = None)
     """Run to the end; failed cases are in the result, not in the exit code of ``finalize``."""
     with _quiet_monai(), progress_shown(progress):
         workflow = run.open()
-        workflow.initialize()
-        if writer is not None:
-            evaluator = _evaluator_of(workflow)
-            evaluator.writers = (*evaluator.writers, writer)
-        workflow.run()
-        try:
-            workflow.finalize()
-        except SystemExit as stop:
-            logging.getLogger(__name__).debug("finalize: %s", stop)
+        with configured(workflow.parser.get()):
+            workflow.initialize()
+            if writer is not None:
+                evaluator = _evaluator_of(workflow)
+                evaluator.writers = (*evaluator.writers, writer)
+            workflow.run()
+            try:
+                workflow.finalize()
+            except SystemExit as stop:
+                logging.getLogger(__name__).debug("finalize: %s", stop)
     return workflow
 
 

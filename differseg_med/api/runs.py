@@ -15,6 +15,7 @@ from differseg_med.api.running import Set, configs, options_of, result_of, run_b
 from differseg_med.bundles.patient import Image, write_patient
 from differseg_med.bundles.workflows import BundleRun, declared_modalities
 from differseg_med.cohort import table as tables
+from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError, Finding
 from differseg_med.evaluation.compare import Comparison
 from differseg_med.evaluation.compare import compare as compare_tables
@@ -28,6 +29,7 @@ from differseg_med.prediction.quality_flags import FLAGS
 from differseg_med.prediction.result import CaseResult
 from differseg_med.prediction.summary import FAILED, as_predicted
 from differseg_med.progress import progress_bar, progress_shown
+from differseg_med.runs.folder import occupied
 
 
 def predict(
@@ -168,9 +170,14 @@ def evaluate(
     with progress_shown(progress):
         rows = tables.read_cohort(cohort, tables.table_modalities(cohort)).select(split)
         folder = str(predictions)
-        bar = partial(progress_bar, unit="case")
+        bar, files = partial(progress_bar, unit="case"), table_files(cohort)
         done = evaluate_cohort(
-            as_predicted(rows, split_cell(folder)[0]), folder, out, settings=Settings(stretch=stretch), progress=bar
+            as_predicted(rows, split_cell(folder)[0]),
+            folder,
+            out,
+            settings=Settings(stretch=stretch),
+            progress=bar,
+            tables=files,
         )
     failed = tuple(done.failures)
     text = f"{len(failed)} of {len(rows)} cases failed, see {done.out_dir}" if failed else ""
@@ -221,7 +228,8 @@ def compare(metrics: Sequence[str | Path] | Mapping[str, str | Path], out: str |
         CaseError: if the tables cannot be compared, see `differseg_med.evaluation.compare.compare`.
     """
     named = metrics if isinstance(metrics, Mapping) else dict(zip(_names(metrics), metrics))
-    return compare_tables(named, out)
+    with occupied(out, [Path(table) for table in named.values()], deep=False):
+        return compare_tables(named, out)
 
 
 def train(
@@ -243,12 +251,13 @@ def train(
     """
     options = {**options_of(None, (), device), "resume": resume}
     workflow = run_bundle(BundleRun(bundle, configs(presets, "train"), cohort, out, options, settings, trust), progress)
-    recorder = workflow.parser.get_parsed_content("train::trainer").recorder
+    trainer = workflow.parser.get_parsed_content("train::trainer")
+    recorder = trainer.recorder
     best = Path(out) / "best.pt"
     log = tuple(recorder.rows)
-    known = recorder.best >= 0
+    found, known = best if best.is_file() else None, recorder.best >= 0
     return TrainingResult(
-        Path(out), best if known else None, Path(out) / "last.pt", log, recorder.best if known else None
+        Path(out), found, Path(out) / "last.pt", log, recorder.best if known else None, trainer.problem
     )
 
 

@@ -21,7 +21,6 @@ from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from differseg_med.case import Cohort
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.inferers import AutocastInferer, SliceWindowInferer, check_channels
@@ -33,14 +32,15 @@ from differseg_med.networks import DifferSeg
 from differseg_med.networks.checkpoints import load_weights
 from differseg_med.networks.depthwise import quicken_depthwise
 from differseg_med.prediction import writers as exports
-from differseg_med.prediction.dataset import CohortDataset, cached_items, single_item, tell_presence
+from differseg_med.prediction.dataset import CohortDataset, single_item
 from differseg_med.prediction.evaluator import CohortEvaluator
 from differseg_med.prediction.images2d import picture_writers
 from differseg_med.prediction.quality_flags import fingerprint_of
 from differseg_med.prediction.result import CaseWriter
 from differseg_med.prediction.summary import read_finished
 from differseg_med.reports.provenance import CHECKPOINT
-from differseg_med.training.train import AveragedNetwork, TrainingRecorder, sample_loader
+from differseg_med.training.data import labelled_data
+from differseg_med.training.train import AveragedNetwork, RecordedTrainer, TrainingRecorder, sample_loader
 from differseg_med.transforms.affines import GiveAffined
 from differseg_med.transforms.pipelines import preprocessing, training_samples
 from differseg_med.transforms.restoring import postprocessing
@@ -121,17 +121,14 @@ def cohort_dataset(
         split: only these splits; None or empty for all rows.
         withhold: modalities to leave out although the table has them.
         output_dir: where an earlier run wrote its ``summary.csv``.
-        resume: leave out the work on cases that it finished with the same modalities.
+        resume: leave out the work on cases that it finished, as long as that still holds; see `keep_what_holds`.
 
     Raises:
         CaseError: if the table cannot be read.
     """
     table = read_cohort(cohort, _declared(modalities)).withhold(withhold)
     cases = table.select(split or None)
-    finished = read_finished(output_dir) if resume and output_dir is not None else {}
-    for case in cases:  # a mask made from other modalities is of another run
-        if finished.get(case.case_id, {}).get("modalities", case.modalities) != case.modalities:
-            del finished[case.case_id]
+    finished = read_finished(output_dir) if resume and output_dir is not None else None
     return CohortDataset(cases, transform, finished, table, output_dir)
 
 
@@ -170,12 +167,14 @@ def training_dataset(
         transform: preprocessing, cached.
         cache_dir: folder of the cache.
         split: which rows.
-        samples: random part, applied at each access; None for whole volumes (validation).
+        samples: random part, applied at each access; None for whole volumes (validation). Without rows for a
+            validation the data set is empty, and nothing is validated.
 
     Raises:
-        CaseError: if the table cannot be read or no case can be used.
+        CaseError: if the table cannot be read, a subject is on both sides of its split, no case can be used, or one is
+            too small for the samples.
     """
-    return _labelled(read_cohort(cohort, _declared(modalities)), split, transform, cache_dir, samples)
+    return labelled_data(read_cohort(cohort, _declared(modalities)), split, transform, cache_dir, samples)
 
 
 def labelled_cases(
@@ -199,7 +198,7 @@ def labelled_cases(
     if dataset.cohort is None or (cache_dir is None and dataset.output_dir is None):
         raise CaseError("the data set has no cohort table or no output_dir", remedy="Make it with cohort_dataset.")
     folder = Path(cache_dir) if cache_dir is not None else Path(str(dataset.output_dir)) / "cache"
-    return _labelled(dataset.cohort, split, dataset.transform, folder, samples)
+    return labelled_data(dataset.cohort, split, dataset.transform, folder, samples)
 
 
 def training_fingerprint(
@@ -286,11 +285,13 @@ def validation_evaluator(
     threshold: float = 0.5,
     *,
     amp: bool = False,
-) -> SupervisedEvaluator:
+) -> SupervisedEvaluator | None:
     """Mean Dice and HD95 in mm at ``threshold`` over whole volumes on the network's grid, with the policy of reports.
 
-    The key metric is ``val_mean_dice``; ``amp`` computes in bfloat16.
+    The key metric is ``val_mean_dice``; ``amp`` computes in bfloat16. None if there is no case to validate on.
     """
+    if not len(dataset):
+        return None
 
     def mean(measure: str) -> IgniteMetricHandler:
         return IgniteMetricHandler(metric_fn=CaseMetric(measure), output_transform=from_engine([PRED, LABEL]))
@@ -362,10 +363,7 @@ def trainer(
     forward = SimpleInferer() if inferer is None else inferer
     kwargs |= {"max_epochs": max_epochs, "device": device, "loss_function": loss_function or dice_ce_loss()}
     kwargs["inferer"] = AutocastInferer(forward) if amp else forward
-    engine = SupervisedTrainer(network=network, optimizer=recorder.optimizer, decollate=False, **kwargs)
-    recorder.attach(engine)
-    engine.recorder = recorder
-    return engine
+    return RecordedTrainer(recorder, network=network, **kwargs)
 
 
 def _on(network: nn.Module, device: torch.device | str) -> nn.Module:
@@ -378,20 +376,6 @@ def _on(network: nn.Module, device: torch.device | str) -> nn.Module:
             "there is no such device here", entry="device", expected=f"one of {', '.join(['cpu', *gpus])}", found=device
         ) from error
     return moved.to(memory_format=torch.channels_last)
-
-
-def _labelled(
-    cohort: Cohort,
-    split: str | Sequence[str],
-    transform: Callable[..., Any],
-    cache_dir: str | Path,
-    samples: Compose | None,
-) -> MonaiDataset:
-    cases = cohort.select(split or None)
-    items = cached_items(cases, transform, cache_dir)
-    usable = {item["case_id"] for item in items}
-    tell_presence([case for case in cases if case.case_id in usable], cohort.modalities)
-    return MonaiDataset(items, samples)
 
 
 def _declared(modalities: Mapping[str, Any] | Sequence[str]) -> Mapping[str, Modality] | tuple[str, ...]:

@@ -18,8 +18,10 @@ from differseg_med.bundles.configuration import SEP, Configuration
 from differseg_med.bundles.failures import explained
 from differseg_med.bundles.lint import check_trust, read_config
 from differseg_med.bundles.manifest import check_manifest
+from differseg_med.bundles.preflight import preflight_of
 from differseg_med.bundles.values import as_device, as_value
 from differseg_med.errors import CaseError
+from differseg_med.runs.manifest import configured
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +100,23 @@ class BundleRun:
             SystemExit: from ``finalize``, if a case failed.
         """
         workflow = self.open()
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
+        with configured(workflow.parser.get()):
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
         return workflow
+
+    def preflight(self) -> list[str]:
+        """Try everything that can stop the run, see `differseg_med.bundles.preflight`; what it would do, in lines.
+
+        Raises:
+            CaseError: for what would stop it.
+        """
+        workflow = self.open()
+        workflow.initialize()
+        kinds = [kind for kind in ("train", "evaluate") if kind in self.configs]
+        with readable(workflow.configuration):
+            return preflight_of(workflow.parser, (kinds or ["inference"])[0])
 
 
 class Workflow(ConfigWorkflow):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from differseg_med.cli import cohort, export, lint, new, pacs, run
+from differseg_med.cli import cohort, export, lint, new, pacs, run, status
 from differseg_med.errors import VERBOSE
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
 @app.callback()
 def _main(
     verbose_paths: Annotated[
-        bool, typer.Option("--verbose-paths", help="Messages show whole paths and names from files: not for sharing.")
+        bool, typer.Option("--verbose-paths", help="Messages show folders and names from files: not for sharing.")
     ] = False,
 ) -> None:
     if verbose_paths:
@@ -36,5 +36,6 @@ app.add_typer(run.app)
 app.add_typer(new.app)
 app.add_typer(lint.app)
 app.add_typer(export.app)
+app.add_typer(status.app)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(pacs.app, name="pacs")

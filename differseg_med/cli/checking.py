@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from differseg_med.cli.options import Kinds, Table, names, progress, read_table, tell_kinds
+from differseg_med.cli.options import Force, Kinds, Table, names, progress, read_table, tell_kinds
 from differseg_med.cohort.availability import text_table
 from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
 from differseg_med.cohort.registration.rigid import Method
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import exit_code
+from differseg_med.runs.stamps import inputs_of
+from differseg_med.runs.tables import written_table
 
 if TYPE_CHECKING:
     from differseg_med.cohort.registration.register import Changed
@@ -71,6 +73,7 @@ def folds(
     seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
     validation: Annotated[int | None, typer.Option(help="Make this fold the split validation, others train.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write; default: the same one.")] = None,
+    force: Force = False,
 ) -> None:
     """Fill the column fold: subjects stay together, the columns of --stratify spread evenly. Test cases get none."""
     from differseg_med.cohort.check.check import label_volumes
@@ -90,7 +93,10 @@ def folds(
             raise SystemExit(str(error)) from error
         placed = {case.case_id: case for case in with_folds(cases, chosen, validation)}
         done = [placed.get(case.case_id, case) for case in cohort.cases]
-        write_cohort(out or table, cohort.modalities, done, cohort.kinds)
+        target = out or table
+        data = [path for case in cohort.cases for path in inputs_of(case)]
+        with written_table(target, "folds", data, force=force, in_place=_same(target, table)):
+            write_cohort(target, cohort.modalities, done, cohort.kinds)
         rows = [
             {"": level.criterion, "level": level.level, **{f"fold {n}": count for n, count in enumerate(level.counts)}}
             for level in balance(criteria, chosen, k)
@@ -129,6 +135,10 @@ def n4(
         _tell(correct_cohort(read_table(table), out, names(modalities), progress=progress("case")), out)
 
     sys.exit(exit_code(job))
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
 
 
 def _tell(done: Sequence[Changed], out: Path) -> None:

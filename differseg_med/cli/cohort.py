@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from differseg_med.cli import checking, conversion
-from differseg_med.cli.options import Kinds, Out, names, progress, tell_kinds
+from differseg_med.cli.options import Force, Kinds, Out, names, progress, tell_kinds
 from differseg_med.cohort.image_folders import find_pictures, with_validation
 from differseg_med.cohort.kinds import check_kinds_file, parse_kinds, read_kinds
 from differseg_med.cohort.scan import scan as scanning
@@ -20,6 +20,8 @@ from differseg_med.cohort.scan.choose import Naming, Unit, read_salt
 from differseg_med.cohort.scan.rules import load_rules
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError, exit_code
+from differseg_med.runs.stamps import inputs_of
+from differseg_med.runs.tables import written_table
 
 app = typer.Typer(help="Make, check and convert cohort tables.", no_args_is_help=True)
 importing = typer.Typer(help="Make a cohort table from a data set in a known layout.", no_args_is_help=True)
@@ -64,6 +66,7 @@ def scan(
         bool, typer.Option("--resample", help="Take tilted and uneven series too, to be interpolated.")
     ] = False,
     kind: Kinds = None,
+    force: Force = False,
 ) -> None:
     """Find the images and labels in a folder: OUT, and beside it audit.csv and audit.html."""
 
@@ -85,7 +88,7 @@ def scan(
         if unknown := [name for name in given if name not in found.modalities]:
             raise CaseError(f"no case has {unknown[0]!r}", expected=f"some of {list(found.modalities)}")
         found = replace(found, kinds={**found.kinds, **given})
-        scanning.write_scan(found, out)
+        scanning.write_scan(found, out, force=force)
         for line in scanning.summary_lines(found):
             typer.echo(line)
         tell_kinds(out, found.modalities, read_kinds(out))
@@ -107,6 +110,7 @@ def folders(
     validation_every: Annotated[int, typer.Option(help="The first of every so many subjects is for validation.")] = 0,
     validation_last: Annotated[int, typer.Option(help="So many of the last subjects are for validation.")] = 0,
     kind: Kinds = None,
+    force: Force = False,
 ) -> None:
     """Pictures in SPLIT/{image,depth,...,mask}/NAME.png (or jpg, tif), paired by NAME."""
 
@@ -121,7 +125,8 @@ def folders(
         cases = found.cases
         if validation_every or validation_last:
             cases = with_validation(cases, validation_every, validation_last)
-        write_cohort(out, list(columns), cases, given)
+        with written_table(out, "import", [path for case in cases for path in inputs_of(case)], force=force):
+            write_cohort(out, list(columns), cases, given)
         for text, lines in (("left out", found.left_out), ("other sizes, to be resized", found.resized)):
             for line in lines:
                 typer.echo(f"{text}: {line}")

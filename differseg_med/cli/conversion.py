@@ -11,11 +11,13 @@ from typing import Annotated
 
 import typer
 
-from differseg_med.cli.options import Kinds, Out, Table, progress, read_table, tell_kinds
+from differseg_med.cli.options import Force, Kinds, Out, Table, progress, read_table, tell_kinds
 from differseg_med.cohort import importers as layouts
 from differseg_med.cohort.availability import absent_of, presence, text_table
 from differseg_med.cohort.kinds import parse_kinds, read_kinds
 from differseg_med.errors import CaseError, exit_code
+from differseg_med.runs.stamps import inputs_of
+from differseg_med.runs.tables import written_table
 
 Root = Annotated[Path, typer.Argument(help="Folder of the data set.", exists=True)]
 Values = Annotated[str, typer.Option(help="Label values that are the target: 1,2,3. Default: the one that is not 0.")]
@@ -41,14 +43,15 @@ def nnunet(
     foreground: Values = "",
     kind: Kinds = None,
     splits: Annotated[Path | None, typer.Option(help="splits_final.json, for the column fold.", exists=True)] = None,
+    force: Force = False,
 ) -> None:
     """An nnU-Net raw data set: ROOT is DatasetXXX_Name."""
-    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits), out, foreground, kind)))
+    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits), out, foreground, kind, force)))
 
 
-def msd(root: Root, out: Out, foreground: Values = "", kind: Kinds = None) -> None:
+def msd(root: Root, out: Out, foreground: Values = "", kind: Kinds = None, force: Force = False) -> None:
     """A Medical Segmentation Decathlon data set: ROOT is its folder or dataset.json. 4-D files are taken apart."""
-    sys.exit(exit_code(lambda: _write(layouts.read_msd(root), out, foreground, kind)))
+    sys.exit(exit_code(lambda: _write(layouts.read_msd(root), out, foreground, kind, force)))
 
 
 def bids(
@@ -57,9 +60,10 @@ def bids(
     foreground: Values = "",
     mask: Annotated[str, typer.Option(help="Regex on the masks' names, where a session has several.")] = "",
     kind: Kinds = None,
+    force: Force = False,
 ) -> None:
     """A BIDS data set, with masks among its derivatives."""
-    sys.exit(exit_code(lambda: _write(layouts.read_bids(root, mask), out, foreground, kind)))
+    sys.exit(exit_code(lambda: _write(layouts.read_bids(root, mask), out, foreground, kind, force)))
 
 
 def pattern(
@@ -69,6 +73,7 @@ def pattern(
     label: Annotated[str, typer.Option(help="PATH of the label: {case}/mask.nii.gz.")] = "",
     foreground: Values = "",
     kind: Kinds = None,
+    force: Force = False,
 ) -> None:
     """Any regular layout: a path per column, with {case}, {subject} and * in it."""
 
@@ -77,7 +82,7 @@ def pattern(
         if bad := [entry for entry, (_, equals, _) in zip(image, pairs) if not equals]:
             raise CaseError(f"--image {bad[0]} is not understood", expected="COLUMN=PATH")
         patterns = {column: path for column, _, path in pairs} | ({"label": label} if label else {})
-        _write(layouts.read_pattern(root, patterns), out, foreground, kind)
+        _write(layouts.read_pattern(root, patterns), out, foreground, kind, force)
 
     sys.exit(exit_code(job))
 
@@ -122,14 +127,16 @@ def _export(table: Path, kinds: Sequence[str] | None, write: Callable[..., Seque
     sys.exit(exit_code(job))
 
 
-def _write(found: layouts.Imported, out: Path, foreground: str, kinds: Sequence[str] | None) -> None:
+def _write(found: layouts.Imported, out: Path, foreground: str, kinds: Sequence[str] | None, force: bool) -> None:
     from differseg_med.cohort.exporters import write_imported
 
     given = parse_kinds(kinds or ())
     if unknown := [name for name in given if name not in found.modalities]:
         raise CaseError(f"the data set has no modality {unknown[0]!r}", expected=f"some of {list(found.modalities)}")
     found = replace(found, kinds={**found.kinds, **given})
-    cases = write_imported(found, out, foreground, progress("case"))
+    inputs = [*found.stacked.values(), *(path for case in found.cases for path in inputs_of(case))]
+    with written_table(out, "import", inputs, force=force):
+        cases = write_imported(found, out, foreground, progress("case"))
     for note in found.notes:
         typer.echo(f"note: {note}")
     for line in text_table(presence(cases, found.modalities)):

@@ -19,6 +19,7 @@ Kinds = Annotated[
     list[str] | None,
     typer.Option("--kind", help="What kind of image a column holds: arterial=ct. Repeatable; see cohort kinds."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace a table that was made or changed by hand.")]
 Out = Annotated[Path, typer.Option("--out", help="Cohort table to write (CSV).")]
 
 

@@ -38,6 +38,9 @@ Settings = Annotated[
 ]
 
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Try rows, files, disk, memory, device and weights, then stop.")
+]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run the bundle whatever it names, see lint-bundle; it may run any program.")
 ]
@@ -65,16 +68,22 @@ def predict(
     presets: Presets = None,
     settings: Settings = None,
     trust: Trust = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Segment every case of a cohort, or one patient: OUT/<case_id>/mask.nii.gz, summary.csv and report.html."""
     if (cohort is None) == (not images):
         raise typer.BadParameter("give either --cohort or --image, once per modality")
+    _refuse("--image", {"--dry-run": dry_run and bool(images)})
 
     def job() -> None:
         from differseg_med import api
         from differseg_med.bundles.patient import write_patient
         from differseg_med.bundles.workflows import declared_modalities
 
+        if dry_run and cohort is not None:
+            options = {"split": split, "withhold": withhold, "device": device}
+            _preflight(bundle, [], cohort, output_dir, options, presets, settings, trust)
+            return
         table = cohort or write_patient(output_dir, _named(images or []), declared_modalities(bundle))
         result = api.predict(
             bundle,
@@ -122,14 +131,20 @@ def evaluate(
     presets: Presets = None,
     settings: Settings = None,
     trust: Trust = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Compare masks with the labels: metrics.csv, metrics.json, evaluation.html, overlays of the worst cases."""
     run = {"--withhold": withhold, "--resume": resume, "--device": device, "--set": settings, "--trust": trust}
+    run |= {"--dry-run": dry_run}
     _check_evaluation(bundle, predictions, subsets, stretch, run | {"--preset": presets})
 
     def job() -> None:
         from differseg_med import api
 
+        if dry_run and bundle is not None:
+            options = {"split": split, "withhold": withhold, "device": device}
+            _preflight(bundle, ["evaluate"], cohort, output_dir, options, presets, settings, trust)
+            return
         shared: dict[str, Any] = {"split": split, "resume": resume, "device": device, "trust": trust}
         shared |= {"settings": settings or (), "progress": True}
         if subsets and bundle is not None:
@@ -181,16 +196,38 @@ def train(
     presets: Presets = None,
     settings: Settings = None,
     trust: Trust = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train on the rows of split "train" and validate on those of "validation"; goes on if OUT has a start."""
 
     def job() -> None:
         from differseg_med import api
 
+        if dry_run:
+            _preflight(bundle, ["train"], cohort, output_dir, {"device": device}, presets, settings, trust)
+            return
         run: dict[str, Any] = {"device": device, "presets": presets or (), "settings": settings or (), "trust": trust}
-        api.train(bundle, cohort, output_dir, resume=resume, progress=True, **run)
+        _end(api.train(bundle, cohort, output_dir, resume=resume, progress=True, **run).problem)
 
     sys.exit(exit_code(job))
+
+
+def _preflight(
+    bundle: Path,
+    kind: list[str],
+    cohort: Path,
+    output_dir: Path,
+    options: Mapping[str, object],
+    presets: list[Path] | None,
+    settings: list[str] | None,
+    trust: bool,
+) -> None:
+    """Try everything that can stop a run and say what it would do."""
+    from differseg_med.bundles.workflows import BundleRun
+
+    configs = ["inference", *kind, *map(str, presets or [])]
+    for line in BundleRun(bundle, configs, cohort, output_dir, options, settings or (), trust).preflight():
+        typer.echo(line)
 
 
 def _check_evaluation(
@@ -206,7 +243,7 @@ def _check_evaluation(
     if subsets not in (None, "all"):
         raise typer.BadParameter(f'--subsets takes "all", not {subsets!r}')
     if subsets:
-        _refuse("--subsets", {name: run[name] for name in ("--preset", "--withhold")})
+        _refuse("--subsets", {name: run[name] for name in ("--preset", "--withhold", "--dry-run")})
 
 
 def _named(images: list[str]) -> dict[str, str]:

@@ -18,11 +18,12 @@ from differseg_med.atomic import write_text
 from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import absent_of
 from differseg_med.cohort.importers import COLUMNS, SKIP, ZEROS, Imported
-from differseg_med.cohort.kinds import check_kinds_file, need_kinds
+from differseg_med.cohort.kinds import check_kinds_file, need_kinds, table_files
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError
 from differseg_med.export.nifti import save_nifti
 from differseg_med.geometry import Grid, almost_same_grid
+from differseg_med.guard import check_target, writing_for
 from differseg_med.io.dicom.cells import join_cell
 from differseg_med.io.headers import read_header
 from differseg_med.io.itk import as_image, as_voxels, empty_image
@@ -33,6 +34,8 @@ from differseg_med.io.voxels import read_voxels
 from differseg_med.modality import nnunet_channel
 from differseg_med.paths import inside
 from differseg_med.progress import Progress
+from differseg_med.runs.folder import occupied
+from differseg_med.runs.stamps import inputs_of
 from differseg_med.transforms.grids import grid_of
 
 
@@ -92,15 +95,23 @@ def export_msd(cohort: Cohort, out: str | Path, *, stacked: bool = False, progre
         Cases that could not be exported; a modality that is absent cannot be expressed in a list of files.
 
     Raises:
-        CaseError: if the kind of a modality is not known.
+        CaseError: if the kind of a modality is not known, the folder cannot be written, or ``out`` is a file of the
+            cohort.
     """
     need_kinds(cohort, "the list of modalities")
-    out, failed = Path(out), []
+    with occupied(Path(out).parent, _data(cohort), deep=False):
+        check_target(Path(out))
+        return _export_msd(cohort, Path(out), stacked, progress)
+
+
+def _export_msd(cohort: Cohort, out: Path, stacked: bool, progress: Progress) -> list[CaseError]:
+    failed = []
     entries: dict[str, list[dict[str, object]]] = {"training": [], "test": []}
     for case in progress(cohort.cases):
         try:
             key = "test" if case.split == "test" else "training"
-            entry = run_for_case(lambda case: _msd_entry(case, cohort.modalities, out, stacked), case, case)
+            with writing_for(case.case_id):
+                entry = run_for_case(lambda case: _msd_entry(case, cohort.modalities, out, stacked), case, case)
             fold = {"fold": int(case.fold)} if case.fold.isdecimal() and key == "training" else {}
             entries[key].append(entry | fold)
         except CaseError as error:
@@ -165,13 +176,24 @@ def export_nnunet(
         Cases that could not be exported.
 
     Raises:
-        CaseError: if the kind of a modality is not known.
+        CaseError: if the kind of a modality is not known, or the folder cannot be written.
     """
     need_kinds(cohort, "how nnU-Net normalizes the images")
-    out, failed, trained = Path(out), [], []
+    with occupied(out, _data(cohort)):
+        return _export_nnunet(cohort, Path(out), missing, progress)
+
+
+def _data(cohort: Cohort) -> list[Path]:
+    """What an export never writes."""
+    return [*table_files(cohort.path), *(path for case in cohort.cases for path in inputs_of(case))]
+
+
+def _export_nnunet(cohort: Cohort, out: Path, missing: str, progress: Progress) -> list[CaseError]:
+    failed, trained = [], []
     for case in progress(cohort.cases):
         try:
-            run_for_case(lambda case: _nnunet_case(case, cohort.modalities, out, missing), case, case)
+            with writing_for(case.case_id):
+                run_for_case(lambda case: _nnunet_case(case, cohort.modalities, out, missing), case, case)
         except CaseError as error:
             failed.append(error)
             continue

@@ -27,6 +27,11 @@ def kinds_path(table: str | Path) -> Path:
     return Path(table).with_suffix(".yaml")
 
 
+def table_files(table: str | Path) -> tuple[Path, Path]:
+    """The files of a table, which no run writes."""
+    return Path(table), kinds_path(table)
+
+
 def read_kinds(table: str | Path) -> dict[str, str]:
     """The kind of each modality that the file beside a table tells; empty without such a file.
 

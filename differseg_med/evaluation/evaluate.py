@@ -16,6 +16,7 @@ from differseg_med.atomic import replacing
 from differseg_med.case import Case, run_for_case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.images2d import draw_picture, measure_picture
+from differseg_med.evaluation.run import STEP, evaluation_step, make_room, refuse_the_label, too_good
 from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import BoolArray, Grid, almost_same_grid, describe, differences
 from differseg_med.grids import audit_grids, raise_on_errors
@@ -34,6 +35,9 @@ from differseg_med.reports.evaluation import write_evaluation_page
 from differseg_med.reports.overlay import closest_ras, draw_overlay
 from differseg_med.reports.pages import number
 from differseg_med.reports.provenance import provenance
+from differseg_med.runs.folder import occupied
+from differseg_med.runs.manifest import recording
+from differseg_med.runs.stamps import inputs_of
 from differseg_med.transforms.grids import grid_of, restore_grid
 from differseg_med.transforms.restoring import resample_mask
 
@@ -77,6 +81,7 @@ def evaluate_cohort(
     group_by: Sequence[str] = GROUP_COLUMNS,
     worst: int = 5,
     progress: Callable[[Sequence[Case]], Iterable[Case]] = iter,
+    tables: Sequence[Path] = (),
 ) -> Evaluation:
     """Measure every case of a cohort against its mask in ``predictions_dir`` (see `mask_file`) and write the reports.
 
@@ -92,16 +97,25 @@ def evaluate_cohort(
         group_by: extra columns of the cohort table for the tables of subgroups; present modalities are always one.
         worst: how many of the worst cases get an overlay.
         progress: wraps the cases, for example ``tqdm``.
+        tables: the cohort table, which is never written.
 
     Raises:
-        CaseError: if the folder does not exist, or holds no prediction of any of the cases.
+        CaseError: if the folder does not exist, or holds no prediction of any of the cases; or if results would be
+            written onto data, or beside the masks of another run.
     """
     folder, selector = split_cell(predictions_dir)
+    out_dir, settings = Path(out_dir), settings or Settings()
     extra = check_predictions(cases, folder)
-    measured = Measurements(settings, group_by, worst)
-    for case in progress(cases):
-        measured.add(case, join_cell(mask_file(folder, case.case_id), selector))
-    return measured.write(out_dir, extra, provenance())
+    masks = {case.case_id: mask_file(folder, case.case_id) for case in cases}
+    inputs = [*tables, *masks.values(), *(path for case in cases for path in inputs_of(case))]
+    with occupied(out_dir, inputs):
+        step = evaluation_step(cases, masks, settings)
+        make_room(out_dir, folder)
+        with recording(out_dir, STEP, step):
+            measured = Measurements(settings, group_by, worst)
+            for case in progress(cases):
+                measured.add(case, join_cell(masks[case.case_id], selector))
+            return measured.write(out_dir, extra, provenance())
 
 
 class Measurements:
@@ -136,6 +150,7 @@ class Measurements:
         try:
             if case.problem is not None:
                 raise case.problem
+            refuse_the_label(case, prediction)
             label = run_for_case(read_reference, case, case) if label is None else label
             found = run_for_case(lambda label: self._scores(prediction, label), label, case)
         except CaseError as error:
@@ -175,6 +190,9 @@ class Measurements:
         notices = (
             [f"predictions that no case of the cohort asks for, not measured: {', '.join(extra)}"] if extra else []
         )
+        if notice := too_good(self.rows):
+            logger.warning("%s", notice)
+            notices.append(notice)
         saliency = self._saliency.results()
         summary = write_metrics(self.rows, out_dir, settings=self.settings, notices=notices, saliency=saliency)
         ids = [str(row["case_id"]) for row in self._worst]
@@ -241,6 +259,7 @@ def evaluate_case(
     """
     if case.problem is not None:
         raise case.problem
+    refuse_the_label(case, prediction)
     found = measure_file(prediction, read_reference(case), settings, saliency)
     return found.scores, found.notice
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from differseg_med.export.nifti import save_nifti
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.geometry import FloatArray
+from differseg_med.guard import writing_for
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.nifti_header import NiftiHeader
 
@@ -46,6 +49,7 @@ def save_bids(
     segment: SegmentInfo,
     *,
     like: NiftiHeader | None = None,
+    subject: str = "",
 ) -> Path:
     """Save a mask in a BIDS derivatives data set, with its sidecar and ``dataset_description.json``.
 
@@ -54,9 +58,9 @@ def save_bids(
         affine: 4 x 4, from voxel indices to mm, RAS.
         root: folder of the data set.
         reference: the image that the mask belongs to. If it has a BIDS name, the mask inherits its entities.
-        case_id: becomes the subject otherwise, letters and digits alone.
+        case_id: becomes the subject otherwise, letters and digits alone. The sidecar keeps it whole.
         segment: its name becomes the entity ``label``.
-        like: header of the reference if that is a NIfTI, as for `save_nifti`.
+        like, subject: header of a reference that is a NIfTI, as for `save_nifti`; see `subjects`.
 
     Returns:
         The mask: ``sub-01/anat/sub-01_space-orig_label-lesion_desc-differseg_mask.nii.gz``.
@@ -65,7 +69,7 @@ def save_bids(
         CaseError: if the mask cannot be stored faithfully.
     """
     match = BIDS_NAME.fullmatch(reference.name)
-    entities = match[1].split("_") if match else [f"sub-{_alphanumeric(case_id) or 'unknown'}"]
+    entities = match[1].split("_") if match else [f"sub-{subject or subjects([case_id])[case_id] or 'unknown'}"]
     entities = [entity for entity in entities if entity.split("-")[0] not in _OURS]
     if not any(entity.startswith("space-") for entity in entities):
         entities.append("space-orig")
@@ -93,7 +97,8 @@ def save_bids(
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "differseg_med", "Version": version("differseg-med")}],
     }
-    _write_json(Path(root, "dataset_description.json"), description)
+    with writing_for(""):  # all cases share it
+        _write_json(Path(root, "dataset_description.json"), description)
     return path
 
 
@@ -112,8 +117,27 @@ def _check_free(sidecar: Path, case_id: str) -> None:
         )
 
 
+def subjects(case_ids: Iterable[str]) -> dict[str, str]:
+    """BIDS subjects of case ids, which are letters and digits alone, all different whatever their capitals.
+
+    ``STS_003`` is ``STS003``. Where two ids would be one so, both get every other character by its number in Unicode,
+    hexadecimal between Z and z: ``S1_11`` is ``S1Z5fz11``, ``S11_1`` is ``S11Z5fz1``, a ``Z`` itself ``Z5az``.
+    """
+    ids = list(dict.fromkeys(case_ids))
+    short = {case_id: _alphanumeric(case_id) for case_id in ids}
+    counts = Counter(name.casefold() for name in short.values())
+    names = {i: name if name and counts[name.casefold()] == 1 else _escaped(i) for i, name in short.items()}
+    if len({name.casefold() for name in names.values()}) < len(ids):
+        names = {case_id: _escaped(case_id) for case_id in ids}
+    return names
+
+
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() and c != "Z" else f"Z{ord(c):x}z" for c in text)
 
 
 def _alphanumeric(text: str) -> str:
@@ -133,5 +157,6 @@ def write_bids(segmented: Segmented, path: Path) -> Notes:
         segmented.case_id,
         segmented.segment,
         like=segmented.nifti_header,
+        subject=segmented.subject,
     )
     return []

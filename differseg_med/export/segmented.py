@@ -30,6 +30,7 @@ class Segmented:
         case_id: for titles and names.
         probability: ``(H, W, D)`` on ``grid``, if there is one.
         kinds: kind of image of each modality, as far as it is known.
+        subject: its name in BIDS, where ids of several cases would give one name.
     """
 
     mask: NDArray[np.uint8]
@@ -40,6 +41,7 @@ class Segmented:
     case_id: str = ""
     probability: NDArray[np.float32] | None = field(default=None, repr=False)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    subject: str = ""
 
     @property
     def nifti_header(self) -> NiftiHeader | None:

@@ -167,10 +167,29 @@ def _pull_series(
                 instance.save_as(temporary, enforce_file_format=True)
     for number, uid in enumerate(uids, start=1):
         (partial / _file_name(uid)).rename(partial / f"{number:05d}.dcm")
-    shutil.rmtree(folder, ignore_errors=True)
+    _make_room(folder)
     partial.rename(folder)
     logger.info("%s: %d instances", folder.name, len(uids))
     return folder
+
+
+def _make_room(folder: Path) -> None:
+    """Remove an earlier pull of the series; anything else that lies there is somebody's data.
+
+    Raises:
+        CaseError: naming the folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CaseError("a file stands where the series would go", file=folder, remedy="Choose another --out.")
+    others = [path.name for path in folder.glob("*") if not re.fullmatch(r"\d{5,}\.dcm", path.name)]
+    if others:
+        raise CaseError(
+            "the folder of the series holds other files, which are kept",
+            file=folder,
+            found=", ".join(sorted(others)[:5]),
+            remedy="Move them, or choose another --out.",
+        )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _instances(client: Client, study_uid: str, series_uid: str) -> set[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monai.data import PersistentDataset
-from monai.data.utils import pickle_hashing
+from monai.data import Dataset as MonaiDataset
 from monai.transforms import Compose, SelectItemsd
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
@@ -17,9 +17,11 @@ from torch.utils.data import Dataset
 from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import presence_in_words
 from differseg_med.errors import CaseError
-from differseg_med.io.dicom.reader import stamp
 from differseg_med.keys import AFFINE, CHANNELS, IMAGE, LABEL
 from differseg_med.progress import progress_bar
+from differseg_med.runs.cache import cached, prune
+from differseg_med.runs.describe import described, digest
+from differseg_med.runs.stamps import case_stamps, code_hash, stamp
 from differseg_med.transforms.affines import KeepAffined
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,8 @@ class CohortDataset(Dataset):
     Args:
         data: cases of the cohort.
         transform: from a case's paths to the network's input.
-        finished: summary rows of cases that need no work any more, by case id.
+        finished: summary rows of an earlier run in the same folder, by case id, to go on with it; those that still hold
+            need no work. None to begin anew.
         cohort: the table that the cases are of.
         output_dir: folder of the run's results.
 
@@ -51,7 +54,7 @@ class CohortDataset(Dataset):
     ) -> None:
         self.data = list(data)
         self.transform = transform
-        self.finished = finished or {}
+        self.finished = finished
         self.cohort, self.output_dir = cohort, None if output_dir is None else Path(output_dir)
 
     def __len__(self) -> int:
@@ -63,7 +66,7 @@ class CohortDataset(Dataset):
         try:
             if case.problem is not None:
                 raise case.problem.for_case(case.case_id)
-            if case.case_id in self.finished:
+            if self.finished and case.case_id in self.finished:
                 return {"case": case, "finished": self.finished[case.case_id]}
             item = {key: value for key, value in case.as_item().items() if key != LABEL}
             sample = run_for_case(self.transform, item, case)
@@ -77,21 +80,47 @@ def single_item(batch: list[Item]) -> Item:
     return batch[0]
 
 
+class TrainingDataset(MonaiDataset):
+    """Preprocessed cases in memory, with a random transform at each access.
+
+    Args:
+        data: items, see `cached_items`.
+        transform: the random part; None for whole volumes.
+        cases: rows of the table that the items were made from.
+        unreadable: why others could not be used.
+        tables: the files of the cohort table.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Item],
+        transform: Callable[..., Any] | None,
+        cases: Sequence[Case] = (),
+        unreadable: Sequence[CaseError] = (),
+        tables: Sequence[Path] = (),
+    ) -> None:
+        super().__init__(data, transform)
+        self.cases, self.unreadable, self.tables = tuple(cases), tuple(unreadable), tuple(tables)
+
+
 def cached_items(
     cases: Sequence[Case],
     transform: Callable[..., Any],
     cache_dir: str | Path,
     keys: Sequence[str] = (IMAGE, LABEL, CHANNELS),
+    unreadable: list[CaseError] | None = None,
 ) -> list[Item]:
-    """Preprocess labelled cases once, to disk (MONAI's `PersistentDataset`) and memory, with a progress bar.
+    """Preprocess labelled cases once, to disk and memory, with a progress bar.
 
-    Cases that cannot be used are logged with the reason and left out.
+    Cases that cannot be used are logged with the reason and left out. An entry of the cache is used only if nothing
+    that decides it has changed: settings, code, and the files of the case; `differseg_med.runs.cache` has its bound.
 
     Args:
         cases: cases with labels.
         transform: deterministic preprocessing; the cache notices when it or a file changes.
         cache_dir: folder of the cache.
         keys: entries of the result to keep, tensors as plain ones, beside ``case_id`` and the ``affine`` of the first.
+        unreadable: gets the reasons of those that are left out although they have a label.
 
     Raises:
         CaseError: if no case can be used.
@@ -99,7 +128,8 @@ def cached_items(
     steps = Compose(
         [*getattr(transform, "transforms", [transform]), KeepAffined(keys[0]), SelectItemsd((*keys, AFFINE, "case_id"))]
     )
-    dataset = PersistentDataset([], steps, cache_dir, hash_transform=pickle_hashing)
+    pipeline = digest(described(steps=steps), code_hash())
+    prune(Path(cache_dir))
     usable: list[Item] = []
     for case in progress_bar(cases, desc="preparing", unit="case"):
         try:
@@ -107,17 +137,27 @@ def cached_items(
                 raise case.problem
             if case.label is None:
                 raise CaseError("the case has no label", case=case.case_id, remedy="Fill in the column label.")
-            item = {**case.as_item(), "stamps": [stamp(p) for p in (*case.images.values(), case.label)]}
-            # The first time the cache gives MetaTensors, later plain ones: samples must not depend on which.
-            content = run_for_case(dataset._cachecheck, item, case)
+            prepare = partial(_prepared, steps=steps, folder=Path(cache_dir), pipeline=pipeline)
+            content = run_for_case(prepare, case, case)
             if LABEL in keys and not content[LABEL].any():
                 logger.warning("case %s: the label is empty on the network's grid", case.case_id)
-            usable.append(convert_to_tensor(content, track_meta=False, convert_numeric=False))
+            usable.append(content)
         except CaseError as error:
             logger.error("left out: %s", error)
+            if unreadable is not None and (case.label is not None or case.problem is not None):
+                unreadable.append(error.for_case(case.case_id))
     if not usable:
         raise CaseError("no case can be used", expected="at least one with images and a label")
     return usable
+
+
+def _prepared(case: Case, steps: Compose, folder: Path, pipeline: str) -> Item:
+    """A case through the steps, from the cache if it is there."""
+    key = digest(pipeline, case.case_id, case_stamps(case), stamp(case.label or ""))
+    plain: Item = cached(
+        folder, key, lambda: convert_to_tensor(dict(steps(case.as_item())), track_meta=False, convert_numeric=False)
+    )
+    return plain
 
 
 def tell_presence(cases: Sequence[Case], modalities: Sequence[str]) -> None:

@@ -17,9 +17,13 @@ from monai.inferers import Inferer
 from monai.transforms import Compose
 
 from differseg_med.case import Case, run_for_case
+from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import Measurements, check_predictions, mask_file, read_reference
+from differseg_med.evaluation.run import STEP as EVALUATION
+from differseg_med.evaluation.run import evaluation_step, make_room
 from differseg_med.evaluation.tables import write_metrics
+from differseg_med.guard import writing_for
 from differseg_med.inferers import SliceWindowInferer, check_channels
 from differseg_med.io.volumes import load_mask
 from differseg_med.keys import CHANNELS, IMAGE, NOTES, PRED, PRESENT, PROBABILITY, REFERENCE
@@ -28,10 +32,15 @@ from differseg_med.prediction.dataset import Item
 from differseg_med.prediction.quality import Fingerprint
 from differseg_med.prediction.quality_flags import QualityFlags
 from differseg_med.prediction.result import CaseResult, CaseWriter, write_mask, write_view
+from differseg_med.prediction.resuming import STEP, keep_what_holds, written_names
 from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Summary, SummaryRow
 from differseg_med.progress import progress_bar
 from differseg_med.reports.provenance import CHECKPOINT, provenance
 from differseg_med.reports.run import write_results_page
+from differseg_med.runs.describe import described
+from differseg_med.runs.folder import occupied
+from differseg_med.runs.manifest import Step, recording
+from differseg_med.runs.stamps import case_stamps, inputs_of
 from differseg_med.transforms.grids import check_label, grid_of, original_grid
 from differseg_med.transforms.modalities import StackModalitiesd
 
@@ -103,10 +112,34 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Work through the cohort."""
-        finished = getattr(getattr(self.data_loader, "dataset", None), "finished", {})
-        self.summary, self.metrics = Summary(self.output_dir, finished), []
-        self._cases, self._measured, self.problems = {}, Measurements(self.settings), {}
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        dataset = getattr(self.data_loader, "dataset", None)
+        cases: Sequence[Case] = getattr(dataset, "data", ())
+        cohort = getattr(dataset, "cohort", None)
+        tables = table_files(cohort.path) if cohort is not None else ()
+        inputs = [*tables, *(path for case in cases for path in inputs_of(case))]
+        with occupied(self.output_dir, inputs, "Go on with --resume."):
+            step = self._manifest(cases, getattr(dataset, "transform", None))
+            finished = keep_what_holds(self.output_dir, cases, step, getattr(dataset, "finished", None))
+            if dataset is not None:
+                dataset.finished = finished
+            for writer in self.writers:
+                reserve = getattr(writer, "reserve", None)
+                if reserve is not None:  # its files of all cases lie in one folder
+                    reserve([case.case_id for case in cases])
+            self.summary, self.metrics = Summary(self.output_dir, finished), []
+            self._cases, self._measured, self.problems = {}, Measurements(self.settings), {}
+            with recording(self.output_dir, STEP, step):
+                self._work()
+
+    def _manifest(self, cases: Sequence[Case], transform: object) -> Step:
+        """What this run is made of, for its manifest."""
+        parts = {"preprocessing": transform, "network": self.network, "inferer": self.inferer}
+        others = {"postprocessing": self.case_postprocessing, "quality": self.writers[0]}
+        settings = described(**parts, **others, amp=self.amp, reference=self.reference)
+        names = [str(getattr(writer, "name", getattr(writer, "__name__", ""))) for writer in self.writers[1:]]
+        return Step.now(settings, {c.case_id: case_stamps(c) for c in cases if c.problem is None}, written_names(names))
+
+    def _work(self) -> None:
         try:
             super().run()
         finally:  # an interrupted run reports what it has
@@ -127,7 +160,11 @@ class CohortEvaluator(SupervisedEvaluator):
             self.metrics = [{"case_id": c, "status": FAILED, "reason": reason} for c, reason in reasons.items()]
             return
         extra = check_predictions(list(self._cases.values()), self.output_dir)
-        self.metrics = self._measured.write(self.output_dir, extra, self._provenance()).rows
+        masks = {case_id: mask_file(self.output_dir, case_id) for case_id in self._cases}
+        made = evaluation_step(self._cases.values(), masks, self.settings)
+        make_room(self.output_dir, self.output_dir)
+        with recording(self.output_dir, EVALUATION, made):
+            self.metrics = self._measured.write(self.output_dir, extra, self._provenance()).rows
 
     def _measure(self, case: Case, row: SummaryRow, label: MetaTensor | None) -> None:
         """Measure the written mask against the label that was read before it was made."""
@@ -215,7 +252,8 @@ class CohortEvaluator(SupervisedEvaluator):
     def _write(self, result: CaseResult) -> SummaryRow:
         """Write the mask, then whatever else was asked for; returns the writers' columns of the summary."""
         case, folder = result.case, self.output_dir / result.case.case_id
-        row: SummaryRow = dict(write_mask(result, folder))
+        with writing_for(case.case_id):
+            row: SummaryRow = dict(write_mask(result, folder))
         problems = []
 
         def write(writer: CaseWriter) -> Mapping[str, object]:
@@ -223,7 +261,8 @@ class CohortEvaluator(SupervisedEvaluator):
 
         for writer in self.writers:
             try:
-                row |= run_for_case(write, writer, case)
+                with writing_for(case.case_id):
+                    row |= run_for_case(write, writer, case)
             except CaseError as error:
                 logger.error("%s", error)
                 problems.append(str(error))

@@ -77,7 +77,8 @@ class CaseResult:
 CaseWriter = Callable[[CaseResult, Path], Mapping[str, object]]
 """Writes something of a result into the case's folder; what it returns are columns of ``summary.csv``.
 
-Raises `CaseError` if it cannot; the mask and what other writers make of the case stay."""
+Raises `CaseError` if it cannot; the mask and what other writers make of the case stay. One whose files of all cases lie
+in one folder may have ``reserve(case_ids)``, which is called before the first case."""
 
 
 def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from differseg_med.errors import CaseError
+from differseg_med.export.bids import subjects
 from differseg_med.export.formats import onto_reference
 from differseg_med.export.registry import FORMATS, Format
 from differseg_med.export.segment import SegmentInfo, read_segment
@@ -25,9 +26,15 @@ from differseg_med.metrics.case import binary
 from differseg_med.modality import display_windows
 from differseg_med.prediction.result import CaseResult, CaseWriter
 from differseg_med.reports.overlay import closest_ras, save_overlay
+from differseg_med.runs.folder import occupied
+from differseg_med.runs.manifest import Step, recording
+from differseg_med.runs.stamps import files_of, stamp
 from differseg_med.transforms.grids import grid_of, restore_grid
 
 logger = logging.getLogger(__name__)
+
+EXPORT = "export"
+"""Name of the step in the manifest."""
 
 MASK_FORMAT = "nifti"
 """The format that every run writes anyway."""
@@ -40,10 +47,17 @@ class FormatWriter:
     Args:
         name: one of `RUN_FORMATS`.
         segment: what the masks show.
+        names: of the cases in BIDS, see `reserve`.
     """
 
     name: str
     segment: SegmentInfo
+    names: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def reserve(self, case_ids: Sequence[str]) -> None:
+        """Choose names for all cases of a run that differ in a BIDS data set, where they lie in one folder."""
+        self.names.clear()
+        self.names.update(subjects(case_ids))
 
     def __call__(self, result: CaseResult, folder: Path) -> Mapping[str, object]:
         """Write it into the case's folder; BIDS masks of all cases go into one data set beside the cases.
@@ -62,6 +76,7 @@ class FormatWriter:
             result.case.case_id,
             result.probability,
             result.case.kinds,
+            self.names.get(result.case.case_id, ""),
         )
         file, notes = write_format(self.name, segmented, folder.parent if self.name == "bids" else folder)
         for note in notes:
@@ -144,6 +159,28 @@ def export_mask(
         CaseError: if mask or reference cannot be read, or they do not fit together.
     """
     _check(formats)
+    inputs = [path for cell in (mask, reference) for path in (split_cell(cell)[0], *_beside(cell))]
+    with occupied(folder, inputs, deep=False):
+        step = Step.now({}, {case_id or "mask": {"mask": stamp(mask), "reference": stamp(reference)}})
+        with recording(folder, EXPORT, step):
+            return _export(mask, reference, formats, folder, segment, case_id, resample, step)
+
+
+def _beside(cell: str) -> list[Path]:
+    """The files of voxels beside a header."""
+    return [] if split_cell(cell)[0].is_dir() else files_of(cell)[1:]
+
+
+def _export(
+    mask: str,
+    reference: str,
+    formats: Sequence[str],
+    folder: Path,
+    segment: SegmentInfo,
+    case_id: str,
+    resample: bool,
+    step: Step,
+) -> list[CaseError]:
     label, grid = load_label(mask, [reference]), file_grid(reference)
     file = split_cell(mask)[0]
     voxels = binary(label[0].numpy(), "exported", file).view(np.uint8)
@@ -162,6 +199,7 @@ def export_mask(
             logger.error("%s: %s", name, error)
             problems.append(error)
         else:
+            step.results[written] = ""
             logger.info("%s", "; ".join([f"{name}: {written}", *notes]))
     return problems
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import logging
 import pickle
 from collections.abc import Sequence
@@ -23,6 +24,11 @@ from torch.utils.data import RandomSampler
 from differseg_med.atomic import replacing
 from differseg_med.errors import CaseError
 from differseg_med.progress import no_bar
+from differseg_med.runs.describe import described, digest
+from differseg_med.runs.folder import occupied, set_aside
+from differseg_med.runs.manifest import Step, in_words, read_steps, recording
+from differseg_med.runs.names import MANIFEST
+from differseg_med.runs.stamps import inputs_of
 from differseg_med.tables import write_table
 
 logger = logging.getLogger(__name__)
@@ -30,6 +36,9 @@ logger = logging.getLogger(__name__)
 _REMEDY = "Choose another output_dir, or set resume to false to begin anew there."
 
 LAST, BEST, LOG, CURVES = "last.pt", "best.pt", "log.csv", "curves.png"
+STEP = "train"
+RESULTS = (LAST, BEST, LOG, CURVES, "fingerprint.json")
+"""What a training leaves in its folder, beside the manifest and the cache."""
 
 
 class AveragedNetwork(nn.Module):
@@ -66,10 +75,12 @@ class AveragedNetwork(nn.Module):
 
 
 class TrainingRecorder:
-    """Handler that averages, validates, saves, resumes and logs.
+    """Handler that averages, validates, saves, resumes and logs; see `RecordedTrainer` for what surrounds a run.
 
     In ``output_dir``: ``last.pt`` (everything needed to go on), ``best.pt`` (averaged network of the best validation
-    Dice, plain tensors), ``log.csv`` (a row per epoch), ``curves.png``.
+    Dice, plain tensors; without validation that of the last epoch), ``log.csv`` (a row per epoch), ``curves.png``.
+
+    A loss or a gradient that is not a number stops the training before it reaches the weights.
 
     Args:
         network: the trained network.
@@ -105,9 +116,11 @@ class TrainingRecorder:
         self.max_gradient_norm, self.seed = max_gradient_norm, seed
         self.best, self.rows = -1.0, list[dict[str, float | str]]()
         self._losses: list[float] = []
+        self._engine: Engine | None = None
 
     def attach(self, trainer: SupervisedTrainer) -> None:
         """Hook everything to the trainer's events."""
+        self._engine = trainer
         trainer.add_event_handler(Events.STARTED, self._start)
         trainer.add_event_handler(Events.EPOCH_STARTED, self._randomize)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._step)
@@ -119,7 +132,75 @@ class TrainingRecorder:
         self.optimizer.register_step_pre_hook(self._clip)
 
     def _clip(self, *_: Any) -> None:
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_gradient_norm)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_gradient_norm)
+        if not bool(torch.isfinite(norm)):
+            raise self._not_a_number("gradients")
+
+    def _not_a_number(self, what: str) -> CaseError:
+        """Where the numbers went wrong, and what is left."""
+        state = getattr(self._engine, "state", None)
+        batch = getattr(state, "batch", None)
+        cases = batch.get("case_id", ()) if isinstance(batch, dict) else ()
+        return CaseError(
+            f"the training stops: the {what} are not numbers any more (NaN or infinite)",
+            found=f"step {getattr(state, 'iteration', '?')} in epoch {getattr(state, 'epoch', '?')}, "
+            f"with {', '.join(dict.fromkeys(map(str, cases))) or 'unnamed cases'}",
+            remedy=f"{LAST} and {BEST} are of the epochs before. Look at the images and labels of these cases, or lower"
+            " learning_rate (in another output_dir).",
+        )
+
+    def step(self, trainer: SupervisedTrainer) -> Step:
+        """What the training is made of, for its manifest; to be asked for before it starts."""
+        loader = trainer.data_loader
+        data = getattr(loader, "dataset", None)
+        scheduled = self.scheduler.state_dict() if self.scheduler is not None else {}
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        settings = described(
+            network={"class": type(self.network).__qualname__, "layers": digest(repr(self.network))},
+            optimizer={"class": type(self.optimizer).__qualname__, "groups": groups},
+            scheduler={k: v for k, v in scheduled.items() if isinstance(v, int | float | str)},
+            loss=getattr(trainer, "loss_function", None),
+            samples=getattr(data, "transform", None),
+            batch_size=getattr(loader, "batch_size", None),
+            iterations=len(loader) if loader is not None else None,
+            validation=[getattr(self.evaluator, name, None) for name in ("inferer", "postprocessing")],
+            average_decay=self.average.decay,
+            val_interval=self.val_interval,
+            max_gradient_norm=self.max_gradient_norm,
+            seed=self.seed,
+        )
+        validation = getattr(getattr(self.evaluator, "data_loader", None), "dataset", None)
+        sides = {"train": data, "validation": validation}
+        inputs = {
+            f"{side} {item['case_id']}": {"voxels": digest(item)}
+            for side, dataset in sides.items()
+            for item in getattr(dataset, "data", None) or ()
+            if isinstance(item, dict) and "case_id" in item
+        }
+        return Step.now(settings, inputs)
+
+    def accept(self, step: Step) -> None:
+        """Hold the training against the one that the folder has begun; without resume move that aside.
+
+        Raises:
+            CaseError: if it is another one, with each difference.
+        """
+        earlier = read_steps(self.output_dir).get(STEP)
+        path = self.output_dir / LAST
+        if not self.resume:
+            set_aside(self.output_dir, [MANIFEST, *RESULTS], earlier.started if earlier else "")
+        elif path.is_file() and earlier is None:
+            logger.warning("%s: %s does not say what made it; it goes on with the settings of now", path.name, MANIFEST)
+        elif path.is_file() and earlier is not None:
+            cases = [
+                f"{name}: {'changed' if name in earlier.inputs and name in step.inputs else 'in one of the two only'}"
+                for name in dict.fromkeys((*earlier.inputs, *step.inputs))
+                if earlier.inputs.get(name) != step.inputs.get(name)
+            ]
+            if differences := [*earlier.differences(step), *cases]:
+                raise CaseError(
+                    f"{path.name} is of another training", file=path, found=in_words(differences), remedy=_REMEDY
+                )
 
     def _start(self, trainer: Engine) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -145,6 +226,8 @@ class TrainingRecorder:
         trainer.state.iteration = state["iteration"]
         left = trainer.state.max_epochs - state["epoch"]
         logger.info("resumed after epoch %d: %s", state["epoch"], f"{left} to go" if left else f"finished. {_REMEDY}")
+        if self.rows and not self._log_is_whole():  # killed between the checkpoint and the log
+            self._write_log()
 
     def _randomize(self, trainer: Engine) -> None:
         """Start the random numbers of this epoch: of sampler, augmentation, network and workers."""
@@ -180,22 +263,25 @@ class TrainingRecorder:
             score = float(metrics[self.evaluator.state.key_metric_name])
             if score > self.best:
                 self.best = score
-                _save(self.average.average.state_dict(), self.output_dir / BEST)
+                _save(self._finite(self.average.average), self.output_dir / BEST)
+        elif self.evaluator is None and (epoch % self.val_interval == 0 or epoch == trainer.state.max_epochs):
+            _save(self._finite(self.average.average), self.output_dir / BEST)
         self.rows.append(row)
         self._save_last(trainer)
         self._write_log()
 
     def _end(self, trainer: Engine) -> None:
+        if self.evaluator is None:
+            logger.info("%s of %s: the average of the last epoch; nothing was validated", BEST, self.output_dir.name)
         if self.best >= 0:
             logger.info("%s of %s: validation Dice %.3f", BEST, self.output_dir.name, self.best)
 
     def _save_last(self, trainer: Engine) -> None:
         state = {
-            "network": self.network.state_dict(),
+            "network": self._finite(self.network),
             "average": self.average.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "rng": torch.get_rng_state(),
             "best": self.best,
             "rows": self.rows,
             "epoch": trainer.state.epoch,
@@ -203,9 +289,63 @@ class TrainingRecorder:
         }
         _save(state, self.output_dir / LAST)
 
+    def _finite(self, network: nn.Module) -> dict[str, torch.Tensor]:
+        """The weights, if all are numbers: a file that lies on disk is always a good one."""
+        state: dict[str, torch.Tensor] = network.state_dict()
+        if not all(bool(torch.isfinite(value).all()) for value in state.values() if value.is_floating_point()):
+            raise self._not_a_number("weights")
+        return state
+
+    def _log_is_whole(self) -> bool:
+        """Whether log and curves on disk are of the rows that were resumed."""
+        path = self.output_dir / LOG
+        if not path.is_file() or not (self.output_dir / CURVES).is_file():
+            return False
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row.get("epoch") for row in csv.DictReader(file)] == [str(row["epoch"]) for row in self.rows]
+
     def _write_log(self) -> None:
         write_table(self.output_dir / LOG, list(self.rows[-1]), self.rows)
         draw_curves(self.rows, self.output_dir / CURVES)
+
+
+class RecordedTrainer(SupervisedTrainer):
+    """MONAI's trainer, alone in its folder, with a manifest, and an exit code that tells of cases left out.
+
+    Args:
+        recorder: its handler.
+        others: those of `SupervisedTrainer`.
+
+    After a run `problem` tells of cases that could not be read; the others were trained on to the end.
+    """
+
+    def __init__(self, recorder: TrainingRecorder, **others: Any) -> None:
+        super().__init__(optimizer=recorder.optimizer, decollate=False, **others)
+        self.recorder, self.problem = recorder, ""
+        recorder.attach(self)
+
+    def run(self) -> None:
+        """Train.
+
+        Raises:
+            CaseError: if the folder is of another training, or the numbers break down.
+        """
+        validation = getattr(self.recorder.evaluator, "data_loader", None)
+        datasets = [getattr(loader, "dataset", None) for loader in (self.data_loader, validation)]
+        cases = [case for dataset in datasets for case in getattr(dataset, "cases", ())]
+        tables = [table for dataset in datasets for table in getattr(dataset, "tables", ())]
+        inputs = [*tables, *(path for case in cases for path in inputs_of(case))]
+        folder = self.recorder.output_dir
+        with occupied(folder, inputs, "The same command goes on where it stopped."):
+            step = self.recorder.step(self)
+            self.recorder.accept(step)
+            with recording(folder, STEP, step):
+                super().run()
+        if left_out := [error for dataset in datasets for error in getattr(dataset, "unreadable", ())]:
+            ids = ", ".join(str(error.case) for error in left_out)
+            total = len(cases) or len(left_out)
+            self.problem = f"trained without {len(left_out)} of {total} cases, which could not be read: {ids}"
+            logger.error("%s", self.problem)
 
 
 def draw_curves(rows: Sequence[dict[str, float | str]], path: Path) -> None:
@@ -236,5 +376,5 @@ def sample_loader(
 
 
 def _save(content: Any, path: Path) -> None:
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:  # of a path torch writes the name into the file
+        torch.save(content, file)

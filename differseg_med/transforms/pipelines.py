@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from monai.transforms import Compose, EnsureTyped, RandAffined, RandFlipd, RandScaleCropd, RandZoomd, SelectItemsd
+from monai.transforms import (
+    Compose,
+    EnsureTyped,
+    RandAffined,
+    RandFlipd,
+    RandScaleCropd,
+    RandZoomd,
+    SelectItemsd,
+    SpatialPadd,
+)
 
 from differseg_med.case import OWN_COLUMNS
 from differseg_med.keys import CHANNELS, DRAWN_ON, IMAGE, LABEL, NOTES, PRESENT, REFERENCE
@@ -16,6 +25,9 @@ from differseg_med.transforms.loading import LoadLabeld, LoadVolumesd
 from differseg_med.transforms.modalities import RandModalityDropoutd, StackModalitiesd
 from differseg_med.transforms.placement import Placement, RandPlaceSlabd
 from differseg_med.transforms.slices import RandFlipSlabd, RandModalityIntensityd, RandSlabd
+
+SMALLEST = 8
+"""Pixels along an axis below which a slab is padded with zeros: cropping and shrinking would leave none."""
 
 
 def preprocessing(
@@ -107,7 +119,7 @@ def training_samples(
         placing = [RandPlaceSlabd(IMAGE, LABEL, roi_size, Placement(**placement))]
     return Compose(
         [
-            SelectItemsd(keys),
+            SelectItemsd((*keys, "case_id"), allow_missing_keys=True),
             RandSlabd(IMAGE, LABEL, num_slices, slice_step, planes, foreground_prob),
             *placing,
             RandFlipSlabd(IMAGE, num_slices),
@@ -129,6 +141,7 @@ def _place_in_steps(
     """Crop, scale, then turn and move, then mirror: an interpolation for each."""
     modes = ("bilinear", "nearest")
     return [
+        SpatialPadd(keys, (SMALLEST, SMALLEST)),  # a plane across one slice is one pixel wide
         RandScaleCropd(keys, roi_scale=0.6, max_roi_scale=1.0, random_size=True, random_center=True),
         RandZoomd(keys, prob=0.8, min_zoom=zoom[0], max_zoom=zoom[1], mode=modes, keep_size=False),
         _rand_place(keys, modes, roi_size, rotate_degrees, shift),

@@ -74,7 +74,8 @@ def test_files_and_content(folder):
     folder.add("shifted", np.roll(TUMOUR, 2, 0), extra={"site": "south"})
     found = folder.evaluate(worst=5)
     out = folder.root / "out"
-    assert sorted(p.name for p in out.iterdir()) == ["evaluation.html", "metrics.csv", "metrics.json", "overlays"]
+    names = ["evaluation.html", "metrics.csv", "metrics.json", "overlays", "run.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
     assert sorted(p.name for p in (out / "overlays").iterdir()) == ["good.png", "shifted.png"]
     table = pd.read_csv(out / "metrics.csv").set_index("case_id")
     assert table.loc["good", "dice"] == 1

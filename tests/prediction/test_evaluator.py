@@ -52,7 +52,7 @@ def test_what_is_written(tmp_path):
     assert report["metrics"]["dice"]["mean"] == 1.0
     assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(
         ["mask.nii.gz", "report.json"] * 2
-        + ["a.png", "b.png", "evaluation.html", "report.html", "summary.csv", "metrics.csv", "metrics.json"]
+        + ["a.png", "b.png", "evaluation.html", "report.html", "run.json", "summary.csv", "metrics.csv", "metrics.json"]
     )
 
 
@@ -269,7 +269,7 @@ def test_no_identity_of_the_patient_gets_out(tmp_path):
     (home / "b" / "ct.nii.gz").write_bytes(b"no image")
     evaluator_of(table).run()
     written = [p for p in (home / "out").rglob("*") if p.is_file()]
-    assert len(written) == 8
+    assert len(written) == 9
     for path in written:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         content = re.sub(rb"[\w+/=]{1000,}", b"", content)  # base64 holds every short word

@@ -7,6 +7,7 @@ from support.running import StopsAt, cohort, evaluator_of, masks, summary
 from support.synthetic import (
     ThresholdCenter,
     read_rows,
+    write_table,
 )
 
 from differseg_med.prediction.summary import COLUMNS, Summary, read_finished, read_summary
@@ -71,12 +72,14 @@ def test_resuming_tries_failed_cases_and_lost_masks_again(tmp_path):
 
 
 def test_a_resumed_run_that_is_interrupted_forgets_nothing(tmp_path):
-    table = cohort(tmp_path, "a", "b", "c")
+    table = cohort(tmp_path, "a", "b", "d", "c")
+    rows = list(read_rows(table).values())
+    write_table(table, [row for row in rows if row["case_id"] != "d"])
     evaluator_of(table, StopsAt(1, RuntimeError())).run()  # a fails, b and c are done
     with pytest.raises(KeyboardInterrupt):
         evaluator_of(table, StopsAt(1, KeyboardInterrupt()), resume=True).run()
     with pytest.raises(KeyboardInterrupt):  # interrupted at c, after a and b have been reported
-        evaluator_of(cohort(tmp_path, "a", "b", "d", "c"), StopsAt(2, KeyboardInterrupt()), resume=True).run()
+        evaluator_of(write_table(table, rows), StopsAt(2, KeyboardInterrupt()), resume=True).run()
     assert {c: row["status"] for c, row in summary(table).items()} == {"a": "done", "b": "done", "c": "done"}
     assert set(read_finished(tmp_path / "out")) == {"a", "b", "c"}
 
@@ -91,14 +94,16 @@ def test_without_resume_everything_is_done_again(tmp_path):
     assert masks(table)["a"] > before["a"]
 
 
-def test_a_case_that_fails_now_says_so_beside_its_old_mask(tmp_path):
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_case_that_fails_now_does_not_keep_its_old_mask(tmp_path, resume):
     table = cohort(tmp_path, "a")
     evaluator_of(table).run()
     (tmp_path / "a" / "t1.nii.gz").unlink()
-    evaluator_of(table).run()
+    evaluator_of(table, resume=resume).run()
     assert summary(table)["a"]["status"] == "failed"
-    assert summary(table)["a"]["notes"] == "the mask in the folder is of an earlier run"
     assert summary(table)["a"]["modalities"] == "t1+ct+pet"  # what the table says it has
+    assert masks(table) == {}
+    assert len(list((tmp_path / "out").glob("earlier_runs/*/a/mask.nii.gz"))) == 1
 
 
 def rows_of(number):

@@ -138,7 +138,7 @@ def test_the_command_for_dicom(dicom, tmp_path):
     formats = "nifti,seg.nrrd,dicom-seg"
     code, text = export(mask, "--reference", folder, "--bundle", BUNDLE, "--formats", formats, "--out", out)
     assert code == 0, text
-    assert {path.name for path in out.iterdir()} == {"mask.nii.gz", "mask.seg.nrrd", "mask.dcm"}
+    assert {path.name for path in out.iterdir()} == {"mask.nii.gz", "mask.seg.nrrd", "mask.dcm", "run.json"}
     np.testing.assert_allclose(positions_in_seg(out / "mask.dcm"), expected, atol=2e-3)
     image = nib.load(out / "mask.nii.gz")
     np.testing.assert_allclose(positions(np.asarray(image.dataobj), image.affine), expected, atol=2e-3)
@@ -148,7 +148,7 @@ def test_the_command_writes_what_it_can(dicom, tmp_path, caplog):
     folder, mask, _ = dicom
     code, _ = export(mask, "--reference", folder, "--formats", "dicom-seg,seg.nrrd", "--out", tmp_path / "out")
     assert code == 1
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"mask.seg.nrrd"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"mask.seg.nrrd", "run.json"}
     assert "must say what it shows" in caplog.text  # no codes were given
     assert str(tmp_path) not in caplog.text
 

@@ -15,7 +15,7 @@ from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import presence, text_table
 from differseg_med.cohort.check.alignment import check_alignment
 from differseg_med.cohort.check.leaks import content_key, image_leaks, patient_leaks, subject_leaks
-from differseg_med.cohort.kinds import kinds_path, question, unknown_kinds
+from differseg_med.cohort.kinds import kinds_path, question, table_files, unknown_kinds
 from differseg_med.errors import CaseError, Finding, Level
 from differseg_med.grids import audit_grids
 from differseg_med.io.dicom.cells import split_cell
@@ -28,6 +28,8 @@ from differseg_med.io.volumes import load_volume
 from differseg_med.keys import LABEL, NOTES
 from differseg_med.modality import KINDS, contradicts_dicom, label_of
 from differseg_med.reports.cohort import write_check_page
+from differseg_med.runs.folder import occupied
+from differseg_med.runs.stamps import inputs_of
 from differseg_med.tables import write_table
 from differseg_med.transforms.grids import check_label, grid_of
 
@@ -241,6 +243,12 @@ def report_lines(check: Check) -> list[str]:
 
 def write_check(check: Check, out_dir: str | Path) -> None:
     """Write ``check.csv`` (every finding, those in order too) and ``check.html``."""
+    inputs = [*table_files(check.cohort.path), *(path for case in check.cohort.cases for path in inputs_of(case))]
+    with occupied(out_dir, inputs, deep=False):
+        _write(check, out_dir)
+
+
+def _write(check: Check, out_dir: str | Path) -> None:
     lines = ((f.case, f.column, f.level, f.text, f.remedy) for f in check.findings)
     write_table(Path(out_dir) / "check.csv", FINDING_COLUMNS, (dict(zip(FINDING_COLUMNS, line)) for line in lines))
     write_check_page(

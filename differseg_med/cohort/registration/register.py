@@ -17,14 +17,19 @@ from skimage.filters import threshold_multiotsu
 
 from differseg_med.atomic import replacing
 from differseg_med.case import Case, Cohort, run_for_case
+from differseg_med.cohort.kinds import table_files
 from differseg_med.cohort.registration.rigid import Method, Registration, correct_bias, register
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError
+from differseg_med.guard import check_target, writing_for
 from differseg_med.io.itk import as_image, as_voxels
 from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
 from differseg_med.modality import label_of
 from differseg_med.progress import Progress
+from differseg_med.runs.folder import occupied, refuse_data
+from differseg_med.runs.manifest import Step, recording
+from differseg_med.runs.stamps import case_stamps, inputs_of
 from differseg_med.transforms.grids import grid_of
 
 TABLE = "cohort.csv"
@@ -83,7 +88,7 @@ def register_cohort(
         extra = {**case.extra, "registration": "; ".join(notes)}
         return Changed(replace(case, images=images, extra=extra), tuple(notes))
 
-    return _change(cohort, out_dir, change, progress)
+    return _change(cohort, out_dir, change, progress, "register")
 
 
 def correct_cohort(
@@ -111,22 +116,28 @@ def correct_cohort(
         extra = {**case.extra, "bias_field": "; ".join(notes)}
         return Changed(replace(case, images=images, extra=extra), tuple(notes))
 
-    return _change(cohort, out_dir, change, progress)
+    return _change(cohort, out_dir, change, progress, "n4")
 
 
 def _change(
-    cohort: Cohort, out_dir: str | Path, change: Callable[[Case], Changed], progress: Progress
+    cohort: Cohort, out_dir: str | Path, change: Callable[[Case], Changed], progress: Progress, step: str
 ) -> list[Changed]:
     """Change each case and write the table; one that fails keeps its row."""
-    done = []
-    for case in progress(cohort.cases):
-        try:
-            if case.problem is not None:
-                raise case.problem
-            done.append(run_for_case(change, case, case))
-        except CaseError as error:
-            done.append(Changed(case, error=error))
-    write_cohort(Path(out_dir) / TABLE, cohort.modalities, [changed.case for changed in done], cohort.kinds)
+    out_dir, done = Path(out_dir), []
+    inputs = [*table_files(cohort.path), *(path for case in cohort.cases for path in inputs_of(case))]
+    with occupied(out_dir, inputs):
+        refuse_data(out_dir, cohort.cases)
+        check_target(out_dir / TABLE)  # before the work, not after it
+        with recording(out_dir, step, Step.now({}, {c.case_id: case_stamps(c) for c in cohort.cases})):
+            for case in progress(cohort.cases):
+                try:
+                    if case.problem is not None:
+                        raise case.problem
+                    with writing_for(case.case_id):
+                        done.append(run_for_case(change, case, case))
+                except CaseError as error:
+                    done.append(Changed(case, error=error))
+            write_cohort(out_dir / TABLE, cohort.modalities, [changed.case for changed in done], cohort.kinds)
     return done
 
 

@@ -15,8 +15,13 @@ from differseg_med.cohort.scan.rules import Rules
 from differseg_med.cohort.scan.sources import Source, attach_files, dicom_sources, file_sources
 from differseg_med.cohort.table import relative_cell, write_cohort
 from differseg_med.errors import CaseError, printable, private
+from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.index import index_folder
 from differseg_med.reports.cohort import write_audit_page
+from differseg_med.runs.names import MANIFEST
+from differseg_med.runs.ours import OwnResults
+from differseg_med.runs.stamps import files_of
+from differseg_med.runs.tables import written_table
 from differseg_med.tables import write_table
 
 AUDIT_COLUMNS = ("path", "series", "case_id", "column", "level", "reason", "cell")
@@ -49,7 +54,9 @@ def scan_folder(
     root = Path(os.path.abspath(root))  # noqa: PTH100
     series = list(dicom_sources(index_folder(root, progress), root, rules, resample=resample))
     files = attach_files(list(file_sources(root, rules)), series) if root.is_dir() else []
-    scan = make_cohort([*series, *files], rules, roi=roi, naming=naming, unit=unit, salt=salt)
+    ours = OwnResults(root)
+    found = [_without_ours(source, ours) for source in (*series, *files)]
+    scan = make_cohort(found, rules, roi=roi, naming=naming, unit=unit, salt=salt)
     if not scan.audit:
         raise CaseError("there is no DICOM, NIfTI, NRRD or MetaImage file in this folder", file=root)
     return scan
@@ -68,9 +75,27 @@ def select_modalities(scan: Scan, modalities: Sequence[str]) -> Scan:
     return Scan(tuple(modalities), tuple(case for case in cases if case.images), scan.audit, kinds)
 
 
-def write_scan(scan: Scan, out: str | Path) -> None:
-    """Write the table ``out``, and beside it the kinds of its modalities, ``audit.csv`` and ``audit.html``."""
+def _without_ours(source: Source, ours: OwnResults) -> Source:
+    """The source, ignored if it is a result of this program: a prediction is no expert's label."""
+    if split_cell(source.cell)[0] not in ours:
+        return source
+    return replace(source, role="ignored", level="ok", reason=f"a result of this program ({MANIFEST}), no data")
+
+
+def write_scan(scan: Scan, out: str | Path, *, force: bool = False) -> None:
+    """Write the table ``out``, and beside it the kinds of its modalities, ``audit.csv`` and ``audit.html``.
+
+    Raises:
+        CaseError: if ``out`` was made or changed by hand and ``force`` is not given, or is a file that was found.
+    """
     out = Path(out)
+    cells = dict.fromkeys(source.cell for _, source in scan.audit)
+    inputs = [path for cell in cells for path in files_of(cell) if path.suffix not in (".csv", ".html", ".json")]
+    with written_table(out, "scan", inputs, force=force):
+        _write(scan, out)
+
+
+def _write(scan: Scan, out: Path) -> None:
     write_cohort(out, scan.modalities, scan.cases, scan.kinds)
     lines = []
     for case, source in scan.audit:

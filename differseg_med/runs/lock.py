@@ -1,0 +1,118 @@
+"""One process at a time writes into an output folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from differseg_med.errors import CaseError
+
+FILE = ".run.lock"
+_held: set[str] = set()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder, which is created; gives whether it was taken here and not around this block already.
+
+    The system lets go of it when the process ends, however it ends, so that a killed run locks nobody out. Of other
+    machines only the file itself is seen, where the disk does not share locks.
+
+    Raises:
+        CaseError: if another process holds it, with its machine and number, or the folder cannot be written.
+    """
+    name = os.path.realpath(folder)
+    if name in _held:
+        yield False
+        return
+    descriptor = _take(folder)
+    _held.add(name)
+    try:
+        yield True
+    finally:
+        _held.discard(name)
+        with suppress(OSError):
+            (folder / FILE).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Who holds the lock of a folder, ``host`` and ``pid``; None if nobody does, or who did is gone."""
+    try:
+        descriptor = os.open(folder / FILE, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        return _owner(descriptor) if not _flock(descriptor) else _elsewhere(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take(folder: Path) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CaseError("the output folder is a file", file=folder, remedy="Choose another --out.") from error
+    except OSError as error:
+        remedy = "Check the permissions and the free space, or choose another --out."
+        raise CaseError(
+            "the output folder cannot be written", file=folder, found=error.strerror, remedy=remedy
+        ) from error
+    owner = _owner(descriptor) if not _flock(descriptor) else _elsewhere(descriptor)
+    if owner is None and not _is_there(folder, descriptor):  # its holder has just finished
+        os.close(descriptor)
+        return _take(folder)
+    if owner is not None:
+        os.close(descriptor)
+        raise CaseError(
+            "another run is writing into this folder",
+            file=folder,
+            found=f"process {owner.get('pid', '?')} on {owner.get('host', '?')}",
+            remedy=f"Wait for it or choose another --out; if it is gone for sure, remove {FILE} there.",
+        )
+    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, content, 0)
+    return descriptor
+
+
+def _is_there(folder: Path, descriptor: int) -> bool:
+    """Whether the file that is open is still the one of this name."""
+    with suppress(OSError):
+        return os.path.samestat((folder / FILE).stat(), os.fstat(descriptor))
+    return False
+
+
+def _flock(descriptor: int) -> bool:
+    """Take the system's lock if it is free. Windows has none of this kind: there the file alone counts."""
+    try:
+        fcntl: Any = import_module("fcntl")
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a disk without locks
+        return True
+    return True
+
+
+def _elsewhere(descriptor: int) -> dict[str, Any] | None:
+    """The owner if it is another machine; a lock of this one that could be taken is of a process that is gone."""
+    owner = _owner(descriptor)
+    return owner if owner and owner.get("host") != socket.gethostname() else None
+
+
+def _owner(descriptor: int) -> dict[str, Any]:
+    with suppress(ValueError, OSError):
+        content = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+        return content if isinstance(content, dict) else {}
+    return {}

@@ -1,0 +1,85 @@
+"""What would stop a run is told before it begins, and nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.running import cohort
+from support.synthetic import MODALITIES, read_rows, write_table
+
+from differseg_med.bundles.preflight import Plan, preflight
+from differseg_med.errors import CaseError
+from differseg_med.runs.lock import locked
+
+SPLITS = ("train", "trian", "", "Val", "test")
+
+
+@pytest.fixture
+def plan(tmp_path) -> Plan:
+    """Five cases in as many splits, to be trained on."""
+    table = cohort(tmp_path, *"abcde")
+    rows = [{**row, "split": split} for row, split in zip(read_rows(table).values(), SPLITS)]
+    return Plan(write_table(table, rows), tuple(MODALITIES), tmp_path / "out", ("train", "validation"), True, True)
+
+
+def test_rows_that_are_used_and_those_that_are_not(plan, tmp_path):
+    lines = preflight(plan)
+    assert lines[0] == "split train and validation: 2 of 5 rows are used"
+    for line in (
+        "not used: 1 rows: their split is 'trian'; did you mean 'train'?",
+        "not used: 1 rows: they have no split",
+        "not used: 1 rows: their split is 'test'",
+    ):
+        assert line in lines
+    assert any("out: can be written" in line for line in lines)
+    assert any("all cases in memory need about" in line for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_without_label_or_image(plan):
+    rows = list(read_rows(plan.cohort).values())
+    rows[0]["label"], rows[3] = "", {**rows[3], "t1": "", "ct": "", "pet": ""}
+    write_table(plan.cohort, rows)
+    lines = preflight(plan)
+    assert "not used: 1 rows: no label: a" in lines
+    assert "not used: 1 rows: no image: d" in lines
+    assert "no row is for validation: best.pt will be the average of the last epoch" in lines
+    assert (
+        preflight(replace(plan, splits=None, training=False, needs_label=False))[0] == "all rows: 4 of 5 rows are used"
+    )
+
+
+def test_what_would_stop_it(plan, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for out, words in ((tmp_path, "results and data"), (tmp_path / "file" / "out", "is a file")):
+        with pytest.raises(CaseError, match=words):
+            preflight(replace(plan, output_dir=out))
+    with locked(tmp_path / "out"), pytest.raises(CaseError, match="another run"):
+        preflight(plan)
+    with pytest.raises(CaseError, match="no case to work on"):
+        preflight(replace(plan, splits=("nowhere",)))
+    rows = [{**row, "subject_id": "p"} for row in read_rows(plan.cohort).values()]
+    write_table(plan.cohort, rows)
+    with pytest.raises(CaseError, match="subject p is on both sides"):
+        preflight(plan)
+
+
+def test_unreadable_headers_and_thin_and_large_cases(plan, monkeypatch):
+    (plan.cohort.parent / "a" / "ct.nii.gz").write_bytes(b"x")
+    monkeypatch.setattr("differseg_med.bundles.preflight._free_memory", lambda: 1e-6)
+    lines = preflight(replace(plan, pixdim=(2.0, 2.0, 16.0)))
+    assert any(line.startswith("cannot be read: case a, file a/ct.nii.gz") for line in lines)
+    assert "that is more than there is: close other programs, or choose a coarser pixdim" in lines
+    assert "the thinnest case (d) has 1 slices along an axis" in lines  # 10 slices of 3.1 mm
+    monkeypatch.setattr("differseg_med.bundles.preflight._free_memory", lambda: 0.0)
+    assert not [line for line in preflight(plan) if "more than there is" in line]
+
+
+def test_entries_of_a_configuration():
+    entries = {"cohort": "c.csv", "modalities": {"t1": {}}, "output_dir": "out", "split": "test", "pixdim": [2, 2, 2]}
+    found = Plan.of(entries, "inference")
+    assert found == Plan(Path("c.csv"), ("t1",), Path("out"), ("test",), False, False, [2, 2, 2])
+    assert Plan.of({**entries, "split": None}, "evaluate").needs_label
+    assert Plan.of(entries, "train").splits == ("train", "validation")

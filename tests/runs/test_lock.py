@@ -1,0 +1,95 @@
+"""One process at a time in a folder, and none that is gone keeps others out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from differseg_med.errors import CaseError
+from differseg_med.runs.folder import Terminated, occupied, set_aside
+from differseg_med.runs.lock import FILE, holder, locked
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from differseg_med.runs.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_another_process(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline().strip() == b"held"
+        assert holder(tmp_path) == {"host": socket.gethostname(), "pid": process.pid}
+        with pytest.raises(CaseError, match=f"another run .*process {process.pid} on {socket.gethostname()}"):
+            locked(tmp_path).__enter__()
+        process.send_signal(signal.SIGKILL)
+    assert (tmp_path / FILE).is_file()
+    assert holder(tmp_path) is None
+    with locked(tmp_path) as first:  # of a process that is gone
+        assert first
+        assert json.loads((tmp_path / FILE).read_text())["pid"] == os.getpid()
+        with locked(tmp_path / "." / "") as again:
+            assert not again
+        assert holder(tmp_path) is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_machine(tmp_path):
+    (tmp_path / FILE).write_text('{"host": "node17", "pid": 4711}')
+    with pytest.raises(CaseError, match="process 4711 on node17.*remove .run.lock"):
+        locked(tmp_path).__enter__()
+    (tmp_path / FILE).write_text("{")
+    with locked(tmp_path):
+        pass
+
+
+def test_folders_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(CaseError, match="is a file"):
+            locked(path).__enter__()
+    with pytest.raises(CaseError, match="cannot be written"):
+        locked(Path("/proc/nowhere")).__enter__()
+
+
+def test_sigterm_is_like_ctrl_c(tmp_path, caplog):
+    with pytest.raises(Terminated), occupied(tmp_path / "out", go_on="Go on with --resume."):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert "the system ended the run; what was finished is kept in out. Go on with --resume." in caplog.text
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_half_written_files_are_gone_when_the_next_run_begins(tmp_path):
+    (tmp_path / "case").mkdir()
+    (tmp_path / "case" / ".mask.nii.gz.01234567.tmp.nii.gz").write_text("half")
+    with occupied(tmp_path):
+        assert list((tmp_path / "case").iterdir()) == []
+
+
+def test_setting_aside_loses_nothing(tmp_path):
+    for run in ("first", "second"):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "mask.nii.gz").write_text(run)
+        target = set_aside(tmp_path, ["summary.csv", "a", "a"], "2026-11-25T10:00:00+00:00")
+        assert (target / "a" / "mask.nii.gz").read_text() == run
+    assert sorted(p.name for p in (tmp_path / "earlier_runs").iterdir()) == [
+        "2026-11-25T10-00-00",
+        "2026-11-25T10-00-00_2",
+    ]
+    assert set_aside(tmp_path, ["a"]) is None
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "label.nii").write_text("x")
+    with occupied(tmp_path, [tmp_path / "b" / "label.nii"]), pytest.raises(CaseError, match="data of the cohort"):
+        set_aside(tmp_path, ["b"])
+    assert (tmp_path / "b" / "label.nii").is_file()
