@@ -63,7 +63,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Hashes of the results in a folder, without the times in ``run.json`` and ``summary.csv``."""
+    """Hashes of the results in a folder, without the times in ``run.json``, ``summary.csv`` and the heads of pages."""
     found = {name: digest for name, digest in hashes(folder).items() if not name.startswith("cache/")}
     for name in found:
         text = (folder / name).read_bytes()
@@ -71,6 +71,8 @@ def results(folder: Path) -> dict[str, str]:
             steps = json.loads(text)["steps"]
             kept = {k: {n: v for n, v in s.items() if n in ("settings", "results", "state")} for k, s in steps.items()}
             found[name] = json.dumps(kept, sort_keys=True)
+        elif name.endswith(".html"):  # the head of a page says when it was made, and by which command
+            found[name] = hashlib.sha256(re.sub(rb"Date.*?Versions", b"", text, flags=re.DOTALL)).hexdigest()
         elif name.endswith("summary.csv"):
             found[name] = re.sub(rb",\d+\.\d\d,", b",,", text).decode()
     return found

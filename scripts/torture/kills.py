@@ -8,7 +8,9 @@ import runpy
 import shutil
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,8 @@ from torture.common import BUNDLE, cohort, differences, results
 SMALL = ["roi_size=[32,32]", "planes=[axial]", "pixdim=null"]
 TRAINING = ["max_epochs=3", "iterations=2", "batch_size=2", "val_interval=1", "network_def::encoder_weights=null"]
 SECONDS = 120
+ERRORS = Path(tempfile.gettempdir()) / f"torture_{os.getpid()}.log"
+"""Where the tracebacks of commands go that end unforeseen."""
 
 
 def trials(folder: Path, seed: int) -> list[Trial]:
@@ -51,7 +55,7 @@ def trials(folder: Path, seed: int) -> list[Trial]:
     numbers = random.Random(seed)
     made = []
     for name, (command, again) in commands.items():
-        reference = folder / f"kills_{name}"
+        reference = folder / f"kills_of_{name}" / "out"  # as deep as those of the trials: tables hold relative paths
         start = time.perf_counter()
         _finish(_to(command, name, reference))
         made.append((name, partial(_kill, name, command, again, reference, time.perf_counter() - start, numbers)))
@@ -88,6 +92,8 @@ def _fork(job: Callable[[], None]) -> int:
     except SystemExit as stop:
         os._exit(stop.code if isinstance(stop.code, int) else 1)
     except BaseException:
+        with ERRORS.open("a") as file:
+            traceback.print_exc(file=file)
         os._exit(99)
     raise AssertionError
 
