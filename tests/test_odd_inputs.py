@@ -11,10 +11,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support.making import COLUMNS, ROWS, SLICES, affine_lps, ras, save, slices
+from support.odd_labels import DATA, LABELS, Drawn, late_injection, make_drawn
 from support.running import evaluator_of
-from support.synthetic import read_rows, write_table
+from support.synthetic import BUNDLE, read_rows, write_table
+from typer.testing import CliRunner
 
+from differseg_med.bundles.lint import check_trust, lint_files
 from differseg_med.case import Case
+from differseg_med.cli import app
 from differseg_med.cohort.availability import presence
 from differseg_med.cohort.check.check import check_cohort
 from differseg_med.cohort.folds import assign_folds
@@ -24,9 +29,10 @@ from differseg_med.cohort.table import read_cohort, table_modalities, write_coho
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import evaluate_case
 from differseg_med.export.segment import SegmentInfo
+from differseg_med.io.dicom.reader import read_volume
+from differseg_med.io.labels import load_label
+from differseg_med.io.volumes import load_volume
 from differseg_med.prediction.writers import export_mask
-
-DATA = Path(__file__).parent / "data" / "odd_inputs"
 
 REFUSED = {
     "bitflip_body.nii.gz": "damaged, cut short or not an image",
@@ -171,6 +177,118 @@ def test_the_mask_lies_on_its_image_in_every_program(folder, name):
     for index in ([0, 0, 0], corner):
         there = other.TransformIndexToPhysicalPoint([*index, *[0] * (other.GetDimension() - 3)])
         np.testing.assert_allclose(one.TransformIndexToPhysicalPoint(index), there[:3], rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> tuple[Path, dict[str, Drawn], dict[str, dict[str, str]]]:
+    """Labels with images on which a network of known masks draws the same; predicted and measured."""
+    root = tmp_path_factory.mktemp("labels")
+    cases = make_drawn(root)
+    rows = [{"case_id": name, "t1": str(c.image), "label": c.cell} for name, c in cases.items()]
+    table = write_table(root / "cohort.csv", rows)
+    evaluator_of(table).run()
+    return root, cases, read_rows(root / "out" / "metrics.csv")
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_in_five_commands(drawn, name, tmp_path, caplog):
+    root, cases, metrics = drawn
+    case, found = cases[name], cases[name].mask
+    assert found.sum() == LABELS[name]
+    # scan
+    lines = [f"{s.level}: {s.reason}" for _, s in scan_folder(root / name, load_rules()).audit if s.role == "label"]
+    assert lines
+    assert all(re.search(case.scan, line) for line in lines), lines
+    # check
+    cohort = read_cohort(root / "cohort.csv", ("t1",))
+    checked = [f for f in check_cohort(cohort, alignment=False).findings if f.case == name]
+    assert not [f for f in checked if f.level == "error"]
+    assert bool([f for f in checked if f.level == "warning" and "the label is empty" in f.text]) == (not found.any())
+    assert re.search(case.said, "; ".join(f.text for f in checked))
+    # predict, which measures, too
+    row = metrics[name]
+    assert row["status"] == "ok", row
+    voxel_ml = float(np.abs(np.linalg.det(load_label(case.cell, [case.image]).affine.numpy()))) / 1000
+    assert float(row["reference_ml"]) == pytest.approx(found.sum() * voxel_ml, rel=1e-4)
+    assert not found.any() or float(row["dice"]) > 0.999
+    # evaluate
+    mask = root / "out" / name / "mask.nii.gz"
+    (owner,) = (c for c in cohort.cases if c.case_id == name)
+    scores, notice = evaluate_case(owner, mask)
+    assert scores["dice"] == pytest.approx(float(row["dice"]), abs=1e-3)
+    assert re.search(case.said, notice)
+    assert scores["reference_ml"] == pytest.approx(found.sum() * voxel_ml, rel=1e-4)
+    # export
+    assert re.search(case.said, exported(case.cell, str(case.image), tmp_path, caplog))
+    (written,) = tmp_path.rglob("*.nii.gz")
+    assert np.asarray(nib.load(written).dataobj).sum() == found.sum()
+    np.testing.assert_array_equal(drawn_in(written), drawn_at(case))
+
+
+def drawn_at(case: Drawn) -> np.ndarray:
+    """Places (N, 3, RAS, mm) of the voxels that must be drawn, by the image's affine."""
+    affine = nib.load(case.image).affine if case.image.is_file() else ras(affine_lps())  # what `slices` states
+    return ordered(nib.affines.apply_affine(affine, np.argwhere(case.mask)))
+
+
+def drawn_in(path: Path) -> np.ndarray:
+    """Places of the voxels that are drawn in a NIfTI file, by nibabel."""
+    image = nib.load(path)
+    return ordered(nib.affines.apply_affine(image.affine, np.argwhere(np.asarray(image.dataobj))))
+
+
+def ordered(points: np.ndarray) -> np.ndarray:
+    points = points.round(2) + 0.0
+    return points[np.lexsort(points.T)]
+
+
+def test_a_pet_series_injected_after_its_start(tmp_path, caplog):
+    """The tags of the dynamic series; values by hand: stored x slope / (dose decayed back by 60 s / weight)."""
+    by_hand = 368080000 * 2 ** (60 / 6586.2) / 70000
+    pixels = np.zeros((SLICES, ROWS, COLUMNS), np.int16)
+    pixels[1:5, 4:30, 4:30], pixels[2, 8:10, 8:10], pixels[3, 8:10, 8:10] = 3600, 720, 14400
+    folder = tmp_path / "pet"
+    save(folder, slices(pixels, modality="PT", series="pet", change=late_injection))
+    values = load_volume(folder)[0].numpy()
+    expected = np.sort(np.unique(pixels)) * 1.469889179 / by_hand
+    np.testing.assert_allclose(np.unique(values.round(4)), expected, atol=1e-3)
+    inside = values[values > 0]
+    assert [round(float(v), 2) for v in (inside.min(), np.median(inside), inside.max())] == [0.2, 1.0, 4.0]
+    words = "injected 60 s after the start of the scan"
+    scan = scan_folder(tmp_path, load_rules())
+    assert [(s.modality, s.level) for _, s in scan.audit] == [("pet", "ok")]  # a scan does not look at values
+    t1 = nib.Nifti1Image(pixels.transpose(2, 1, 0), read_volume(folder).grid.affine)
+    nib.save(t1, tmp_path / "t1.nii.gz")
+    table = write_table(tmp_path / "cohort.csv", [{"case_id": "a", "t1": "t1.nii.gz", "pet": "pet"}])
+    checked = check_cohort(read_cohort(table, ("t1", "ct", "pet")), alignment=False).findings
+    assert [f.text for f in checked if f.level == "error"] == []  # how SUV was found stands in notes of a run only
+    evaluator_of(table, evaluate=False).run()
+    row = read_rows(tmp_path / "out" / "summary.csv")["a"]
+    assert row["status"] == "done"
+    assert re.search(f"pet: .*{words}", row["notes"])
+    # evaluate reads label and mask, export the mask and the place of the image: neither reads values of the PET
+    assert "refused" not in exported(str(tmp_path / "out" / "a" / "mask.nii.gz"), str(folder), tmp_path / "x", caplog)
+
+
+def test_a_bundle_that_runs_a_command(tmp_path, monkeypatch, caplog):
+    """Scan, check, evaluate and export read no bundle; predict and train refuse it before anything is imported."""
+    (tmp_path / "differseg_med_evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close(); x = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    evil = DATA / "evil_inference.yaml"
+    assert any("differseg_med_evil" in str(refused) for refused in lint_files([evil]))
+    with pytest.raises(CaseError, match="import of differseg_med_evil"):
+        check_trust([evil])
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE / "configs", bundle / "configs")
+    shutil.copy(evil, bundle / "configs" / "inference.yaml")
+    table = write_table(tmp_path / "cohort.csv", [{"case_id": "a", "t1": "a.nii.gz"}])
+    for command in ("predict", "evaluate", "train"):
+        arguments = [command, "--bundle", str(bundle), "--cohort", str(table), "--out", str(tmp_path / "out")]
+        assert CliRunner().invoke(app, arguments).exit_code == 1
+        assert "import of differseg_med_evil" in caplog.text
+        caplog.clear()
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", ["redos.yaml", "rules_alias_bomb.yaml"])

@@ -145,8 +145,8 @@ def _fields(path: Path) -> Any:
         fields = nib.Nifti1Header(raw[:small], check=False)
     else:
         raise not_an_image(path)
-    magic = bytes(fields["magic"].item())[:3]
-    if magic in (b"", b"\0\0\0") and path.name.lower().endswith((".hdr", ".hdr.gz")):
+    magic = bytes(fields["magic"].item())[:4].rstrip(b"\0")  # the fourth byte is 0
+    if not magic and path.name.lower().endswith((".hdr", ".hdr.gz")):
         raise CaseError(
             "an Analyze 7.5 file: it does not say where the patient's left is",
             file=path,

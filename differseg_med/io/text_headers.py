@@ -249,6 +249,7 @@ def _meta(path: Path, raw: bytes) -> tuple[TextHeader, float]:
         raise _many_files(path)
     if name.upper() != "LOCAL":
         voxels, start = beside(path, name), max(int(fields.get("HeaderSize", "0")), 0)
+    _check_length(path, fields, voxels.stat().st_size - start)
     binary = fields.get("BinaryData", "True")[:1] in "Tt1"
     header = TextHeader(
         shape=shape,
@@ -262,6 +263,23 @@ def _meta(path: Path, raw: bytes) -> tuple[TextHeader, float]:
         states_space=bool(turn),
     )
     return header, value_bytes if binary else 1
+
+
+def _check_length(path: Path, fields: Mapping[str, str], held: int) -> None:
+    """Compare the file with the length that it states, before MetaIO writes its own words to the terminal.
+
+    Raises:
+        CaseError: if it is cut short.
+    """
+    stated = int(fields.get("CompressedDataSize", "0"))
+    if held < stated:
+        raise CaseError(
+            "the file is cut short",
+            file=path,
+            expected=f"{stated} bytes of compressed voxels, as the header says",
+            found=f"{held}",
+            remedy="Copy or convert it again from the source.",
+        )
 
 
 def _meta_fields(path: Path, raw: bytes) -> tuple[dict[str, str], int]:

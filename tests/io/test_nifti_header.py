@@ -133,6 +133,7 @@ def test_units_of_length_become_millimetres(tmp_path, unit, scale):
         ({"dim": [0, 8, 7, 6, 1, 1, 1, 1]}, "not an image"),
         ({"vox_offset": 100}, "not an image"),
         ({"magic": b"no"}, "not an image"),
+        ({"magic": b"n+1@"}, "not an image"),
     ],
 )
 def test_headers_that_other_readers_mend_in_silence(tmp_path, fields, words):

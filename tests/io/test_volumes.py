@@ -124,6 +124,15 @@ def test_a_file_cut_short(tmp_path, volume, ending, share):
     assert_refused(path, "it is damaged, cut short or not an image|is damaged or cut short")
 
 
+def test_metaio_has_nothing_to_say_of_a_file_cut_short(tmp_path, volume, capfd):
+    image = sitk.GetImageFromArray(np.random.default_rng(1).normal(size=(20, 18, 16)).astype(np.float32))
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(image, str(path), useCompression=True)
+    path.write_bytes(path.read_bytes()[:-500])
+    assert_refused(path, r"the file is cut short \(expected \d+ bytes of compressed voxels")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_damaged_archive(tmp_path, volume):
     path = write_nifti(tmp_path / "a.nii.gz", volume)
     whole = bytearray(path.read_bytes())
