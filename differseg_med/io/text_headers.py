@@ -274,7 +274,7 @@ def _check_length(path: Path, fields: Mapping[str, str], held: int) -> None:
     stated = int(fields.get("CompressedDataSize", "0"))
     if held < stated:
         raise CaseError(
-            "the file is cut short",
+            "the file is damaged or cut short",
             file=path,
             expected=f"{stated} bytes of compressed voxels, as the header says",
             found=f"{held}",

@@ -129,7 +129,7 @@ def test_metaio_has_nothing_to_say_of_a_file_cut_short(tmp_path, volume, capfd):
     path = tmp_path / "a.mha"
     sitk.WriteImage(image, str(path), useCompression=True)
     path.write_bytes(path.read_bytes()[:-500])
-    assert_refused(path, r"the file is cut short \(expected \d+ bytes of compressed voxels")
+    assert_refused(path, r"the file is damaged or cut short \(expected \d+ bytes of compressed voxels")
     assert capfd.readouterr().err == ""
 
 
