@@ -23,9 +23,6 @@ from differseg_med.cohort.kinds import check_kinds_file, compare_kinds, kinds_pa
 from differseg_med.cohort.rows import SURPLUS, Row, read_rows
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.cells import join_cell, split_cell
-from differseg_med.io.dicom.reader import ENDINGS
-from differseg_med.io.headers import VOLUMES
-from differseg_med.io.images2d import IMAGES
 from differseg_med.modality import Modality, declared, label_of
 from differseg_med.paths import same_name, unsafe
 from differseg_med.tables import write_table
@@ -101,6 +98,10 @@ def table_modalities(path: str | Path) -> tuple[str, ...]:
 
 
 def _names_image(cell: str, folder: Path) -> bool:
+    from differseg_med.io.dicom.reader import ENDINGS  # these import torch, for which the command line does not wait
+    from differseg_med.io.headers import VOLUMES
+    from differseg_med.io.images2d import IMAGES
+
     path = split_cell(cell)[0]
     known = path.name.lower().endswith((*VOLUMES, *IMAGES, *ENDINGS))
     return bool(cell) and (known or (len(path.parts) > 1 and (folder / path).exists()))

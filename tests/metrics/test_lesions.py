@@ -82,5 +82,5 @@ def test_pairing_in_parts_changes_nothing(monkeypatch):
     masks = rng.random((2, 12, 12, 12)) > 0.9
     whole = lesion_counts(*masks, MatchRule())
     assert whole["reference_lesions"] > 20
-    monkeypatch.setattr(lesions, "CHUNK", 7)
+    monkeypatch.setattr(lesions, "_CHUNK", 7)
     assert lesion_counts(*masks, MatchRule()) == whole
