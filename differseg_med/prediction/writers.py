@@ -159,6 +159,9 @@ def export_mask(
         CaseError: if mask or reference cannot be read, or they do not fit together.
     """
     _check(formats)
+    for cell in (mask, reference):  # before anything is made: a slip in a path leaves no folder behind
+        if not split_cell(cell)[0].exists():
+            raise CaseError("there is no such file", file=split_cell(cell)[0], remedy="Check the path.")
     inputs = [path for cell in (mask, reference) for path in (split_cell(cell)[0], *_beside(cell))]
     with occupied(folder, inputs, deep=False):
         step = Step.now({}, {case_id or "mask": {"mask": stamp(mask), "reference": stamp(reference)}})

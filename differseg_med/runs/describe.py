@@ -23,8 +23,9 @@ DEEPEST = 10
 def described(**parts: Any) -> dict[str, str]:
     """The settings of objects, flat: ``{"inferer.roi_size": "[96, 96]", ...}``.
 
-    Told are the attributes of every object, of other packages what their constructors take, functions by name, networks by their class and the hash of their weights, arrays by their hash. Devices, paths and states of random numbers are left out: a run
-    may go on elsewhere.
+    Told are the attributes of every object, of other packages what their constructors take, functions by name,
+    networks by their class and the hash of their weights, arrays by their hash. Devices, paths and states of random
+    numbers are left out: a run may go on elsewhere.
     """
     return dict(sorted(_flat(parts, "", 0)))
 

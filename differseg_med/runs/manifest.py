@@ -28,7 +28,7 @@ RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
 SHOWN = 8
 """How many differences a message names."""
 
-_configuration: ContextVar[Mapping[str, Any]] = ContextVar("configuration", default={})
+_configuration: ContextVar[Mapping[str, Any] | None] = ContextVar("configuration", default=None)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Step:
             dict(inputs or {}),
             dict(results or {}),
             command=" ".join(_without_paths(sys.argv)),
-            configuration=_plain({k: v for k, v in _configuration.get().items() if k not in PLACES}),
+            configuration=_plain({k: v for k, v in (_configuration.get() or {}).items() if k not in PLACES}),
             software={PROGRAM: _version("differseg-med"), "code": code_hash()[:16]},
             environment={**{name: _version(name) for name in PACKAGES}, "system": platform.platform()},
             started=_now(),

@@ -44,7 +44,7 @@ def case_stamps(case: Case) -> dict[str, str]:
 
 
 def files_of(cell: str | Path) -> list[Path]:
-    """All files that a cell is read from; empty if there is none. Our own results inside a folder are not part of it."""
+    """All files that a cell is read from; none if there is none. Our own results in a folder are no part of it."""
     path, _ = split_cell(cell)
     if is_folder(path):
         return list(_below(path))
@@ -113,7 +113,7 @@ def _data_files(path: Path) -> list[Path]:
     match = _DATA_FILE.search(re.split(rb"\r?\n\r?\n", header)[0])  # an empty line ends the header of NRRD
     if match is None or match[1].strip().upper() == b"LOCAL":
         return []
-    first, *numbers = match[1].decode("utf-8", "replace").split() or [""]
+    first, *_ = match[1].decode("utf-8", "replace").split() or [""]
     if first.upper() == "LIST":
         names = match[2].decode("utf-8", "replace").splitlines()
         return [path.parent / name.strip() for name in names if name.strip()]

@@ -113,7 +113,7 @@ def test_a_setting_of_a_training_is_told_in_one_line(setting, start, expected, f
         ("device: $torch.device('gpu')", r"entry device, file .*mine.yaml: .*gpu"),
         ("roi_size: 96", r"entry roi_size, file .*mine.yaml: .*expected a list of whole numbers, found 96"),
         ("- a", r"file .*mine.yaml: the configuration has no entries"),
-        ("a: [", r"file .*mine.yaml: the configuration is not YAML"),
+        ("a: [", r"file .*mine.yaml: the configuration cannot be read"),
     ],
 )  # fmt: skip
 def test_a_preset_that_cannot_be_is_told_with_its_file(line, words, tmp_path):

@@ -83,7 +83,7 @@ def test_a_hostile_column_stops_the_table_in_words(files, tmp_path):
         done = register_cohort(read_cohort(table, ("t1", name)), tmp_path / "out" / "deep")
         assert "cannot be part of a file name" in str(done[0].error)
         assert tree(table.parents[1]) == before
-        assert tree(tmp_path) == {"out", "out/deep", "out/deep/cohort.csv"}
+        assert tree(tmp_path) == {"out", "out/deep", "out/deep/cohort.csv", "out/deep/run.json"}
 
 
 def test_columns_that_are_one_file_on_some_disks(files):

@@ -21,7 +21,7 @@ from support.synthetic import (
     write_nifti,
 )
 
-from differseg_med.bundles import workflows
+from differseg_med.api.runs import evaluate
 from differseg_med.bundles.factories import preprocessing, training_dataset, validation_evaluator
 from differseg_med.errors import CaseError
 from differseg_med.inferers import SliceWindowInferer
@@ -132,11 +132,11 @@ def test_masks_measured_later_are_of_the_modalities_that_they_were_made_from(tmp
     evaluator_of(table, evaluate=False).run()
     summary_file = tmp_path / "out" / "summary.csv"
     summary_file.write_text(summary_file.read_text().replace("t1+ct+pet", "t1+pet"))  # as with --withhold ct
-    assert workflows.measure(tmp_path / "out", table, tmp_path / "measured") == 0
+    evaluate(table, tmp_path / "measured", predictions=tmp_path / "out")
     rows = read_rows(tmp_path / "measured" / "metrics.csv")
     assert [(rows[c]["modalities"], rows[c]["dice"]) for c in "ab"] == [("t1+pet", "1"), ("t1+pet", "1")]
     summary_file.unlink()  # masks of another program
-    assert workflows.measure(tmp_path / "out", table, tmp_path / "measured") == 0
+    evaluate(table, tmp_path / "measured", predictions=tmp_path / "out")
     assert read_rows(tmp_path / "measured" / "metrics.csv")["a"]["modalities"] == "t1+ct+pet"
 
 
@@ -221,11 +221,12 @@ def test_a_mask_that_cannot_be_measured_is_a_failure_too(tmp_path, monkeypatch):
     evaluator = evaluator_of(table)
     save = results.save_nifti
 
-    def save_and_lose(mask, affine, path):
-        save(mask, affine, path)
-        (tmp_path / "b" / "label.nii.gz").unlink(missing_ok=True)
+    def save_and_damage(mask, affine, path, **options):
+        save(mask, affine, path, **options)
+        if path.parent.name == "b":
+            path.write_bytes(path.read_bytes()[:200])
 
-    monkeypatch.setattr(results, "save_nifti", save_and_lose)
+    monkeypatch.setattr(results, "save_nifti", save_and_damage)
     evaluator.run()
     with pytest.raises(SystemExit, match=r"1 of 2 cases failed or are incomplete, .* metrics.csv say why: b$"):
         evaluator.finish()

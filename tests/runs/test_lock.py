@@ -46,7 +46,7 @@ def test_another_process(tmp_path):
 
 def test_another_machine(tmp_path):
     (tmp_path / FILE).write_text('{"host": "node17", "pid": 4711}')
-    with pytest.raises(CaseError, match="process 4711 on node17.*remove .run.lock"):
+    with pytest.raises(CaseError, match=r"process 4711 on node17.*remove \.run\.lock"):
         locked(tmp_path).__enter__()
     (tmp_path / FILE).write_text("{")
     with locked(tmp_path):

@@ -87,7 +87,8 @@ def test_a_description_does_not_depend_on_what_was_done_before():
 
 def test_digests_tell_values_shapes_and_types_apart():
     values = [
-        np.zeros(4, np.float32), np.zeros((2, 2), np.float32), np.zeros(4, np.int32), torch.ones(4), [1, 2], "1", 1, None,
+        np.zeros(4, np.float32), np.zeros((2, 2), np.float32), np.zeros(4, np.int32), torch.ones(4), [1, 2], "1", 1,
+        None,
         {"a": torch.zeros(2)}, {"b": torch.zeros(2)},
     ]  # fmt: skip
     assert len({digest(value) for value in values}) == len(values)

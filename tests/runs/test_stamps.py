@@ -80,7 +80,7 @@ def test_another_file_of_the_same_size_and_date(tmp_path):
     (tmp_path / "a.nii").write_bytes(b"1234")
     before = stamp(tmp_path / "a.nii")
     shutil.copy2(tmp_path / "a.nii", tmp_path / "b.nii")
-    os.replace(tmp_path / "b.nii", tmp_path / "a.nii")
+    (tmp_path / "b.nii").replace(tmp_path / "a.nii")
     assert stamp(tmp_path / "a.nii") != before
     assert stamp(tmp_path / "nowhere.nii") == "missing"
 
