@@ -265,7 +265,8 @@ def test_a_pet_series_injected_after_its_start(tmp_path, caplog):
     nib.save(t1, tmp_path / "t1.nii.gz")
     table = write_table(tmp_path / "cohort.csv", [{"case_id": "a", "t1": "t1.nii.gz", "pet": "pet"}])
     checked = check_cohort(read_cohort(table, ("t1", "ct", "pet")), alignment=False).findings
-    assert [f.text for f in checked if f.level == "error"] == []  # how SUV was found stands in notes of a run only
+    assert [f.text for f in checked if f.level == "error"] == []
+    assert [f.column for f in checked if words in f.text] == ["pet"]  # the check tells what the prediction tells
     evaluator_of(table, evaluate=False).run()
     row = read_rows(tmp_path / "out" / "summary.csv")["a"]
     assert row["status"] == "done"

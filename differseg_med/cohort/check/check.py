@@ -111,7 +111,7 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
     for modality, cell in case.images.items():
         try:
             volumes[modality] = run_for_case(load_volume, cell, case)
-            _ask_dicom(check, case, modality, cell)
+            _ask_dicom(check, case, modality, cell, volumes[modality])
             _ask_header(check, case.case_id, modality, cell, volumes[modality])
         except CaseError as error:
             check.findings.append(_error(case, modality, error))
@@ -154,7 +154,7 @@ def _ask_kinds(cohort: Cohort) -> list[Finding]:
     return [Finding("warning", words, remedy)]
 
 
-def _ask_dicom(check: Check, case: Case, modality: str, cell: Path) -> None:
+def _ask_dicom(check: Check, case: Case, modality: str, cell: Path, volume: MetaTensor) -> None:
     """What DICOM says beside the voxels: who it is, what is doubtful, and whether it is another kind of image."""
     if is_dicom(cell):
         part, _, _ = find_part(cell)
@@ -162,6 +162,9 @@ def _ask_dicom(check: Check, case: Case, modality: str, cell: Path) -> None:
         check.findings += [
             Finding("warning", doubt, look, case=case.case_id, column=modality, file=cell) for doubt in part.doubts
         ]
+        # What the reader did with it, as a prediction would say it: how SUV were made, for example.
+        notes = (note for note in volume.meta.get(NOTES, ()) if note not in part.doubts)
+        check.findings += [Finding("ok", note, case=case.case_id, column=modality, file=cell) for note in notes]
         for name, values in check.identities.items():
             values[case.case_id, modality] = str(tags.get(name, ""))
         kind, said = case.kinds.get(modality), str(tags.get("Modality", ""))
