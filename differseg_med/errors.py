@@ -93,21 +93,19 @@ class CaseError(Exception):
 
     def __str__(self) -> str:
         where = self._where()
-        detail = [f"expected {self.expected}"] if self.expected is not None else []
-        if self.found is not None:
-            detail.append(f"found {self.found}")
-        text = f"{', '.join(where)}: {self.problem}" if where else self.problem
-        if detail:
-            text += f" ({', '.join(detail)})"
+        text = f"{', '.join(where)}: {self._said()}" if where else self._said()
         return printable(f"{text}. {self.remedy}" if self.remedy else text)
+
+    def _said(self) -> str:
+        """What is wrong, and in brackets what was expected and found."""
+        known = (("expected", self.expected), ("found", self.found))
+        detail = ", ".join(f"{name} {value}" for name, value in known if value is not None)
+        return f"{self.problem} ({detail})" if detail else self.problem
 
     @property
     def finding(self) -> Finding:
         """The same as a finding of level ``error``, without case and file in its text."""
-        known = (("expected", self.expected), ("found", self.found))
-        detail = ", ".join(f"{name} {value}" for name, value in known if value is not None)
-        text = f"{self.problem} ({detail})" if detail else self.problem
-        return Finding("error", text, self.remedy or "", case=self.case, file=self.file, column=self.column)
+        return Finding("error", self._said(), self.remedy or "", case=self.case, file=self.file, column=self.column)
 
     def _place(self, file: Path) -> str:
         if self.column:

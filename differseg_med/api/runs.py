@@ -106,9 +106,8 @@ def segment(
 
     with tempfile.TemporaryDirectory(prefix="differseg-med-") as temporary:
         table = write_patient(Path(temporary), images, declared_modalities(bundle))
-        run = BundleRun(
-            bundle, configs(presets), table, Path(temporary) / "out", options_of(None, (), device), settings
-        )
+        options = options_of(None, (), device)
+        run = BundleRun(bundle, configs(presets), table, Path(temporary) / "out", options, settings, trust)
         evaluator = run_evaluator(run, progress, keep)
         if not seen:
             raise next(iter(evaluator.problems.values()))
