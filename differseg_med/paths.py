@@ -8,7 +8,7 @@ from pathlib import Path
 
 from differseg_med.errors import CaseError, printable
 
-LONGEST = 200
+LONGEST_PART = 200
 """Bytes of a name in UTF-8: disks take 255, and endings and names of temporary files are added to it."""
 
 SPECIAL = frozenset('/\\:*?"<>|')
@@ -28,8 +28,8 @@ def unsafe(text: str) -> str:
         return "it has control characters"
     if text != text.strip() or text.startswith(".") or text.endswith("."):
         return "it begins or ends with a dot or a space"
-    if (size := len(text.encode())) > LONGEST:
-        return f"it has {size} bytes, more than {LONGEST}"
+    if (size := len(text.encode())) > LONGEST_PART:
+        return f"it has {size} bytes, more than {LONGEST_PART}"
     if DEVICE.fullmatch(text):
         return "it is the name of a device on Windows"
     return ""

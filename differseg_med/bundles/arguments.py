@@ -93,7 +93,7 @@ def argument_problem(component: Callable[..., Any], arguments: Mapping[str, Any]
     hints = _hints(component)
     for name, value in arguments.items():
         if name in hints and not fits(value, hints[name]):
-            wanted = in_words(hints[name])
+            wanted = annotation_in_words(hints[name])
             return Problem(name, f"the value is not {wanted}", wanted, shown(value), _remedy(value, hints[name]))
     return None
 
@@ -148,17 +148,17 @@ def fits(value: Any, hint: Any) -> bool:
     return not isinstance(value, (bool, int, float, str, list, dict))
 
 
-def in_words(hint: Any) -> str:
+def annotation_in_words(hint: Any) -> str:
     """An annotation as a sentence names it: ``a list of whole numbers``."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        parts = dict.fromkeys(in_words(part) for part in inner)
+        parts = dict.fromkeys(annotation_in_words(part) for part in inner)
         return " or ".join(part for part in parts if not (part == "text" and "a path" in parts))
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):
         plural = {"a number": "numbers", "a whole number": "whole numbers", "text": "names"}
-        return f"a list of {plural.get(in_words(inner[0]), 'entries')}"
+        return f"a list of {plural.get(annotation_in_words(inner[0]), 'entries')}"
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping of names to values"
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}

@@ -13,7 +13,7 @@ from differseg_med.geometry import BoolArray, Grid, describe, differences, latti
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.files import Header
 from differseg_med.io.dicom.reader import find_part, is_dicom
-from differseg_med.io.dicom.rtstruct import Region, fits
+from differseg_med.io.dicom.rtstruct import Region, why_misplaced
 from differseg_med.io.volumes import file_grid
 
 Cell = str | Path
@@ -77,7 +77,7 @@ def drawn_grid(region: Region, header: Header, drawn_on: Sequence[Cell]) -> tupl
     reasons = []
     for cell in sorted(images, key=lambda cell: not is_referenced(cell, header)):
         grid = file_grid(cell)
-        reason = fits(region, grid)
+        reason = why_misplaced(region, grid)
         if reason is None:
             return grid, images[cell]
         reasons.append(f"{_name(cell)}: {reason}")

@@ -89,7 +89,7 @@ def connect(
 
 
 @contextmanager
-def in_words(client: Client, file: Path | None = None) -> Iterator[None]:
+def errors_in_words(client: Client, file: Path | None = None) -> Iterator[None]:
     """Turn what goes wrong on the way into a `CaseError` that names the host, never a user or a patient."""
     exceptions = import_module("requests").exceptions
     host = host_of(client.base_url)

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from differseg_med.atomic import replacing
 from differseg_med.errors import CaseError
-from differseg_med.pacs.connection import AS_STORED, Client, in_words
+from differseg_med.pacs.connection import AS_STORED, Client, errors_in_words
 from differseg_med.paths import inside
 from differseg_med.progress import Progress
 
@@ -57,7 +57,7 @@ def list_series(client: Client, study_uid: str) -> list[RemoteSeries]:
     if not is_uid(study_uid):
         raise CaseError("this is not a StudyInstanceUID", expected="numbers and dots, for example 1.2.840.113619.2.55")
     fields = ["SeriesNumber", "Modality", "NumberOfSeriesRelatedInstances"]
-    with in_words(client):
+    with errors_in_words(client):
         found = client.search_for_series(study_instance_uid=study_uid, fields=fields)
         series = [_described(Dataset.from_json(answer), study_uid) for answer in _bounded(found, MAX_SERIES, "series")]
     if not series:
@@ -155,7 +155,7 @@ def _pull_series(
     for uid in progress(uids):
         path = partial / _file_name(uid)
         wanted = (study_uid, series.uid, uid)
-        with in_words(client):
+        with errors_in_words(client):
             if path.is_file() and _told_apart(pydicom.dcmread(path, stop_before_pixels=True), wanted) == "":
                 _check_patient(pydicom.dcmread(path, stop_before_pixels=True), patient, series)
                 continue
@@ -196,7 +196,7 @@ def _instances(client: Client, study_uid: str, series_uid: str) -> set[str]:
     """SOPInstanceUIDs of a series; servers answer in pages of their own size, or all at once whatever was asked."""
     uids: set[str] = set()
     while True:
-        with in_words(client):
+        with errors_in_words(client):
             page = client.search_for_instances(study_uid, series_uid, offset=len(uids), limit=_PAGE)
             answers = [Dataset.from_json(answer) for answer in _bounded(page, MAX_INSTANCES, "instances")]
             found = [str(answer.SOPInstanceUID) for answer in answers]

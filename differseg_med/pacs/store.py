@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 
 from differseg_med.errors import CaseError
 from differseg_med.io.dicom.files import quiet
-from differseg_med.pacs.connection import AS_STORED, Client, in_words
+from differseg_med.pacs.connection import AS_STORED, Client, errors_in_words
 from differseg_med.pacs.series import is_uid
 
 logger = logging.getLogger(__name__)
@@ -31,13 +31,13 @@ def push(client: Client, files: Sequence[str | Path]) -> None:
     """
     for file in map(Path, files):
         dataset = _read(file)
-        with in_words(client, file):
+        with errors_in_words(client, file):
             answer = client.store_instances([dataset], study_instance_uid=str(dataset.StudyInstanceUID))
             refused = answer.get("FailedSOPSequence")
             reason = int(refused[0].get("FailureReason", 0)) if refused else 0  # PS3.18 annex I.2
         if refused:
             raise CaseError("the server did not store the file", file=file, found=f"failure reason {reason:#06x}")
-        with in_words(client, file):
+        with errors_in_words(client, file):
             back = client.retrieve_instance(*(str(dataset[uid].value) for uid in UIDS), media_types=AS_STORED)
             changed = [keyword for keyword in _IDENTITY if str(back.get(keyword, "")) != str(dataset.get(keyword, ""))]
         if changed:

@@ -12,7 +12,7 @@ from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
 from differseg_med.evaluation.run import RESULTS as EVALUATION
 from differseg_med.prediction.summary import FILE, Summary, SummaryRow
 from differseg_med.runs.folder import refuse_data, set_aside
-from differseg_med.runs.manifest import Step, in_words, read_steps
+from differseg_med.runs.manifest import Step, list_differences, read_steps
 from differseg_med.runs.names import MANIFEST
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def keep_what_holds(
         raise CaseError(
             "the results in this folder were made otherwise, so this run cannot go on there",
             file=folder,
-            found=in_words(differences),
+            found=list_differences(differences),
             remedy="Give the settings of then, choose another --out, or leave out --resume: the old results are kept.",
         )
     kept = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 CHECKPOINT = "checkpoint_file"
 """Attribute of a network that has loaded weights: the file that they came from."""
 
-PACKAGES = ("differseg-med", "monai", "torch")
+SHOWN_PACKAGES = ("differseg-med", "monai", "torch")
 
 
 def provenance(checkpoint: str | Path | None = None) -> dict[str, str]:
@@ -27,7 +27,7 @@ def provenance(checkpoint: str | Path | None = None) -> dict[str, str]:
     lines["Date"] = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     lines["Command"] = " ".join([Path(sys.argv[0]).stem, *map(_without_paths, sys.argv[1:])])[:300]
     return lines | {
-        "Versions": ", ".join(filter(None, [*map(_version, PACKAGES), f"Python {platform.python_version()}"]))
+        "Versions": ", ".join(filter(None, [*map(_version, SHOWN_PACKAGES), f"Python {platform.python_version()}"]))
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from differseg_med.errors import CaseError
 
-FILE = ".run.lock"
+LOCK_FILE = ".run.lock"
 _held: set[str] = set()
 
 
@@ -38,14 +38,14 @@ def locked(folder: Path) -> Iterator[bool]:
     finally:
         _held.discard(name)
         with suppress(OSError):
-            (folder / FILE).unlink(missing_ok=True)
+            (folder / LOCK_FILE).unlink(missing_ok=True)
         os.close(descriptor)
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
     """Who holds the lock of a folder, ``host`` and ``pid``; None if nobody does, or who did is gone."""
     try:
-        descriptor = os.open(folder / FILE, os.O_RDWR)
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR)
     except OSError:
         return None
     try:
@@ -57,7 +57,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
 def _take(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     except (FileExistsError, NotADirectoryError) as error:
         raise CaseError("the output folder is a file", file=folder, remedy="Choose another --out.") from error
     except OSError as error:
@@ -75,7 +75,7 @@ def _take(folder: Path) -> int:
             "another run is writing into this folder",
             file=folder,
             found=f"process {owner.get('pid', '?')} on {owner.get('host', '?')}",
-            remedy=f"Wait for it or choose another --out; if it is gone for sure, remove {FILE} there.",
+            remedy=f"Wait for it or choose another --out; if it is gone for sure, remove {LOCK_FILE} there.",
         )
     content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
     os.ftruncate(descriptor, 0)
@@ -86,7 +86,7 @@ def _take(folder: Path) -> int:
 def _is_there(folder: Path, descriptor: int) -> bool:
     """Whether the file that is open is still the one of this name."""
     with suppress(OSError):
-        return os.path.samestat((folder / FILE).stat(), os.fstat(descriptor))
+        return os.path.samestat((folder / LOCK_FILE).stat(), os.fstat(descriptor))
     return False
 
 

@@ -25,7 +25,7 @@ PLACES = ("bundle_root", "cohort", "dataset_dir", "output_dir", "cache_dir")
 """Entries of a configuration that say where a run happens; folders may hold names."""
 
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
-SHOWN = 8
+MAX_DIFFERENCES = 8
 """How many differences a message names."""
 
 _configuration: ContextVar[Mapping[str, Any] | None] = ContextVar("configuration", default=None)
@@ -132,10 +132,10 @@ def configured(configuration: Mapping[str, Any]) -> Iterator[None]:
         _configuration.reset(token)
 
 
-def in_words(differences: list[str]) -> str:
+def list_differences(differences: list[str]) -> str:
     """Differences in one line."""
-    more = len(differences) - SHOWN
-    return "; ".join(differences[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    more = len(differences) - MAX_DIFFERENCES
+    return "; ".join(differences[:MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

@@ -12,7 +12,7 @@ from differseg_med.runs.lock import holder
 from differseg_med.runs.manifest import PROGRAM, RUNNING, Step, read_steps
 from differseg_med.runs.names import EARLIER, MANIFEST
 
-SETTINGS = 40
+MAX_SETTINGS = 40
 """Longest value that is shown."""
 
 
@@ -36,7 +36,7 @@ def status_lines(folder: str | Path, *, settings: bool = False) -> list[str]:
     for name, step in steps.items():
         lines += _step(name, step, owner is not None)
         if settings:
-            lines += [f"  {key}: {value[:SETTINGS]}" for key, value in step.settings.items()]
+            lines += [f"  {key}: {value[:MAX_SETTINGS]}" for key, value in step.settings.items()]
     lines += [f"{path.name}: {count}" for path in sorted(folder.glob("*.csv")) if (count := _count(path))]
     earlier = sorted(path.name for path in (folder / EARLIER).glob("*") if path.is_dir())
     return lines + ([f"{EARLIER}: {', '.join(earlier)}"] if earlier else [])

@@ -9,7 +9,7 @@ from typing import Any
 from monai.transforms import Compose
 
 from differseg_med.case import Case, Cohort, run_for_case
-from differseg_med.cohort.check.leaks import subject_leaks
+from differseg_med.cohort.leaks import subject_leaks
 from differseg_med.errors import CaseError
 from differseg_med.keys import IMAGE
 

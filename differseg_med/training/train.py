@@ -26,7 +26,7 @@ from differseg_med.errors import CaseError
 from differseg_med.progress import no_bar
 from differseg_med.runs.describe import described, digest
 from differseg_med.runs.folder import occupied, set_aside
-from differseg_med.runs.manifest import Step, in_words, read_steps, recording
+from differseg_med.runs.manifest import Step, list_differences, read_steps, recording
 from differseg_med.runs.names import MANIFEST
 from differseg_med.runs.stamps import inputs_of
 from differseg_med.tables import write_table
@@ -199,7 +199,10 @@ class TrainingRecorder:
             ]
             if differences := [*earlier.differences(step), *cases]:
                 raise CaseError(
-                    f"{path.name} is of another training", file=path, found=in_words(differences), remedy=_REMEDY
+                    f"{path.name} is of another training",
+                    file=path,
+                    found=list_differences(differences),
+                    remedy=_REMEDY,
                 )
 
     def _start(self, trainer: Engine) -> None:

@@ -26,7 +26,7 @@ from differseg_med.transforms.modalities import RandModalityDropoutd, StackModal
 from differseg_med.transforms.placement import Placement, RandPlaceSlabd
 from differseg_med.transforms.slices import RandFlipSlabd, RandModalityIntensityd, RandSlabd
 
-SMALLEST = 8
+MIN_CROP = 8
 """Pixels along an axis below which a slab is padded with zeros: cropping and shrinking would leave none."""
 
 
@@ -141,7 +141,7 @@ def _place_in_steps(
     """Crop, scale, then turn and move, then mirror: an interpolation for each."""
     modes = ("bilinear", "nearest")
     return [
-        SpatialPadd(keys, (SMALLEST, SMALLEST)),  # a plane across one slice is one pixel wide
+        SpatialPadd(keys, (MIN_CROP, MIN_CROP)),  # a plane across one slice is one pixel wide
         RandScaleCropd(keys, roi_scale=0.6, max_roi_scale=1.0, random_size=True, random_center=True),
         RandZoomd(keys, prob=0.8, min_zoom=zoom[0], max_zoom=zoom[1], mode=modes, keep_size=False),
         _rand_place(keys, modes, roi_size, rotate_degrees, shift),

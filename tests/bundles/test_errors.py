@@ -14,7 +14,7 @@ from monai.inferers import SlidingWindowInferer
 from support.running import cohort, evaluator_of
 from support.synthetic import BUNDLE, ROOT, ThresholdCenter
 
-from differseg_med.bundles.arguments import UNKNOWN, argument_problem, fits, in_words
+from differseg_med.bundles.arguments import UNKNOWN, annotation_in_words, argument_problem, fits
 from differseg_med.bundles.configuration import Configuration
 from differseg_med.bundles.factories import postprocessing, training_samples, with_weights
 from differseg_med.bundles.workflows import BundleRun, readable
@@ -176,7 +176,7 @@ def test_types_of_arguments():
         ("a", Path, True), (["a"], Path, False), ({"a": 1}, dict[str, int], True), ("x", DifferSeg, False),
     ):  # fmt: skip
         assert fits(value, hint) is good, (value, hint)
-    assert in_words(str | Path | None) == "a path or null"
+    assert annotation_in_words(str | Path | None) == "a path or null"
 
 
 def test_monai_s_own_command_ends_in_one_line_and_1(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from differseg_med.cohort.check.leaks import subject_leaks
+from differseg_med.cohort.leaks import subject_leaks
 from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.errors import CaseError
 

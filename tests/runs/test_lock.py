@@ -14,7 +14,7 @@ import pytest
 
 from differseg_med.errors import CaseError
 from differseg_med.runs.folder import Terminated, occupied, set_aside
-from differseg_med.runs.lock import FILE, holder, locked
+from differseg_med.runs.lock import LOCK_FILE, holder, locked
 
 HOLDS = """
 import sys, time
@@ -33,11 +33,11 @@ def test_another_process(tmp_path):
         with pytest.raises(CaseError, match=f"another run .*process {process.pid} on {socket.gethostname()}"):
             locked(tmp_path).__enter__()
         process.send_signal(signal.SIGKILL)
-    assert (tmp_path / FILE).is_file()
+    assert (tmp_path / LOCK_FILE).is_file()
     assert holder(tmp_path) is None
     with locked(tmp_path) as first:  # of a process that is gone
         assert first
-        assert json.loads((tmp_path / FILE).read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
         with locked(tmp_path / "." / "") as again:
             assert not again
         assert holder(tmp_path) is not None
@@ -45,10 +45,10 @@ def test_another_process(tmp_path):
 
 
 def test_another_machine(tmp_path):
-    (tmp_path / FILE).write_text('{"host": "node17", "pid": 4711}')
+    (tmp_path / LOCK_FILE).write_text('{"host": "node17", "pid": 4711}')
     with pytest.raises(CaseError, match=r"process 4711 on node17.*remove \.run\.lock"):
         locked(tmp_path).__enter__()
-    (tmp_path / FILE).write_text("{")
+    (tmp_path / LOCK_FILE).write_text("{")
     with locked(tmp_path):
         pass
 

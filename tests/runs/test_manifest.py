@@ -19,7 +19,7 @@ from differseg_med.runs.manifest import (
     STOPPED,
     Step,
     configured,
-    in_words,
+    list_differences,
     read_steps,
     recording,
     write_steps,
@@ -105,7 +105,7 @@ def test_differences_name_the_entry_and_both_values():
     with configured({"learning_rate": 0.5, "device": "cuda", "network": {"_target_": "y"}}):
         new = Step.now({"a.lr": "0.5"})
     assert old.differences(new) == ["learning_rate: was 0.0002, is 0.5"]  # in the user's words
-    assert in_words([f"x{n}" for n in range(10)]).endswith("x7; and 2 more")
+    assert list_differences([f"x{n}" for n in range(10)]).endswith("x7; and 2 more")
 
 
 def test_other_code_is_a_difference():

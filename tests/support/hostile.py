@@ -1,6 +1,6 @@
 """Names that a table, a file or a server may bring to do harm; and odd ones that are in order."""
 
-from differseg_med.paths import LONGEST
+from differseg_med.paths import LONGEST_PART
 
 TRAVERSAL = (
     "../x",
@@ -40,7 +40,7 @@ GOOD = (
     "P-17",
     "Größe",
     "症例 7",
-    "a" * LONGEST,
+    "a" * LONGEST_PART,
     "$HOME",
     "%out",
     "@x",

@@ -14,8 +14,8 @@ from monai.data import MetaTensor
 from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.availability import presence, text_table
 from differseg_med.cohort.check.alignment import check_alignment
-from differseg_med.cohort.check.leaks import content_key, image_leaks, patient_leaks, subject_leaks
 from differseg_med.cohort.kinds import kinds_path, question, table_files, unknown_kinds
+from differseg_med.cohort.leaks import content_key, image_leaks, patient_leaks, subject_leaks
 from differseg_med.errors import CaseError, Finding, Level
 from differseg_med.grids import audit_grids
 from differseg_med.io.dicom.cells import split_cell

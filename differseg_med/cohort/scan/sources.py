@@ -15,7 +15,7 @@ from differseg_med.errors import CaseError, Level
 from differseg_med.geometry import check_affine
 from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.dicom.index import SeriesEntry
-from differseg_med.io.dicom.names import NUMBER
+from differseg_med.io.dicom.names import NUMBER_MARK
 from differseg_med.io.headers import CONVERT, LISTED, is_second_of_pair, is_volume_file, read_header, stem
 from differseg_med.io.slicer_header import is_segmentation, read_segmentation_header
 from differseg_med.io.voxels import check_body
@@ -185,7 +185,7 @@ def _named(source: Source, named: Sequence[tuple[int | None, str]]) -> Iterator[
     count = Counter(name for _, name in named)
     for number, name in named:
         twice = count[name] > 1
-        selector = f"{NUMBER if str(number) in count else ''}{number}" if twice else name
+        selector = f"{NUMBER_MARK if str(number) in count else ''}{number}" if twice else name
         yield replace(
             source,
             cell=join_cell(source.cell, selector),

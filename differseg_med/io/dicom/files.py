@@ -90,7 +90,7 @@ def read_headers(root: Path, progress: Progress = iter) -> tuple[list[Header], l
             try:
                 if isinstance(file, str):
                     raise UnreadableError(file, damaged=True)
-                headers.append(read_header(file_source, file))
+                headers.append(read_dicom_header(file_source, file))
             except UnreadableError as error:
                 skipped.append(Skipped(file_source, str(error), error.damaged))
     return headers, skipped
@@ -224,7 +224,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def read_header(source: DicomFile, file: BinaryIO) -> Header:
+def read_dicom_header(source: DicomFile, file: BinaryIO) -> Header:
     """Read one header.
 
     Raises:

@@ -16,7 +16,7 @@ from differseg_med.errors import CaseError
 from differseg_med.io.dicom.cells import RESAMPLE, join_cell
 from differseg_med.io.dicom.files import Header, Skipped, read_headers
 from differseg_med.io.dicom.pet import pet_problem
-from differseg_med.io.dicom.pixels import check_codec, check_pixels, scale
+from differseg_med.io.dicom.pixels import check_codec, check_grey, scale
 from differseg_med.io.dicom.series import Part, common_parent, series_parts
 from differseg_med.io.dicom.tags import RULES
 
@@ -175,7 +175,7 @@ def _problem(part: Part) -> CaseError | None:
 
 def _check_values(part: Part) -> None:
     header = part.frames[0].header
-    check_pixels(header)
+    check_grey(header)
     if "TransferSyntaxUID" in header.tags:
         check_codec(header.tags["TransferSyntaxUID"], header)
     for frame in part.frames:

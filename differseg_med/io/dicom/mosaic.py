@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid, lps_to_ras
 from differseg_med.io.dicom.files import Header, opened, quiet, read_dataset
-from differseg_med.io.dicom.pixels import check_pixels, damaged
+from differseg_med.io.dicom.pixels import check_grey, undecodable
 
 
 def is_mosaic(header: Header) -> bool:
@@ -35,13 +35,13 @@ def read_mosaic(header: Header) -> NDArray[np.float32]:
     Raises:
         CaseError: if it cannot be decoded.
     """
-    check_pixels(header)
+    check_grey(header)
     wrapper = _wrapper(header, pixels=True)
     try:
         with quiet():
             rows_first: Any = wrapper.get_data()
     except Exception as error:  # every decoder has errors of its own
-        raise damaged(header, error) from error
+        raise undecodable(header, error) from error
     return np.ascontiguousarray(np.asarray(rows_first).swapaxes(0, 1), dtype=np.float32)
 
 

@@ -10,7 +10,7 @@ from differseg_med.errors import CaseError, private
 
 Named = tuple[int | None, str]
 
-NUMBER = "#"
+NUMBER_MARK = "#"
 """Before a number that must not be taken for a name."""
 
 LEAST = ">="
@@ -67,7 +67,7 @@ def split_least(selector: str) -> tuple[str, float | None]:
 def _matching(piece: str, named: Sequence[Named]) -> list[Named]:
     exact = [item for item in named if item[1] == piece]
     folded = [item for item in named if _folded(item[1]) == _folded(piece)]
-    number = piece.strip().removeprefix(NUMBER)
+    number = piece.strip().removeprefix(NUMBER_MARK)
     return exact or folded or [item for item in named if item[0] is not None and str(item[0]) == number]
 
 

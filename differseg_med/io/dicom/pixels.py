@@ -37,7 +37,7 @@ LARGEST_RATIO = 200
 CODECS = 'pip install "differseg-med[codecs]"'
 
 
-def check_pixels(header: Header) -> None:
+def check_grey(header: Header) -> None:
     """Refuse images that are no grey values, as far as the header tells.
 
     Raises:
@@ -98,7 +98,7 @@ def read_frames(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[np.float
     for source, group in groupby(by_source, key=lambda index: frames[index].header.source):
         indices = list(group)
         header = frames[indices[0]].header
-        check_pixels(header)
+        check_grey(header)
         for _, file in opened([source]):
             check_budget(header, file)
             with quiet():
@@ -140,7 +140,7 @@ def decode(dataset: FileDataset, header: Header, numbers: Sequence[int]) -> Iter
         ):
             yield np.asarray(pixels)
     except Exception as error:  # every decoder has errors of its own
-        raise damaged(header, error) from error
+        raise undecodable(header, error) from error
 
 
 def rescaled(pixels: NDArray[np.generic], frame: Frame) -> NDArray[np.float32]:
@@ -181,7 +181,7 @@ def scale(frame: Frame) -> tuple[float, float]:
     return slope, intercept
 
 
-def damaged(header: Header, error: BaseException) -> CaseError:
+def undecodable(header: Header, error: BaseException) -> CaseError:
     """The error for pixels that cannot be decoded."""
     return CaseError(
         f"the pixels of {header.source.name} cannot be decoded: damaged or cut short",

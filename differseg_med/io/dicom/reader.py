@@ -24,7 +24,7 @@ from differseg_med.io.dicom.mosaic import read_mosaic
 from differseg_med.io.dicom.pet import is_pet, suv_factors
 from differseg_med.io.dicom.pixels import read_frames
 from differseg_med.io.dicom.resampling import resample_stack
-from differseg_med.io.dicom.series import MAX_VOXELS, Part, series_parts
+from differseg_med.io.dicom.series import MAX_SERIES_VOXELS, Part, series_parts
 from differseg_med.keys import NOTES
 
 ENDINGS = (".dcm", ".dicom", ".ima", ".zip")
@@ -80,7 +80,7 @@ def read_volume(cell: str | Path) -> Volume:
     if part.problem is not None and not (resample and part.interpolable):
         raise part.problem
     rows, columns = part.frames[0].tags["Rows"], part.frames[0].tags["Columns"]
-    if rows * columns * len(part.frames) > MAX_VOXELS:
+    if rows * columns * len(part.frames) > MAX_SERIES_VOXELS:
         raise CaseError("the volume is too large", file=split_cell(cell)[0])
     data = np.empty((columns, rows, len(part.frames)), dtype=np.float32)
     for index, pixels in read_frames(part.frames):
@@ -189,7 +189,7 @@ def scan(path: Path) -> tuple[list[Header], list[Skipped]]:
     Raises:
         CaseError: if there is no such file or folder.
     """
-    return _scanned(str(path), stamp(path))
+    return _scanned(str(path), series_stamp(path))
 
 
 @lru_cache(maxsize=8)
@@ -197,7 +197,7 @@ def _scanned(path: str, stamp: tuple[int, ...]) -> tuple[list[Header], list[Skip
     return read_headers(Path(path))
 
 
-def stamp(cell: str | Path) -> tuple[int, ...]:
+def series_stamp(cell: str | Path) -> tuple[int, ...]:
     """Number, newest time and total size of the files of a cell, which change when its content does."""
     path, _ = split_cell(cell)
     if not path.exists():

@@ -171,7 +171,7 @@ def _inside(points: FloatArray, grid: Grid, order: Sequence[int]) -> bool:
     return bool(inside and (points[:, 1:] >= -1).all() and (points[:, 1:] <= shape[1:]).all())
 
 
-def fits(region: Region, grid: Grid) -> str | None:
+def why_misplaced(region: Region, grid: Grid) -> str | None:
     """Why the contours cannot lie in slices of the grid, in words; None if they can."""
     try:
         _slice_axis(region, grid)

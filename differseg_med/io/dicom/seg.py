@@ -18,7 +18,7 @@ from differseg_med.io.dicom.names import Named, choose, split_least
 from differseg_med.io.dicom.pixels import check_budget, check_codec
 from differseg_med.io.dicom.planes import MAX_SIDE
 from differseg_med.io.dicom.seg_encodings import as_native
-from differseg_med.io.dicom.series import MAX_VOXELS
+from differseg_med.io.dicom.series import MAX_SERIES_VOXELS
 
 FRACTION = 0.5
 """Share of a voxel or probability from which on a FRACTIONAL segment covers it, unless the selector says another."""
@@ -92,7 +92,7 @@ def read_segments(header: Header, selector: str) -> Segments:
                 geometry = seg.get_volume_geometry()
                 if geometry is None:
                     raise _irregular(header)
-                if np.prod(geometry.spatial_shape, dtype=np.float64) > MAX_VOXELS:
+                if np.prod(geometry.spatial_shape, dtype=np.float64) > MAX_SERIES_VOXELS:
                     raise CaseError("the SEG is too large", file=file, found=f"{geometry.spatial_shape} voxels")
                 volume = seg.get_volume(segment_numbers=[number for number, _ in chosen if number is not None])
     except CaseError:
@@ -122,7 +122,7 @@ def _check_frames(header: Header) -> None:
         raise CaseError("Rows and Columns cannot be right", file=file)
     if header.tags.get("NumberOfFrames", 1) != len(header.frames) or header.tags.get("SamplesPerPixel", 1) != 1:
         raise CaseError("the DICOM SEG does not describe each of its frames", file=file)
-    if header.tags["Rows"] * header.tags["Columns"] * len(header.frames) > MAX_VOXELS:
+    if header.tags["Rows"] * header.tags["Columns"] * len(header.frames) > MAX_SERIES_VOXELS:
         raise CaseError("the SEG is too large", file=file, found=f"{len(header.frames)} frames")
     if not all("ImagePositionPatient" in frame for frame in header.frames):
         raise CaseError(

@@ -24,7 +24,7 @@ from differseg_med.io.dicom.splitting import (
 )
 from differseg_med.io.dicom.stacking import Stack, stack_planes
 
-MAX_VOXELS = 2**29
+MAX_SERIES_VOXELS = 2**29
 """Most voxels of one volume (2 GiB in memory): a damaged header must not exhaust the memory."""
 
 BY_NUMBER = "nothing but InstanceNumber tells the volumes of this series apart: see that each is one phase"
@@ -149,7 +149,7 @@ def _part(group: Group, folder: Path) -> Part:
     ordered = tuple(frames[index] for index in stack.order)
     rows, columns = planes[0].shape
     problem = None
-    if rows * columns * len(frames) > MAX_VOXELS:
+    if rows * columns * len(frames) > MAX_SERIES_VOXELS:
         problem = CaseError("the volume is too large", file=folder, found=f"{columns} x {rows} x {len(frames)} voxels")
     elif stack.problems:
         problem = _refusal(stack, folder)

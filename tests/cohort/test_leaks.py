@@ -7,7 +7,7 @@ import pytest
 from support.synthetic import ORIENTATIONS, Volume, affine_of, stored_as
 
 from differseg_med.case import Case
-from differseg_med.cohort.check.leaks import content_key, image_leaks, patient_leaks, subject_leaks
+from differseg_med.cohort.leaks import content_key, image_leaks, patient_leaks, subject_leaks
 
 VOXELS = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
 
