@@ -27,13 +27,13 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[float, ...]]
 
 
 def pairs(folder: Path, kind: str) -> Iterator[Pair]:
-    """Prediction, reference and spacing of each case; the prediction is the reference moved, or the ellipsoid floor."""
-    from differseg_med.evaluation.baselines import ellipsoid_floor
+    """Prediction, reference and spacing of each case; prediction: the reference moved, or the ellipsoid."""
+    from differseg_med.evaluation.baselines import ellipsoid_baseline
 
     for path in sorted(folder.glob("*/mask.nii.gz")):
         image = nib.load(path)
         reference = np.asarray(image.dataobj).astype(np.uint8)
-        moved = np.roll(reference, (3, 2, 1), (0, 1, 2)) if kind == "moved" else ellipsoid_floor(reference.shape)
+        moved = np.roll(reference, (3, 2, 1), (0, 1, 2)) if kind == "moved" else ellipsoid_baseline(reference.shape)
         yield moved, reference, tuple(float(mm) for mm in image.header.get_zooms())
 
 
@@ -122,7 +122,7 @@ def main() -> None:
         "|---|---|---|---|---|",
         *(compare(arguments.folder, kind, arguments.rounds) for kind in ("moved", "ellipsoid")),
         "",
-        "`moved`: the reference shifted by 3, 2, 1 voxels. `ellipsoid`: the floor of 0.6 of the box.",
+        "`moved`: the reference shifted by 3, 2, 1 voxels. `ellipsoid`: the baseline of 0.6 of the box.",
         "",
         f"A mask of {LARGE} voxels, peak memory of a process of its own, libraries and both masks included",
         "(Linux). `nothing`: the libraries alone; `ellipsoid`: 0.9 of the box against itself moved by 4 voxels;",

@@ -4,7 +4,7 @@
 
 Each fold is trained on the others, its patients are predicted by a network that never saw them, and threshold and
 component rule for a fold are chosen on the predictions of the other folds. Every finished step is kept: the same
-command goes on after an interruption, and `--folds 0,1` does a part. In RUNS: `fold0/` and so on with the training,
+command resumes after an interruption, and `--folds 0,1` does a part. In RUNS: `fold0/` and so on with the training,
 `predictions/` with probabilities, `cases.csv` with a row per patient and subset, `summary.md`.
 """
 

@@ -1,6 +1,6 @@
 """What `make demo` runs: the shipped sarcoma bundle on its two sample patients, with all modalities and without PET.
 
-Prints a table with naive floors beside the scores and writes one overlay picture per case and run.
+Prints a table with naive baselines beside the scores and writes one overlay picture per case and run.
 """
 
 from __future__ import annotations
@@ -13,13 +13,22 @@ from differseg_med.bundles.workflows import BundleRun
 from differseg_med.case import Case
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import exit_code
-from differseg_med.evaluation.baselines import floors
+from differseg_med.evaluation.baselines import baselines
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"
 OUTPUT = ROOT / "demo_output"
 RUNS: dict[str, list[str]] = {"all modalities": [], "PET withheld": ["pet"]}
-COLUMNS = ("case", "modalities", "Dice", "HD95 mm", "volume ml", "seconds", "floor (ellipsoid)", "floor (PET > 40 %)")
+COLUMNS = (
+    "case",
+    "modalities",
+    "Dice",
+    "HD95 mm",
+    "volume ml",
+    "seconds",
+    "baseline (ellipsoid)",
+    "baseline (PET > 40 %)",
+)
 
 
 def read_csv(path: Path) -> dict[str, dict[str, str]]:
@@ -33,7 +42,7 @@ def table_rows(output: Path, cases: tuple[Case, ...]) -> list[tuple[str, ...]]:
     summary, metrics = read_csv(output / "summary.csv"), read_csv(output / "metrics.csv")
     rows = []
     for case in cases:
-        done, measured, naive = summary[case.case_id], metrics[case.case_id], floors(case)
+        done, measured, naive = summary[case.case_id], metrics[case.case_id], baselines(case)
         rows.append(
             (
                 case.case_id,
@@ -72,7 +81,7 @@ def main() -> int:
         pictures += [output / "overlays" / f"{case.case_id}.png" for case in cohort.cases]
     print()
     print_table(rows)
-    print("\nThe floors are what the same patients score without any network (Dice). Not a medical device.")
+    print("\nThe baselines are what the same patients score without any network (Dice). Not a medical device.")
     print("Pictures (mask orange, expert's outline blue):")
     for picture in pictures:
         print(f"  {picture.relative_to(Path.cwd()) if picture.is_relative_to(Path.cwd()) else picture}")

@@ -243,7 +243,7 @@ def train(
     trust: bool = False,
     progress: bool = False,
 ) -> TrainingResult:
-    """Train on the rows of split "train", validate on those of "validation"; goes on if ``out`` has a start.
+    """Train on the rows of split "train", validate on those of "validation"; resumes if ``out`` has a start.
 
     Raises:
         CaseError: if the training cannot start or go on; arguments as for `predict`.

@@ -41,7 +41,7 @@ from differseg_med.prediction.summary import read_finished
 from differseg_med.reports.provenance import CHECKPOINT
 from differseg_med.training.data import labelled_data
 from differseg_med.training.train import AveragedNetwork, RecordedTrainer, TrainingRecorder, sample_loader
-from differseg_med.transforms.affines import GiveAffined
+from differseg_med.transforms.affines import RestoreAffined
 from differseg_med.transforms.pipelines import preprocessing, training_samples
 from differseg_med.transforms.restoring import postprocessing
 
@@ -298,7 +298,7 @@ def validation_evaluator(
 
     if dataset.data and CHANNELS in dataset.data[0]:
         check_channels(network, inferer, list(Counter(dataset.data[0][CHANNELS]).values()))
-    steps = [Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold), GiveAffined(LABEL)]
+    steps = [Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold), RestoreAffined(LABEL)]
     return SupervisedEvaluator(
         device=device,
         val_data_loader=DataLoader(dataset, batch_size=1),

@@ -50,7 +50,7 @@ def nnunet(
 
 
 def msd(root: Root, out: Out, foreground: Values = "", kind: Kinds = None, force: Force = False) -> None:
-    """A Medical Segmentation Decathlon data set: ROOT is its folder or dataset.json. 4-D files are taken apart."""
+    """A Medical Segmentation Decathlon data set: ROOT is its folder or dataset.json. 4-D files are split."""
     sys.exit(exit_code(lambda: _write(layouts.read_msd(root), out, foreground, kind, force)))
 
 

@@ -198,7 +198,7 @@ def train(
     trust: Trust = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train on the rows of split "train" and validate on those of "validation"; goes on if OUT has a start."""
+    """Train on the rows of split "train" and validate on those of "validation"; resumes if OUT has a start."""
 
     def job() -> None:
         from differseg_med import api

@@ -44,9 +44,9 @@ def write_imported(found: Imported, out: str | Path, foreground: str = "", progr
 
     Args:
         found: what a reader of `differseg_med.cohort.importers` returned.
-        out: the table. Files of several channels are taken apart into the folder ``<name of out>_images`` beside it.
+        out: the table. Files of several channels are split into the folder ``<name of out>_images`` beside it.
         foreground: label values that are the target, ``1,2,3``; default: the one value that is not 0.
-        progress: wraps the cases that are taken apart.
+        progress: wraps the cases that are split.
 
     Returns:
         The rows.

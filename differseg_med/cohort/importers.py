@@ -35,7 +35,7 @@ class Imported:
     Args:
         modalities: columns of the table.
         cases: rows.
-        stacked: files of several channels by case id; they have to be taken apart, one file per modality.
+        stacked: files of several channels by case id; they have to be split, one file per modality.
         notes: what the user should know.
         kinds: kind of image of each modality, as far as the data set says it.
     """

@@ -1,4 +1,4 @@
-"""Scores that count lesions instead of voxels: which were found, which were invented."""
+"""Scores that count lesions instead of voxels: which were found, which are false positives."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def lesion_counts(prediction: BoolArray, reference: BoolArray, rule: MatchRule) 
     dice = 2 * inside / (sizes + pooled)
     detected = rule.detected(dice)
     true = len(np.unique(touched[detected[lesion]]))
-    false, invented = predicted - true, predicted - len(np.unique(touched))
+    false, false_positives = predicted - true, predicted - len(np.unique(touched))
     perfect = 1.0 if lesions == predicted == 0 else 0.0
     recall = float(detected.mean()) if lesions else perfect
     precision = true / predicted if predicted else perfect
@@ -86,7 +86,7 @@ def lesion_counts(prediction: BoolArray, reference: BoolArray, rule: MatchRule) 
         "lesion_precision": precision,
         "lesion_recall": recall,
         "lesion_f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        "lesion_dice": float(dice.sum()) / (lesions + invented) if lesions + invented else perfect,
+        "lesion_dice": float(dice.sum()) / (lesions + false_positives) if lesions + false_positives else perfect,
         "reference_lesions": lesions,
         "predicted_lesions": predicted,
         "missed_lesions": lesions - int(detected.sum()),

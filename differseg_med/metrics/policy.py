@@ -16,8 +16,8 @@ Better = Literal["higher", "lower", "zero"]
 POLICY = (
     "Every case counts in every mean. Prediction and reference both empty: a perfect score (Dice, IoU, precision, "
     "recall, surface Dice and lesion scores 1; distances 0 mm; volume difference 0). Only one of them empty, that is a "
-    "missed target or an invented one: the worst score (those scores 0; HD95, HD and ASSD the diagonal of the image in "
-    "mm; volume difference the whole volume in ml and -100 % for a missed, +100 % for an invented target). Such cases "
+    "missed target or a false positive: the worst score (those scores 0; HD95, HD and ASSD the diagonal of the image "
+    "in mm; volume difference the whole volume in ml and -100 % for a missed, +100 % for a false positive). Such cases "
     "are counted and listed, never dropped. A prediction that does not exist counts as an empty one and is listed. A "
     "case whose files cannot be compared (different space, not a binary mask, unreadable) has failed: it has no scores "
     "and is listed as failed beside every mean. Distances are between the centres of boundary voxels (6 neighbours; "

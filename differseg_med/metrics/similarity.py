@@ -42,7 +42,7 @@ MIN_INFORMATION = 0.01
 """Normalized mutual information below which two images tell nothing of each other; noise has a tenth of it."""
 
 LIMIT_MM = 5.0
-"""Shift along an axis from which images do not line up. PET and CT of one examination differ by up to 5 mm where
+"""Shift along an axis from which images are not registered. PET and CT of one examination differ by up to 5 mm where
 nothing went wrong: it cannot be lower, and a mistake of twice as much is seen even if they differ the other way."""
 
 BINS = 16
@@ -83,7 +83,7 @@ class Alignment:
 
     @property
     def off(self) -> bool:
-        """Whether the images do not line up."""
+        """Whether the images are not registered."""
         return max(map(abs, self.shift_mm)) >= LIMIT_MM
 
     def describe(self) -> str:
@@ -165,25 +165,25 @@ def _search(measures: list[Similarity], shape: tuple[int, ...], reach: int, axes
     strides = np.array([shape[1] * shape[2], shape[2], 1])
     known: dict[tuple[int, ...], FloatArray] = {}
 
-    def likeness(shift: tuple[int, ...]) -> FloatArray:
+    def similarity(shift: tuple[int, ...]) -> FloatArray:
         if shift not in known:
             known[shift] = np.array([measure(int(np.dot(shift, strides))) for measure in measures])
         return known[shift]
 
     steps = range(-(reach - reach % COARSE), reach + 1, COARSE)
     coarse = sorted(product(steps, repeat=3), key=lambda shift: np.dot(shift, shift))  # the nearest of equals wins
-    everywhere = np.array([likeness(shift) for shift in coarse])
+    everywhere = np.array([similarity(shift) for shift in coarse])
     scale = np.where(everywhere.std(0) > 1e-9, everywhere.std(0), np.inf)
 
     def score(shift: tuple[int, ...]) -> float:
-        return float((likeness(shift) / scale).sum())
+        return float((similarity(shift) / scale).sum())
 
     first = max(coarse, key=score)
     around = product(*(range(max(-reach, n - COARSE), min(reach, n + COARSE) + 1) for n in first))
     best = max((first, *around), key=score)
     # The fixed point x looks like the moving image at x + s: the moving image belongs s further back.
     back = -(axes @ _between_steps(score, best, reach)) + 0.0
-    here, there = likeness((0, 0, 0)), likeness(best)
+    here, there = similarity((0, 0, 0)), similarity(best)
     return Alignment(
         shift_mm=(float(back[0]), float(back[1]), float(back[2])),
         here=float(here[0]),

@@ -83,7 +83,7 @@ def pull(
     """Fetch series of a study, each into a folder of its own that appears when it is complete.
 
     Instances are fetched one by one, each held against the UIDs that were asked for. What was fetched before the
-    network failed is kept in a hidden folder, and the next pull goes on from there.
+    network failed is kept in a hidden folder, and the next pull resumes from there.
 
     Args:
         client: see `connect`.

@@ -42,7 +42,7 @@ from differseg_med.runs.folder import occupied
 from differseg_med.runs.manifest import Step, recording
 from differseg_med.runs.stamps import case_stamps, inputs_of
 from differseg_med.transforms.grids import check_label, grid_of, original_grid
-from differseg_med.transforms.modalities import StackModalitiesd
+from differseg_med.transforms.modalities import ConcatModalitiesd
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class CohortEvaluator(SupervisedEvaluator):
             decollate=False,
         )
         stack = getattr(getattr(getattr(val_data_loader, "dataset", None), "transform", None), "transforms", [None])[-1]
-        if isinstance(stack, StackModalitiesd):
+        if isinstance(stack, ConcatModalitiesd):
             check_channels(network, inferer, stack.channels)
         self.case_postprocessing = postprocessing
         judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)

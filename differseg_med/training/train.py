@@ -339,7 +339,7 @@ class RecordedTrainer(SupervisedTrainer):
         tables = [table for dataset in datasets for table in getattr(dataset, "tables", ())]
         inputs = [*tables, *(path for case in cases for path in inputs_of(case))]
         folder = self.recorder.output_dir
-        with occupied(folder, inputs, "The same command goes on where it stopped."):
+        with occupied(folder, inputs, "The same command resumes where it stopped."):
             step = self.recorder.step(self)
             self.recorder.accept(step)
             with recording(folder, STEP, step):

@@ -27,7 +27,7 @@ class KeepAffined(Transform):
         return {**data, AFFINE: data[self.key].affine.clone()}
 
 
-class GiveAffined(MapTransform):
+class RestoreAffined(MapTransform):
     """Give volumes ``(1, H, W, D)`` the entry ``affine`` as theirs, so that they know millimetres again.
 
     Args:

@@ -56,7 +56,7 @@ def check_label(label: MetaTensor, grid: Grid, reference: str, declared: str) ->
     raise_on_errors(audit_grids({reference: grid, "label": own}, reference, files={"label": file}))
 
 
-class ChooseReferenced(MapTransform):
+class SelectReferenced(MapTransform):
     """Name the modality whose grid the mask will have: the declared one, else the next present in declared order.
 
     Args:
@@ -119,7 +119,7 @@ class AuditGridsd(MapTransform):
         return d
 
 
-class ToNetworkGridd(MapTransform):
+class ResampleToGridd(MapTransform):
     """Bring all modalities (and the label) onto one grid: the reference's, oriented RAS, at ``pixdim``.
 
     The reference is oriented and resampled first; every other volume then goes to that grid in one interpolation, not
@@ -215,7 +215,7 @@ def _inside(source: Grid, target: Grid) -> torch.Tensor:
     return torch.from_numpy(inside)
 
 
-class FitPicturesd(MapTransform):
+class ResizeImagesd(MapTransform):
     """Bring every picture ``(C, H, W, 1)`` to one size, whatever its proportions; shrinking averages pixels.
 
     A note is left of pictures that came in another size than the reference.

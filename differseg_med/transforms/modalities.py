@@ -15,7 +15,7 @@ from differseg_med.errors import CaseError
 from differseg_med.keys import CHANNELS, IMAGE, NOTES, PRESENT, REFERENCE
 
 
-class StackModalitiesd(MapTransform):
+class ConcatModalitiesd(MapTransform):
     """Stack the modalities in declared order into ``image`` ``(C, H, W, D)``; an absent one is zero everywhere.
 
     ``image`` carries the metadata of the reference modality, so that its original grid can be restored.

@@ -19,10 +19,10 @@ from monai.transforms import (
 
 from differseg_med.case import OWN_COLUMNS
 from differseg_med.keys import CHANNELS, DRAWN_ON, IMAGE, LABEL, NOTES, PRESENT, REFERENCE
-from differseg_med.transforms.grids import AuditGridsd, ChooseReferenced, FitPicturesd, ToNetworkGridd
+from differseg_med.transforms.grids import AuditGridsd, ResampleToGridd, ResizeImagesd, SelectReferenced
 from differseg_med.transforms.intensity import NormalizeByKindd
 from differseg_med.transforms.loading import LoadLabeld, LoadVolumesd
-from differseg_med.transforms.modalities import RandModalityDropoutd, StackModalitiesd
+from differseg_med.transforms.modalities import ConcatModalitiesd, RandModalityDropoutd
 from differseg_med.transforms.placement import Placement, RandPlaceSlabd
 from differseg_med.transforms.slices import RandFlipSlabd, RandModalityIntensityd, RandSlabd
 
@@ -42,7 +42,7 @@ def preprocessing(
         modalities: in the network's channel order, with kind and settings; see `NormalizeByKindd`.
         reference: modality whose original grid the mask will have.
         pixdim: voxel spacing in mm of the network's grid.
-        spatial_size: for pictures, in place of ``pixdim``: rows and columns of the network's grid; see `FitPicturesd`.
+        spatial_size: for pictures, in place of ``pixdim``: rows and columns of the network's grid; see `ResizeImagesd`.
 
     Raises:
         ValueError: for a modality with an impossible name, kind or setting, an undeclared reference, or no spacing.
@@ -53,17 +53,17 @@ def preprocessing(
     if pixdim is not None and (len(pixdim) != 3 or not all(size > 0 for size in pixdim)):
         raise ValueError(f"pixdim needs three positive numbers (mm), got {list(pixdim)}")
     normalize = NormalizeByKindd(modalities)
-    pictures = [] if spatial_size is None else [FitPicturesd(names, spatial_size)]
+    pictures = [] if spatial_size is None else [ResizeImagesd(names, spatial_size)]
     return Compose(
         [
-            ChooseReferenced(names, reference),
+            SelectReferenced(names, reference),
             LoadVolumesd(names),
             LoadLabeld(LABEL, names),
             AuditGridsd(names, LABEL, reference),
             *pictures,
-            ToNetworkGridd(names, LABEL, None if pictures else pixdim),
+            ResampleToGridd(names, LABEL, None if pictures else pixdim),
             normalize,
-            StackModalitiesd(names, normalize.channels),
+            ConcatModalitiesd(names, normalize.channels),
         ]
     )
 

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
 from differseg_med.bundles.workflows import BundleRun
 from differseg_med.cohort.table import read_cohort, write_cohort
 from differseg_med.errors import exit_code
-from differseg_med.evaluation.baselines import floors
+from differseg_med.evaluation.baselines import baselines
 from differseg_med.evaluation.evaluate import mask_file
 from differseg_med.io.volumes import load_mask, load_volume
 
@@ -142,14 +142,14 @@ def test_exports_to_torchscript_with_equal_outputs(bundle: Path, elsewhere: Path
     torch.testing.assert_close(exported, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_segments_its_sample_better_than_the_floors(bundle: Path, elsewhere: Path) -> None:
-    """The whole run on the shipped patients, from another directory: files, grids and a score above the floors."""
+def test_segments_its_sample_better_than_the_baselines(bundle: Path, elsewhere: Path) -> None:
+    """The whole run on the shipped patients, from another directory: files, grids and a score above the baselines."""
     table = bundle / "sample" / "cohort.csv"
     modalities = tuple(config_of(bundle)["modalities"])
     assert exit_code(BundleRun(bundle, ["inference", "evaluate"], table, elsewhere / "out").run) == 0
     metrics = pd.read_csv(elsewhere / "out" / "metrics.csv").set_index("case_id")
     cases = read_cohort(table, modalities).cases
-    naive = [max(row["dice"] for row in floors(case).values()) for case in cases]
+    naive = [max(row["dice"] for row in baselines(case).values()) for case in cases]
     assert metrics.dice.mean() > float(np.mean(naive))
     for case in cases:
         mask = load_mask(mask_file(elsewhere / "out", case.case_id))

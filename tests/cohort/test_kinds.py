@@ -265,7 +265,7 @@ def test_the_check_judges_by_kind_and_asks_once_where_it_is_not_known(tmp_path):
     assert "nothing says what kind of image a, b holds" in output
     assert "cohort kinds cohort.csv --kind a=KIND --kind b=KIND" in output
     assert "nothing says" not in run("check", table, "--no-alignment")
-    assert "a and b do not line up" in run("check", table, "--kind", "a=mr", "--kind", "b=mr")
+    assert "a and b are not registered" in run("check", table, "--kind", "a=mr", "--kind", "b=mr")
     assert "No errors and no warnings." in run("check", table, "--kind", "a=us", "--kind", "b=mr")
 
 

@@ -1,4 +1,4 @@
-"""The floors that data/README of the sarcoma cohort states, and their parts."""
+"""The baselines that data/README of the sarcoma cohort states, and their parts."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from support.masks import STS, needs_sts
 
 from differseg_med.case import Case
 from differseg_med.errors import CaseError
-from differseg_med.evaluation.baselines import ellipsoid_floor, floor_masks, floors, threshold_floor, write_floors
+from differseg_med.evaluation.baselines import (
+    baseline_masks,
+    baselines,
+    ellipsoid_baseline,
+    threshold_baseline,
+    write_baselines,
+)
 from differseg_med.evaluation.evaluate import evaluate_case
 
 
 def test_the_ellipsoid_fills_its_share_of_the_box():
-    mask = ellipsoid_floor((61, 81, 101), 0.6)
+    mask = ellipsoid_baseline((61, 81, 101), 0.6)
     assert mask.mean() == pytest.approx(np.pi / 6 * 0.6**3, rel=0.01)
     np.testing.assert_array_equal(mask, mask[::-1, ::-1, ::-1])
     widths = [np.ptp(np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))) + 1 for axis in range(3)]
     assert widths == pytest.approx([0.6 * n for n in mask.shape], abs=1)
-    assert ellipsoid_floor((61, 81, 101), 0.4).sum() < mask.sum()
+    assert ellipsoid_baseline((61, 81, 101), 0.4).sum() < mask.sum()
 
 
 def test_the_threshold_is_a_share_of_the_maximum():
     image = np.linspace(0, 50, 51).reshape(51, 1, 1)
-    assert threshold_floor(image, 0.4).sum() == 30  # 21 to 50
-    assert threshold_floor(image, 0.5).sum() == 25
+    assert threshold_baseline(image, 0.4).sum() == 30  # 21 to 50
+    assert threshold_baseline(image, 0.5).sum() == 25
 
 
 def test_rows_and_missing_parts(tmp_path):
@@ -37,26 +43,26 @@ def test_rows_and_missing_parts(tmp_path):
     affine[:3, 3] = 1
     nib.save(nib.Nifti1Image(coarse, affine), tmp_path / "pet.nii.gz")
     case = Case("c", "s", {"pet": tmp_path / "pet.nii.gz"}, tmp_path / "label.nii.gz")
-    found = floors(case)
+    found = baselines(case)
     assert set(found) == {"ellipsoid", "threshold"}
     assert found["threshold"]["dice"] > 0.7
     assert (found["ellipsoid"]["case_id"], found["ellipsoid"]["subject_id"]) == ("c", "s")
-    assert set(floors(Case("c", "s", {}, tmp_path / "label.nii.gz"))) == {"ellipsoid"}
-    folders = write_floors([case], tmp_path / "floors")
+    assert set(baselines(Case("c", "s", {}, tmp_path / "label.nii.gz"))) == {"ellipsoid"}
+    folders = write_baselines([case], tmp_path / "baselines")
     for name, folder in folders.items():
         scores, notice = evaluate_case(case, folder / "c" / "mask.nii.gz")
         assert scores == {key: value for key, value in found[name].items() if key not in ("case_id", "subject_id")}
         assert not notice
     with pytest.raises(CaseError, match="no label"):
-        floors(Case("c", "s", {}, None))
+        baselines(Case("c", "s", {}, None))
 
 
 @needs_sts
-def test_the_stated_floors_of_the_sarcoma_cohort():
+def test_the_stated_baselines_of_the_sarcoma_cohort():
     """The means of all 27 cases: 0.646 and 0.387; of the 7 validation cases 0.580 and 0.475."""
     found = {}
     for folder in sorted(STS.glob("STS_*")):
-        masks, reference, _ = floor_masks(
+        masks, reference, _ = baseline_masks(
             Case(folder.name, folder.name, {"pet": folder / "pet.nii.gz"}, folder / "mask.nii.gz")
         )
         found[folder.name] = {

@@ -43,7 +43,7 @@ def column(browser: Page, number: int, shown: bool = True) -> list[str]:
 
 
 def test_tables_are_sorted_searched_and_filtered(browser: Page, page: Path):
-    browser.complaints.clear()
+    browser.errors.clear()
     browser.open(page)
     assert column(browser, 0)[:4] == ["b<b>", "a", "c", "d"]
     click = "document.querySelectorAll('th button')[1].click()"
@@ -62,7 +62,7 @@ def test_tables_are_sorted_searched_and_filtered(browser: Page, page: Path):
     assert column(browser, 0) == ["a"]
     assert browser.run("document.title") == f"Title {EVIL}"
     assert browser.run("document.querySelectorAll('img').length") == 0
-    assert browser.complaints == []
+    assert browser.errors == []
 
 
 def test_a_page_fits_a_phone_and_follows_the_system(browser: Page, page: Path):
@@ -102,7 +102,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_many_cases_lie_beside_the_page_and_open(browser: Page, many: Path):
-    browser.complaints.clear()
+    browser.errors.clear()
     browser.requested.clear()
     browser.open(many / "report.html")
     order = browser.run("[...document.querySelectorAll('section.card h2')].map(h => h.textContent)")
@@ -116,7 +116,7 @@ def test_many_cases_lie_beside_the_page_and_open(browser: Page, many: Path):
     browser.wait("document.getElementById('viewer').dataset.shown === 'case 12'")
     browser.run("document.getElementById('next').click()")
     browser.wait("document.getElementById('viewer').dataset.shown === 'case 13'")
-    assert browser.complaints == []
+    assert browser.errors == []
     assert [url for url in browser.requested if not url.startswith(("file:", "data:", "blob:"))] == []
     size = sum(p.stat().st_size for name in (PICTURE, VIEW) for p in many.glob(f"*/{name}"))
     assert f"{size / 1e6:.1f} MB, lie beside this page" in text

@@ -82,11 +82,11 @@ def crosshair(browser: Page) -> np.ndarray:
     return np.array([float(number) for number in re.findall(r"-?\d+\.\d", text)])
 
 
-def test_opens_without_complaints_and_asks_nobody_for_anything(browser: Page, results: Path):
-    browser.complaints.clear()
+def test_opens_without_errors_and_asks_nobody_for_anything(browser: Page, results: Path):
+    browser.errors.clear()
     browser.requested.clear()
     open_viewer(browser, results, "a 1")
-    assert browser.complaints == []
+    assert browser.errors == []
     assert [url[:40] for url in browser.requested if not url.startswith(("file:", "data:", "blob:"))] == []
     assert browser.run("document.title") == "Segmentation"  # the script in the reason did not run
     assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth > 200)")

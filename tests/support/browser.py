@@ -32,14 +32,14 @@ class Page:
     """One tab, driven by the Chrome DevTools Protocol: JSON messages that end with a zero byte.
 
     Attributes:
-        complaints: what the page wrote to the console as an error or a warning, and uncaught exceptions.
+        errors: what the page wrote to the console as an error or a warning, and uncaught exceptions.
         requested: addresses that the page asked for.
     """
 
     def __init__(self, read: int, write: int) -> None:
         self._read, self._write, self._buffer, self._last = read, write, b"", 0
         self._session: str | None = None
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.requested: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -82,7 +82,7 @@ class Page:
         end = time.monotonic() + seconds
         while not self.run(condition):
             if time.monotonic() > end:
-                raise TimeoutError(f"{condition} did not become true; the page said {self.complaints}")
+                raise TimeoutError(f"{condition} did not become true; the page said {self.errors}")
             time.sleep(0.05)
 
     def click(self, x: float, y: float) -> None:
@@ -108,11 +108,11 @@ class Page:
 
     def _note(self, method: str, parameters: dict[str, Any]) -> None:
         if method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
-            self.complaints.append(" ".join(str(a.get("value", a.get("description"))) for a in parameters["args"]))
+            self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in parameters["args"]))
         elif method == "Runtime.exceptionThrown":
-            self.complaints.append(str(parameters["exceptionDetails"]))
+            self.errors.append(str(parameters["exceptionDetails"]))
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-            self.complaints.append(parameters["entry"]["text"])
+            self.errors.append(parameters["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requested.append(parameters["request"]["url"])
 

@@ -27,8 +27,8 @@ from differseg_med.geometry import Grid
 from differseg_med.keys import NOTES, REFERENCE
 from differseg_med.transforms.grids import (
     AuditGridsd,
-    ChooseReferenced,
-    ToNetworkGridd,
+    ResampleToGridd,
+    SelectReferenced,
     around_gaps,
     crop_to_lattice,
     grid_of,
@@ -45,11 +45,11 @@ PIXDIM = (2.0, 2.5, 3.0)
 def load(folder: Path, volumes: dict[str, Volume], reference: str = "t1") -> dict:
     """A case as it comes to the audit."""
     paths = {name: str(write_nifti(folder / f"{name}.nii.gz", v)) for name, v in volumes.items()}
-    return LoadVolumesd((*NAMES, "label"))(ChooseReferenced(NAMES, reference)({"case_id": "x", **paths}))
+    return LoadVolumesd((*NAMES, "label"))(SelectReferenced(NAMES, reference)({"case_id": "x", **paths}))
 
 
 def resample(folder: Path, volumes: dict[str, Volume], pixdim=PIXDIM) -> dict:
-    return ToNetworkGridd(NAMES, "label", pixdim)(load(folder, volumes))
+    return ResampleToGridd(NAMES, "label", pixdim)(load(folder, volumes))
 
 
 def expected_at(volume: Volume, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +176,7 @@ def test_without_the_reference_the_next_in_declared_order_takes_its_place(tmp_pa
 def test_without_the_reference_the_label_may_have_another_grid_but_not_another_space(tmp_path):
     images = {name: v for name, v in tumour_images().items() if name in ("pet", "label")}
     audit = AuditGridsd(NAMES, "label", "t1")
-    case = ToNetworkGridd(NAMES, "label", None)(audit(load(tmp_path, images)))
+    case = ResampleToGridd(NAMES, "label", None)(audit(load(tmp_path, images)))
     values, _ = expected_at(images["label"], case["pet"].affine.numpy(), case["pet"].shape[1:])
     inside = np.abs(values - 0.5) > 0.01
     assert case["label"][0].sum() > 10
@@ -188,12 +188,12 @@ def test_without_the_reference_the_label_may_have_another_grid_but_not_another_s
 
 def test_no_modality_at_all():
     with pytest.raises(CaseError, match=r"the case has no image \(expected at least one of t1, ct, pet\)"):
-        ChooseReferenced(NAMES, "t1")({"case_id": "x"})
+        SelectReferenced(NAMES, "t1")({"case_id": "x"})
 
 
 def test_the_reference_must_be_declared():
     with pytest.raises(ValueError, match="reference must be one of"):
-        ChooseReferenced(NAMES, "t2")
+        SelectReferenced(NAMES, "t2")
 
 
 @pytest.mark.parametrize("pixdim", [(2, 2), (2, 2, 0), (2, 2, -1), ()])

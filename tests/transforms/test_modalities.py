@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 
 from differseg_med.keys import IMAGE, PRESENT, REFERENCE
-from differseg_med.transforms.modalities import RandModalityDropoutd, StackModalitiesd
+from differseg_med.transforms.modalities import ConcatModalitiesd, RandModalityDropoutd
 from differseg_med.transforms.pipelines import preprocessing
 
 AFFINE = np.diag([2.0, 3.0, 4.0, 1.0])
@@ -19,7 +19,7 @@ def volume(value: float) -> MetaTensor:
 
 
 def test_declared_order_and_absent_as_zero():
-    stack = StackModalitiesd(("t1", "ct", "pet"))
+    stack = ConcatModalitiesd(("t1", "ct", "pet"))
     done = stack({"pet": volume(3), "t1": volume(1), REFERENCE: "t1", "case_id": "a"})
     assert done[IMAGE].shape == (3, 2, 3, 4)
     assert done[IMAGE].flatten(1).mean(1).tolist() == [1, 0, 3]
@@ -29,14 +29,14 @@ def test_declared_order_and_absent_as_zero():
 
 
 def test_the_image_remembers_the_references_grid():
-    done = StackModalitiesd(("t1", "ct"))({"ct": volume(1), REFERENCE: "ct"})
+    done = ConcatModalitiesd(("t1", "ct"))({"ct": volume(1), REFERENCE: "ct"})
     np.testing.assert_array_equal(done[IMAGE].affine, AFFINE)
     np.testing.assert_array_equal(done[IMAGE].meta["original_affine"], AFFINE * 2)
     assert done[IMAGE].dtype == torch.float32
 
 
 def test_a_modality_may_be_called_image():
-    done = StackModalitiesd(("image",))({"image": volume(5), REFERENCE: "image"})
+    done = ConcatModalitiesd(("image",))({"image": volume(5), REFERENCE: "image"})
     assert done[IMAGE].shape == (1, 2, 3, 4)
     assert done[PRESENT] == ["image"]
 

@@ -1,4 +1,4 @@
-"""Do two images of one case show the patient in the same place? Their likeness tells, with figures.
+"""Do two images of one case show the patient in the same place? Their similarity tells, with figures.
 
 One image is shifted against the other, and a pair that looks most alike 5 mm or more from where the headers put it is
 reported. Only rigid neighbours can be judged so: PET and CT of one examination, or MR sequences of one examination.
@@ -29,7 +29,7 @@ def check_alignment(
         kinds: kind of each modality, as far as it is known.
 
     Returns:
-        A finding per pair: a warning for a pair that does not line up and is judged, else ok; always with figures.
+        A finding per pair: a warning for a pair that is not registered and is judged, else ok; always with figures.
     """
     findings = []
     for a, b in combinations(images, 2):
@@ -40,11 +40,11 @@ def check_alignment(
                 Finding("ok", f"{pair}: too little in common to compare where they lie", case=case, column=b)
             )
         elif not measured.off:
-            findings.append(Finding("ok", f"{pair} line up: {measured.describe()}", case=case, column=b))
+            findings.append(Finding("ok", f"{pair} are registered: {measured.describe()}", case=case, column=b))
         elif is_judged(kinds.get(a), kinds.get(b)):
             remedy = "Look at both in a viewer; if they do not fit, register them (cohort register)."
             findings.append(
-                Finding("warning", f"{pair} do not line up: {measured.describe()}", remedy, case=case, column=b)
+                Finding("warning", f"{pair} are not registered: {measured.describe()}", remedy, case=case, column=b)
             )
         else:
             words = "not judged: " + _why_not({a: kinds.get(a), b: kinds.get(b)})

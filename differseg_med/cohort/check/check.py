@@ -66,7 +66,7 @@ class Check:
         """Errors, then warnings."""
         return [f for level in ("error", "warning") for f in self.findings if f.level == level]
 
-    def complaints(self) -> list[tuple[Level, str]]:
+    def warnings_and_errors(self) -> list[tuple[Level, str]]:
         """The same in words: where, what, and what to do."""
         found = self.worse_than_ok()
         places = [", ".join(word for word in (f.case, f.column) if word) for f in found]
@@ -149,7 +149,9 @@ def _ask_kinds(cohort: Cohort) -> list[Finding]:
     unknown = [name for name in unknown_kinds(cohort) if any(name in pair for pair in pairs)]
     if not unknown:
         return []
-    words = f"nothing says what kind of image {', '.join(unknown)} holds: whether the images line up was not judged"
+    words = (
+        f"nothing says what kind of image {', '.join(unknown)} holds: whether the images are registered was not judged"
+    )
     remedy = f"Say it once: {question(cohort.path, unknown)}; KIND is one of {', '.join(KINDS)}."
     return [Finding("warning", words, remedy)]
 
@@ -241,7 +243,7 @@ def report_lines(check: Check) -> list[str]:
     cohort = check.cohort
     lines = ["Which cases have what", *text_table(presence(cohort.cases, cohort.modalities)), ""]
     lines += ["Cases", *text_table(case_rows(check))]
-    return [*lines, "", *([f"{level}: {text}" for level, text in check.complaints()] or [SOUND])]
+    return [*lines, "", *([f"{level}: {text}" for level, text in check.warnings_and_errors()] or [SOUND])]
 
 
 def write_check(check: Check, out_dir: str | Path) -> None:
@@ -256,7 +258,7 @@ def _write(check: Check, out_dir: str | Path) -> None:
     write_table(Path(out_dir) / "check.csv", FINDING_COLUMNS, (dict(zip(FINDING_COLUMNS, line)) for line in lines))
     write_check_page(
         Path(out_dir) / "check.html",
-        check.complaints(),
+        check.warnings_and_errors(),
         presence(check.cohort.cases, check.cohort.modalities),
         case_rows(check),
         [(f.case or "", f.column, f.level, f.text) for f in check.findings],

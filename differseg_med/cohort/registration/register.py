@@ -84,7 +84,7 @@ def register_cohort(
             images[modality] = target
             notes.append(f"{modality} {found.describe()}")
             if found.after is not None and found.after.off:
-                notes.append(f"{modality} still does not line up: {found.after.describe()}. Look at {target.name}")
+                notes.append(f"{modality} is still not registered: {found.after.describe()}. Look at {target.name}")
         extra = {**case.extra, "registration": "; ".join(notes)}
         return Changed(replace(case, images=images, extra=extra), tuple(notes))
 

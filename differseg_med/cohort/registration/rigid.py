@@ -73,8 +73,8 @@ def register(
 ) -> Registration:
     """Find the rigid motion with the highest Mattes mutual information, starting where the images look most alike.
 
-    The descent is lost now and then, in fields of view of a few centimetres more often than not. So its result is taken
-    only if the images look more alike than after the shift that it started from, by both figures of `Alignment`.
+    The optimisation is lost now and then, in fields of view of a few centimetres more often than not. So its result is
+    taken only if the images look more alike than after the shift that it started from, by both figures of `Alignment`.
 
     Args:
         fixed: the reference modality; it stays where it is.
@@ -88,7 +88,7 @@ def register(
     fixed, moving = (sitk.Cast(image, sitk.sitkFloat32) for image in (fixed, moving))
     voxels = as_voxels(moving)[0]
 
-    def likeness(transform: sitk.Euler3DTransform) -> Alignment | None:
+    def similarity(transform: sitk.Euler3DTransform) -> Alignment | None:
         return measure_alignment(fixed, as_image(voxels, moved_affine(transform, moving_affine)))
 
     still = sitk.Euler3DTransform()
@@ -98,11 +98,11 @@ def register(
     if before is not None:
         right, front, up = before.shift_mm
         shifted.SetTranslation((right, front, -up))  # LPS, from the fixed image's points to the moving one's
-    coarse = likeness(shifted)
-    descended = _descend(fixed, moving, shifted, method)
-    fine = likeness(descended)
+    coarse = similarity(shifted)
+    optimised = _descend(fixed, moving, shifted, method)
+    fine = similarity(optimised)
     refined = _better(fine, coarse)
-    transform, after = (descended, fine) if refined else (shifted, coarse)
+    transform, after = (optimised, fine) if refined else (shifted, coarse)
     center = np.array(_center(moving))
     moved = np.array(transform.GetInverse().TransformPoint(center.tolist())) - center
     angle = np.arccos(np.clip((np.trace(np.array(transform.GetMatrix()).reshape(3, 3)) - 1) / 2, -1, 1))

@@ -1,4 +1,4 @@
-"""Siemens mosaics: all slices of a volume side by side in one image, taken apart by nibabel."""
+"""Siemens mosaics: all slices of a volume side by side in one image, split by nibabel."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_findings_hold_figures_and_only_judged_pairs_warn():
         (f.column, f.text.split(" (")[0].split(" do ")[0]): f for f in check_alignment(images, "c7", kinds=KINDS)
     }
     warned = [f for f in findings.values() if f.level == "warning"]
-    assert [f.text.split(":")[0] for f in warned] == ["ct and pet do not line up"]
+    assert [f.text.split(":")[0] for f in warned] == ["ct and pet are not registered"]
     assert "moved by 12 mm (-12 right, +0 front, +0 up)" in warned[0].text
     assert warned[0].case == "c7"
     assert warned[0].remedy
@@ -151,7 +151,7 @@ def test_a_shifted_ct_of_a_real_patient_is_caught_and_the_untouched_one_not(pati
         images["ct"].SetOrigin((origin + millimetres).tolist())
         (finding,) = check_alignment(images, kinds=KINDS)
         assert finding.level == "warning"
-        assert "do not line up" in finding.text
+        assert "are not registered" in finding.text
 
 
 @needs_sts

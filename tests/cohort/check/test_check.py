@@ -91,7 +91,7 @@ def test_a_row_without_any_image_is_an_error_of_the_table(tmp_path, files):
     del files["a"]["t1"], files["a"]["ct"], files["a"]["pet"]
     check = checked(tmp_path, files)
     assert worse(check) == [("error", "a", "")]
-    assert check.complaints() == [
+    assert check.warnings_and_errors() == [
         ("error", "a: the case has no image. Fill in a modality, or take the row out of the table.")
     ]
 
