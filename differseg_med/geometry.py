@@ -248,13 +248,16 @@ def lattice_map(source: Grid, target: Grid, *, left_out: bool = False) -> NDArra
     Args:
         source: a grid, for example that of a label.
         target: the grid of an image.
-        left_out: whether ``source`` may lack slices: its step along k is then any whole number of the target's.
+        left_out: whether ``source`` may lack slices: its step along k is then any whole number of the target's; a
+            single slice has none, whatever its header says.
 
     Returns:
         A 4 x 4 matrix of whole numbers from indices of ``source`` to indices of ``target`` (which may lie outside it);
         None if voxels of the two do not coincide within ``ALMOST_SAME_VOXELS``.
     """
     exact = np.linalg.inv(target.affine) @ source.affine
+    if left_out and source.shape[2] == 1:
+        exact[:3, 2] /= np.abs(exact[:3, 2]).max()
     whole = exact.round()
     steps = np.abs(whole[:3, :3]).sum(axis=0)
     if not _is_reordering(whole) or (steps[:2] != 1).any() or (steps[2] != 1 and not left_out):

@@ -92,7 +92,7 @@ def _dicom_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> t
     if kind_of(header) == "seg":
         segments = read_segments(header, selector)
         images = images_of(header, frame_uid, drawn_on)
-        mask, grid, notes = place(segments.mask, segments.grid, images, path, left_out=segments.gap_mm > 0)
+        mask, grid, notes = place(segments.mask, segments.grid, images, path, left_out=segments.incomplete)
         if grid is segments.grid:
             mask, grid = with_gaps(segments)
         return mask, grid, (*segments.notes, *(note for own in images.values() for note in own), *notes)

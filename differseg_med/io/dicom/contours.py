@@ -1,9 +1,13 @@
-"""Contours of one slice as voxels: copies count once, contours within contours are holes, crossing ones add up."""
+"""Contours of one slice as voxels: copies count once, contours within contours are holes, crossing ones add up.
+
+But for contours that the file itself declares to be taken by exclusive or (``CLOSEDPLANAR_XOR``, PS3.3 C.8.8.6.3).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -25,6 +29,18 @@ DISAGREE = 0.5
 
 MOST_PAIRS = 10_000
 """Most pairs of contours of a slice that may touch or overlap: a file must not cost hours."""
+
+
+class Contour(NamedTuple):
+    """A closed contour.
+
+    Args:
+        points: (N, 3) in mm, RAS; (N, 2) as indices of a slice's pixels.
+        exclusive: whether what it shares with the others on its slice is outside, also where they cross.
+    """
+
+    points: FloatArray
+    exclusive: bool = False
 
 
 @dataclass
@@ -72,15 +88,16 @@ class Account:
         return notes
 
 
-def fill_slice(contours: Sequence[FloatArray], section: BoolArray, number: int, account: Account) -> None:
+def fill_slice(contours: Sequence[Contour], section: BoolArray, number: int, account: Account) -> None:
     """Fill the contours of one slice: a pixel is inside if its center is.
 
     A contour that is another one again (with another start or direction, or rounded) counts once. Contours that cross
-    are taken together; those that lie within others are holes, and islands in holes (even-odd). A contour that crosses
-    itself or touches itself (keyhole) is even-odd too.
+    are taken together, but for exclusive ones, of which the file says itself what their common area is; those that lie
+    within others are holes, and islands in holes (even-odd). A contour that crosses itself or touches itself (keyhole)
+    is even-odd too.
 
     Args:
-        contours: each (N, 2), indices of pixels.
+        contours: points (N, 2), indices of pixels.
         section: pixels, changed.
         number: of the slice, for the account.
         account: changed.
@@ -88,19 +105,20 @@ def fill_slice(contours: Sequence[FloatArray], section: BoolArray, number: int, 
     Raises:
         CaseError: if too many lie over each other.
     """
-    shapes = [_shape(points) for points in contours]
+    shapes = [_shape(contour.points) for contour in contours]
     pairs = _meeting(shapes)
     copies = {second for first, second in pairs if _same(shapes[first], shapes[second])}
     account.copies += len(copies)
     kept = [index for index in range(len(shapes)) if index not in copies]
     pairs = [pair for pair in pairs if not copies.intersection(pair)]
-    groups = _groups(kept, [(first, second) for first, second in pairs if _cross(shapes[first], shapes[second])])
+    united = [pair for pair in pairs if not any(contours[index].exclusive for index in pair)]
+    groups = _groups(kept, [(first, second) for first, second in united if _cross(shapes[first], shapes[second])])
     if any(len(group) > 1 for group in groups):
         account.crossing.add(number)
     for group in groups:
         together = np.zeros_like(section)
         for index in group:
-            rows, columns = polygon(contours[index][:, 0], contours[index][:, 1], section.shape)
+            rows, columns = polygon(*contours[index].points.T, section.shape)
             together[rows, columns] = True
         section ^= together
     if any(_thin(shapes[first], shapes[second]) for first, second in pairs):

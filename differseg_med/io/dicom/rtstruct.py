@@ -11,14 +11,15 @@ from pydicom.dataset import Dataset
 
 from differseg_med.errors import CaseError, private
 from differseg_med.geometry import FloatArray, Grid, describe, lps_points_to_ras
-from differseg_med.io.dicom.contours import Account, fill_slice
+from differseg_med.io.dicom.contours import Account, Contour, fill_slice
 from differseg_med.io.dicom.files import Header, UnreadableError, opened, quiet, read_dataset
 from differseg_med.io.dicom.names import choose
 
 PLANE_TOLERANCE = 0.1
 """How far, in slices, a contour may be from a slice's plane: contours carry rounded positions."""
 
-CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
+EXCLUSIVE = "CLOSEDPLANAR_XOR"
+CLOSED = ("CLOSED_PLANAR", EXCLUSIVE, "INTERPOLATED_PLANAR")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +28,13 @@ class Region:
 
     Args:
         name: ROI name(s).
-        contours: per region its contours, each (N, 3) in mm, RAS; none of a region without contours.
+        contours: per region its contours, points (N, 3); none of a region without contours.
         frame_uid: FrameOfReferenceUID, empty if unknown.
         notes: what was left out.
     """
 
     name: str
-    contours: tuple[tuple[FloatArray, ...], ...]
+    contours: tuple[tuple[Contour, ...], ...]
     frame_uid: str
     notes: tuple[str, ...] = ()
 
@@ -89,21 +90,22 @@ def read_region(header: Header, selector: str) -> Region:
     return Region(names, tuple(contours for contours, _ in found), frame_uid, tuple(notes))
 
 
-def _contours(dataset: Dataset, number: int | None) -> tuple[tuple[FloatArray, ...], int]:
+def _contours(dataset: Dataset, number: int | None) -> tuple[tuple[Contour, ...], int]:
     """Closed contours of one region, and how many other things it has."""
-    contours: list[FloatArray] = []
+    contours: list[Contour] = []
     others = 0
     for roi in dataset.ROIContourSequence:  # whose absence means a damaged file; an item of it may be empty
         if roi.get("ReferencedROINumber") != number:
             continue
         for contour in roi.get("ContourSequence") or ():
             points = np.asarray(contour.get("ContourData") or (), dtype=np.float64)
-            if str(contour.get("ContourGeometricType", CLOSED[0])) not in CLOSED or len(points) < 9:
+            kind = str(contour.get("ContourGeometricType", CLOSED[0]))
+            if kind not in CLOSED or len(points) < 9:
                 others += 1
                 continue
             if len(points) % 3 or not np.isfinite(points).all():
                 raise ValueError("a contour with incomplete points")
-            contours.append(lps_points_to_ras(points.reshape(-1, 3)))
+            contours.append(Contour(lps_points_to_ras(points.reshape(-1, 3)), kind == EXCLUSIVE))
     return tuple(contours), others
 
 
@@ -135,9 +137,9 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
     account = Account()
     for contours in region.contours:
         own = np.zeros(grid.shape, dtype=np.bool_) if len(region.contours) > 1 else mask
-        indices = [grid.indices(contour)[:, order] for contour in contours]
-        numbers = [int(np.rint(points[:, 0].mean())) for points in indices]
-        outside += sum(not _inside(points, grid, order) for points in indices)
+        indices = [Contour(grid.indices(c.points)[:, order], c.exclusive) for c in contours]
+        numbers = [int(np.rint(c.points[:, 0].mean())) for c in indices]
+        outside += sum(not _inside(c.points, grid, order) for c in indices)
         _fill(own.transpose(order), indices, numbers, account)
         missed += int((np.diff(np.unique(numbers)) == 2).sum())
         if own is not mask:
@@ -156,11 +158,11 @@ def rasterize(region: Region, grid: Grid) -> tuple[NDArray[np.bool_], tuple[str,
     return mask, (*region.notes, *notes, *account.notes(region.name, pixel_mm2))
 
 
-def _fill(slices: NDArray[np.bool_], indices: Sequence[FloatArray], numbers: Sequence[int], account: Account) -> None:
+def _fill(slices: NDArray[np.bool_], indices: Sequence[Contour], numbers: Sequence[int], account: Account) -> None:
     """Fill contours (N, 3) in ``slices`` (slice, i, j), slice by slice."""
     for number in sorted(set(numbers)):
         if 0 <= number < len(slices):
-            own = [points[:, 1:] for points, its in zip(indices, numbers) if its == number]
+            own = [Contour(c.points[:, 1:], c.exclusive) for c, its in zip(indices, numbers) if its == number]
             fill_slice(own, slices[number], number, account)
 
 
@@ -184,7 +186,7 @@ def why_misplaced(region: Region, grid: Grid) -> str | None:
 
 
 def _all_indices(region: Region, grid: Grid) -> list[FloatArray]:
-    return [grid.indices(contour) for contours in region.contours for contour in contours]
+    return [grid.indices(contour.points) for contours in region.contours for contour in contours]
 
 
 def _slice_axis(region: Region, grid: Grid) -> int:

@@ -45,6 +45,11 @@ class Segments:
     gap_mm: float
     notes: tuple[str, ...] = ()
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether slices may be left out, or there is one only: highdicom writes 1 mm as the distance of its next."""
+        return self.gap_mm > 0 or self.grid.shape[2] == 1
+
 
 def has_no_frames(header: Header) -> bool:
     """Whether a SEG holds no frame at all: some programs write one for an image without findings."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from numpy.testing import assert_array_equal
 from support.drawing import assert_refused, contour, drawn, filled, star
 from support.making import save, slices
 
-from differseg_med.io.dicom.contours import Account, fill_slice
+from differseg_med.io.dicom.contours import Account, Contour, fill_slice
 from differseg_med.io.labels import load_label
 
 ODD = Path(__file__).parents[2] / "data" / "odd_inputs"
@@ -22,9 +23,10 @@ def square(low: float, high: float, left: float | None = None) -> np.ndarray:
     return np.array([[left, low], [left + high - low, low], [left + high - low, high], [left, high]])
 
 
-def fill(*contours: np.ndarray, shape=(40, 36)) -> tuple[np.ndarray, Account]:
+def fill(*contours: np.ndarray, shape=(40, 36), exclusive=()) -> tuple[np.ndarray, Account]:
     section, account = np.zeros(shape, bool), Account()
-    fill_slice([np.asarray(points, float) for points in contours], section, 4, account)
+    made = [Contour(np.asarray(points, float), number in exclusive) for number, points in enumerate(contours)]
+    fill_slice(made, section, 4, account)
     return section, account
 
 
@@ -58,6 +60,17 @@ def test_crossing_contours_are_taken_together():
     section, account = fill(square(3.5, 13.5), square(8.5, 18.5))
     assert section.sum() == 2 * 100 - 25
     assert account.notes("x", 1) == ["contours of region x cross each other on slice 5: taken together; look at them"]
+
+
+def test_crossing_contours_that_are_declared_exclusive_keep_what_only_one_of_them_holds():
+    """PS3.3 C.8.8.6.3: CLOSEDPLANAR_XOR."""
+    section, account = fill(square(3.5, 13.5), square(8.5, 18.5), square(16.5, 26.5), exclusive=(0, 1, 2))
+    assert_array_equal(section, filled(square(3.5, 13.5)) ^ filled(square(8.5, 18.5)) ^ filled(square(16.5, 26.5)))
+    assert section.sum() == 3 * 100 - 2 * 25 - 2 * 4
+    assert account.notes("x", 1) == []
+    mixed, account = fill(square(3.5, 13.5), square(8.5, 18.5), square(10.5, 20.5), exclusive=(2,))
+    assert_array_equal(mixed, (filled(square(3.5, 13.5)) | filled(square(8.5, 18.5))) ^ filled(square(10.5, 20.5)))
+    assert account.crossing == {4}
 
 
 def test_a_chain_of_crossing_contours_with_a_hole_in_it():
@@ -114,6 +127,19 @@ def test_the_files_of_public_reports(axial):
     both = load_label(f"{ODD / 'rt_duplicate_names.dcm'}::1,2", [axial])
     assert int(both.sum()) == 200
     assert_refused(f"{ODD / 'rt_duplicate_names.dcm'}::Lesion01", [axial], "2 regions are called", "number instead")
+
+
+@pytest.mark.parametrize(("kind", "voxels"), [("CLOSED_PLANAR", 200 - 25), ("CLOSEDPLANAR_XOR", 200 - 2 * 25)])
+def test_how_contours_are_combined_stands_in_the_file(tmp_path, axial, kind, voxels):
+    planes = [contour(square(*ends), 1, (0, 0, 0)) for ends in ((3.5, 13.5), (8.5, 18.5))]
+    path = drawn(tmp_path, {"x": planes})
+    dataset = pydicom.dcmread(path)
+    for item in dataset.ROIContourSequence[0].ContourSequence:
+        item.ContourGeometricType = kind
+    dataset.save_as(path)
+    label = load_label(f"{path}::x", [axial])
+    assert int(label.sum()) == voxels
+    assert any("cross each other" in note for note in label.meta["notes"]) == (kind == "CLOSED_PLANAR")
 
 
 def test_a_number_is_a_number_though_a_region_is_called_so(tmp_path, axial):
