@@ -8,6 +8,8 @@ or in the geometry of the undamaged files, within ten seconds and a limit of mem
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import resource
 import shutil
 import signal
@@ -220,6 +222,29 @@ def _says(folder: Path, grid: Grid) -> bool:
 
 
 @contextmanager
+def silent(*, raising: bool = True) -> Iterator[None]:
+    """Keep the terminal clean.
+
+    Raises:
+        RuntimeError: if something was written, by a C library too.
+    """
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    with tempfile.TemporaryFile() as file:
+        sys.stdout.flush()
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        try:
+            yield
+        finally:
+            for descriptor, copy in zip((1, 2), kept):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            file.seek(0)
+            if raising and (said := file.read().decode("utf-8", "replace").strip()):
+                raise RuntimeError(f"a library wrote to the terminal: {said[-200:]}")
+
+
+@contextmanager
 def limits() -> Iterator[None]:
     """Ten seconds and some memory."""
 
@@ -250,7 +275,7 @@ def fuzz(files: int, seed: int, *, keep: Path | None = None) -> tuple[Counter[st
         for name, kind, folder in tqdm(damaged(series, files, seed), total=files, disable=None):
             start = time.process_time()  # other programs on the machine must not decide
             try:
-                with limits():
+                with limits(), silent():
                     found = outcome(name, folder, series["ct"])
             except BaseException as error:
                 found = f"{type(error).__name__}: {error}"
@@ -273,6 +298,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the files that went wrong")
     arguments = parser.parse_args()
+    logging.disable(logging.ERROR)  # our own words are no faults
     counts, bad = fuzz(arguments.files, arguments.seed, keep=arguments.keep)
     print(f"{sum(counts.values())} files: {counts['read']} read, {counts['refused']} refused, {counts['wrong']} wrong")
     print("\n".join(bad))

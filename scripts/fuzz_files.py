@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import logging
 import re
 import sys
 import tempfile
@@ -31,11 +32,12 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import SimpleITK as sitk
+from monai.data import MetaTensor
 from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fuzz_dicom import limits
+from fuzz_dicom import limits, silent
 
 from differseg_med.cohort.scan.rules import load_rules
 from differseg_med.cohort.table import read_cohort, table_modalities
@@ -202,25 +204,33 @@ def outcome(path: Path, kind: str, original: Path) -> str:
 
 
 def _outcome(path: Path, kind: str, original: Path) -> str:
+    with silent():
+        volume = _read(path)
+        if kind == "body" and path.name in SUMMED and not np.array_equal(volume, _read(original)):
+            return "a damaged body was accepted"
+    if volume is None:
+        return "read"
+    grid = Grid(volume.shape[1:], np.asarray(volume.affine, dtype=np.float64))
+    with silent(raising=False):
+        places = list(_elsewhere(path, grid))
+    wrong = [word for word, place in places if place.shape != grid.shape or grid_distance_mm(place, grid) > 1e-2]
+    return f"not the geometry of {', '.join(wrong)}: {grid.shape} {grid.affine.tolist()}" if wrong else "read"
+
+
+def _read(path: Path) -> MetaTensor | None:
+    """Read a file as the commands do; the volume, if it is one."""
     name = path.name
     if name.endswith(".csv"):
         read_cohort(path, table_modalities(path) or ("t1",))
-        return "read"
+        return None
     if name.endswith(".yaml"):
         rules = load_rules(path)
         rules.match_file("t1w")
         rules.match_series({"SeriesDescription": "t1w", "EchoTime": "20"})
-        return "read"
+        return None
     if not name.startswith("picture"):
         (read_segmentation_header if ".seg." in name else read_header)(path)  # as a scan does
-    read = load_label if ".seg." in name else load_volume
-    volume = read(path)
-    if kind == "body" and name in SUMMED and not np.array_equal(volume, read(original)):
-        return "a damaged body was accepted"
-    grid = Grid(volume.shape[1:], np.asarray(volume.affine, dtype=np.float64))
-    places = list(_elsewhere(path, grid))
-    wrong = [word for word, place in places if place.shape != grid.shape or grid_distance_mm(place, grid) > 1e-2]
-    return f"not the geometry of {', '.join(wrong)}: {grid.shape} {grid.affine.tolist()}" if wrong else "read"
+    return (load_label if ".seg." in name else load_volume)(path)
 
 
 def _elsewhere(path: Path, grid: Grid) -> Iterator[tuple[str, Grid]]:
@@ -323,6 +333,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the files that went wrong")
     arguments = parser.parse_args()
+    logging.disable(logging.ERROR)  # our own words are no faults
     counts, bad = fuzz(arguments.files, arguments.seed, keep=arguments.keep)
     writer = csv.writer(sys.stdout)
     writer.writerow(("file", "read", "refused", "wrong"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,15 @@ from PIL import Image, ImageOps
 from differseg_med.errors import CaseError
 from differseg_med.geometry import image_affine
 from differseg_med.io.budget import check_pixels
+from differseg_med.keys import NOTES
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 MIN_PIXELS = 8
 """Shortest side of a credible image."""
+
+_CUT = ("Tag data larger than file", "Truncated File Read", "Corrupt EXIF data")
+"""How Pillow's warnings of tags that lead behind the end of a file begin."""
 
 FOREGROUNDS = ("white", "black")
 
@@ -44,10 +50,11 @@ class PillowReader(ImageReader):
         """Read one file.
 
         Raises:
-            CaseError: for several pictures in one file, CMYK, or hardly any or too many pixels.
+            CaseError: for several pictures in one file, CMYK, hardly any or too many pixels, or a TIFF that is cut
+                short.
         """
         path = Path(str(ensure_tuple(data)[0]))
-        with Image.open(path) as image:
+        with _said(path) as notes, Image.open(path) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise CaseError(
@@ -73,7 +80,9 @@ class PillowReader(ImageReader):
                     expected=f"at least {MIN_PIXELS} x {MIN_PIXELS}",
                     found=f"{image.height} x {image.width}",
                 )
-            return _plain(ImageOps.exif_transpose(image))
+            picture = _plain(ImageOps.exif_transpose(image))
+        picture.info[NOTES] = notes
+        return picture
 
     def get_data(self, img: Image.Image) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Return the pixels ``(C, H, W, 1)`` and the affine."""
@@ -87,7 +96,31 @@ class PillowReader(ImageReader):
             MetaKeys.SPACE: "RAS",
             MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
         }
+        if notes := img.info.get(NOTES):
+            meta[NOTES] = notes
         return np.moveaxis(array, -1, 0)[..., np.newaxis], meta
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[list[str]]:
+    """What Pillow warns of, in a list at the end instead of on the terminal.
+
+    Raises:
+        CaseError: for a TIFF whose tags lead behind its end: Pillow goes on without them.
+    """
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield notes
+    texts = dict.fromkeys(str(warning.message).strip().split("\n")[0] for warning in said)
+    if path.name.lower().endswith((".tif", ".tiff")) and any(text.startswith(_CUT) for text in texts):
+        raise CaseError(
+            "the file cannot be read; it is damaged, cut short or not an image",
+            file=path,
+            found=next(iter(texts)),
+            remedy="Copy or convert it again from the source.",
+        )
+    notes += [f"what stands beside the pixels is damaged or unusual ({text})" for text in texts]
 
 
 def is_image(path: PathLike) -> bool:

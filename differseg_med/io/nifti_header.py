@@ -102,7 +102,8 @@ def read_nifti_header(path: Path, *, several: bool = False) -> NiftiHeader:
         ) from error
     itk = _itk_affine(fields)
     units = from_matvec(np.eye(3) * scale)
-    affine, itk = units @ affine, None if itk is None else units @ itk
+    with np.errstate(all="ignore"):  # numbers that are none are judged next
+        affine, itk = units @ affine, None if itk is None else units @ itk
     if problem := check_affine(affine):
         raise CaseError(problem, file=path, remedy="Convert the original DICOM series again, or repair the header.")
     findings = [Finding(*doubt, file=path) for doubt in _doubts(fields, Grid(shape, affine), itk, scale)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from differseg_med.errors import CaseError
@@ -20,7 +20,18 @@ from differseg_med.io.nifti_header import SEPARATE, complex_voxels, not_an_image
 NRRD = (".nrrd", ".nhdr")
 META = (".mha", ".mhd")
 
-META_TYPES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+META_TYPES = {"CHAR": "i1", "SHORT": "i2", "INT": "i4", "LONG": "i4", "LONG_LONG": "i8", "FLOAT": "f4", "DOUBLE": "f8"}
+"""NumPy's names of the signed types."""
+
+_META_LONGEST = 499
+"""Characters that MetaIO reads of the value of one of its own fields; the rest it takes for the next line."""
+
+_META_FIELDS = re.compile(
+    r"Comment|Object(Sub)?Type|TransformType|NDims|Name|(Parent|Sequence)?ID|AcquisitionDate|Color|(Image)?Position|Origin"
+    r"|Offset|TransformMatrix|Rotation|Orientation|CenterOfRotation|DistanceUnits|AnatomicalOrientation|DimSize|Modality"
+    r"|HeaderSize(PerSlice)?|Element(Spacing|Size|Min|Max|NumberOfChannels|Type|DataFile|NBits|ByteOrderMSB)"
+    r"|ElementToIntensityFunction(Slope|Offset)|BinaryData(ByteOrderMSB)?|CompressedData(Size)?|CompressionLevel"
+)
 NRRD_TYPES = {
     **dict.fromkeys(("signedchar", "int8", "int8_t", "uchar", "unsignedchar", "uint8", "uint8_t"), 1),
     **dict.fromkeys(("short", "shortint", "signedshort", "signedshortint", "int16", "int16_t"), 2),
@@ -55,6 +66,8 @@ class TextHeader:
         voxels: the file with the voxels, and where they begin in it.
         packed: ``gzip``, ``zlib`` or nothing.
         swapped: whether values of several bytes begin with the highest.
+        dtype: of a MetaImage, as NumPy calls it; empty if ITK has to read the voxels.
+        as_words: whether the values of a MetaImage are written as words.
         states_space: whether the directions of the axes in the patient are stated.
     """
 
@@ -66,6 +79,8 @@ class TextHeader:
     packed: str
     swapped: bool
     states_space: bool
+    dtype: str = ""
+    as_words: bool = False
 
     @property
     def size(self) -> int:
@@ -232,7 +247,8 @@ def _meta(path: Path, raw: bytes) -> tuple[TextHeader, float]:
     kind = re.fullmatch(r"MET_(U?)([A-Z_]+?)(_ARRAY)?", fields["ElementType"])
     if kind is None or kind[3]:
         raise ValueError("an unknown type")
-    value_bytes = META_TYPES[kind[2]]
+    dtype = META_TYPES[kind[2]]
+    value_bytes = int(dtype[1:])
     spacing = fields.get("ElementSpacing", fields.get("ElementSize", ""))
     if not spacing or min(_numbers(spacing, axes)[:3]) <= 0:
         raise _no_spacing(path, f"ElementSpacing {spacing or 'not stated'}")
@@ -243,26 +259,53 @@ def _meta(path: Path, raw: bytes) -> tuple[TextHeader, float]:
         _numbers(fields[matrix], axes * axes)
     for vector in {"Offset", "Position", "Origin"} & {*fields}:
         _numbers(fields[vector], axes)
-    name = fields["ElementDataFile"]
-    voxels = path
-    if name.upper().startswith("LIST") or "%" in name:
-        raise _many_files(path)
-    if name.upper() != "LOCAL":
-        voxels, start = beside(path, name), max(int(fields.get("HeaderSize", "0")), 0)
+    voxels, start = _meta_voxels(path, fields, start)
     _check_length(path, fields, voxels.stat().st_size - start)
-    binary = fields.get("BinaryData", "True")[:1] in "Tt1"
+    packed, binary = _true(fields, "CompressedData", "False"), _true(fields, "BinaryData", "True")
+    swapped = _true(fields, "BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False"))
     header = TextHeader(
         shape=shape,
         components=int(fields.get("ElementNumberOfChannels", "1")),
         value_bytes=value_bytes,
         voxels=voxels,
         start=start,
-        packed="zlib" if fields.get("CompressedData", "False")[:1] in "Tt1" and binary else "",
-        swapped=value_bytes > 1
-        and fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False"))[:1] in "Tt1",
+        packed="zlib" if packed else "",
+        swapped=swapped and value_bytes > 1,
         states_space=bool(turn),
+        dtype=(">" if swapped else "<") + (dtype.replace("i", "u") if kind[1] else dtype),
+        as_words=not binary,
     )
+    before = int(fields.get("HeaderSize", "0"))
+    if (packed and not binary) or (packed and before < 0):
+        raise ValueError("an unknown encoding")
+    if before < 0:  # the voxels are the end of their file
+        header = replace(header, start=max(voxels.stat().st_size - header.size, 0))
     return header, value_bytes if binary else 1
+
+
+def _true(fields: Mapping[str, str], name: str, otherwise: str) -> bool:
+    """A yes or no, as MetaIO reads it."""
+    return fields.get(name, otherwise).startswith(("T", "t", "1"))
+
+
+def _meta_voxels(path: Path, fields: Mapping[str, str], local: int) -> tuple[Path, int]:
+    """The file with the voxels of a MetaImage, and where they begin; ``local`` is where the header ends.
+
+    Raises:
+        CaseError: if they lie in several files, or anywhere else than beside the header.
+        ValueError: if what stands before them cannot be right.
+    """
+    name = fields["ElementDataFile"]
+    if name.upper().startswith("LIST") or "%" in name:
+        raise _many_files(path)
+    before = int(fields.get("HeaderSize", "0"))
+    if before < -1 or int(fields.get("HeaderSizePerSlice", "0")):
+        raise ValueError("no such place")
+    if name.upper() != "LOCAL":
+        return beside(path, name), max(before, 0)
+    if before > 0:
+        raise ValueError("voxels within the header")
+    return path, local
 
 
 def _check_length(path: Path, fields: Mapping[str, str], held: int) -> None:
@@ -289,7 +332,7 @@ def _meta_fields(path: Path, raw: bytes) -> tuple[dict[str, str], int]:
         match = re.fullmatch(r"\s*([^=:]*[^=:\s])\s*[=:](.*)", line)
         if match is None:  # the rest of a remark of several lines
             continue
-        if match[1] in fields:
+        if match[1] in fields or (_META_FIELDS.fullmatch(match[1]) and len(match[2].lstrip()) > _META_LONGEST):
             raise not_an_image(path)
         fields[match[1]] = match[2].strip()
         if "ElementDataFile" in match[1]:

@@ -22,6 +22,9 @@ from differseg_med.io.headers import VolumeHeader, itk_affine
 from differseg_med.io.nifti_header import NiftiHeader
 from differseg_med.io.text_headers import TextHeader, read_text_header
 
+_LONGEST_WORD = 32
+"""Characters of a number that is written as a word, with the space behind it."""
+
 
 def read_voxels(header: VolumeHeader) -> NDArray[Any]:
     """The voxels ``(i, j, k)`` of a file, in the unit of its values; ``(i, j, k, c)`` of a NIfTI of several volumes.
@@ -31,6 +34,8 @@ def read_voxels(header: VolumeHeader) -> NDArray[Any]:
     """
     if header.nifti is not None:
         return _nifti_voxels(header.nifti, header)
+    if header.text is not None and header.text.dtype:
+        return _meta_voxels(header.text, header)
     image = read_itk(header.path, header.text)
     voxels: NDArray[Any] = sitk.GetArrayFromImage(image).T
     voxels = voxels.reshape(header.grid.shape, order="A")
@@ -62,6 +67,22 @@ def _nifti_voxels(nifti: NiftiHeader, header: VolumeHeader) -> NDArray[Any]:
         return stored
     scaled: NDArray[Any] = apply_read_scaling(stored, np.float64(slope), np.float64(intercept))
     return scaled
+
+
+def _meta_voxels(text: TextHeader, header: VolumeHeader) -> NDArray[Any]:
+    """Those of a MetaImage: ITK would write words of its own to the terminal where the file is damaged."""
+    try:
+        with text.voxels.open("rb") as file:
+            file.seek(text.start)
+            if text.as_words:
+                words = file.read(_LONGEST_WORD * math.prod((*text.shape, text.components))).split()
+                values = np.array(words, np.float64).astype(text.dtype)
+            else:
+                content = unpack(file, text.size) if text.packed else bytearray(file.read(text.size))
+                values = np.frombuffer(content, text.dtype)
+        return values.reshape(header.grid.shape, order="F")
+    except (EOFError, ValueError, zlib.error) as error:
+        raise damaged(header.path, error) from error
 
 
 def check_body(header: VolumeHeader) -> None:

@@ -118,7 +118,7 @@ def fill_slice(contours: Sequence[Contour], section: BoolArray, number: int, acc
     for group in groups:
         together = np.zeros_like(section)
         for index in group:
-            rows, columns = polygon(*contours[index].points.T, section.shape)
+            rows, columns = polygon(contours[index].points[:, 0], contours[index].points[:, 1], section.shape)
             together[rows, columns] = True
         section ^= together
     if any(_thin(shapes[first], shapes[second]) for first, second in pairs):
