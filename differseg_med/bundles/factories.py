@@ -21,6 +21,7 @@ from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from differseg_med.bundles.overrides import refuse_unread
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.inferers import AutocastInferer, SliceWindowInferer, check_channels
@@ -124,8 +125,9 @@ def cohort_dataset(
         resume: leave out the work on cases that it finished, as long as that still holds; see `keep_what_holds`.
 
     Raises:
-        CaseError: if the table cannot be read.
+        CaseError: if the table cannot be read, or ``monai.bundle run`` was given what nothing reads.
     """
+    refuse_unread()
     table = read_cohort(cohort, _declared(modalities)).withhold(withhold)
     cases = table.select(split or None)
     finished = read_finished(output_dir) if resume and output_dir is not None else None

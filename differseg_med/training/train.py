@@ -350,6 +350,15 @@ class RecordedTrainer(SupervisedTrainer):
             self.problem = f"trained without {len(left_out)} of {total} cases, which could not be read: {ids}"
             logger.error("%s", self.problem)
 
+    def finish(self) -> None:
+        """End the process with an error if cases could not be read; for the ``finalize`` of a bundle.
+
+        Raises:
+            SystemExit: with their ids.
+        """
+        if self.problem:
+            raise SystemExit(self.problem)
+
 
 def draw_curves(rows: Sequence[dict[str, float | str]], path: Path) -> None:
     """Draw loss and validation Dice over epochs to a PNG."""

@@ -1,0 +1,69 @@
+"""``monai.bundle run``, which judges nothing itself: names that nothing reads, and cases that cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from monai.bundle import run
+from support.synthetic import BUNDLE, SMALL, row_of, write_case, write_table
+
+from differseg_med.bundles.failures import explained
+
+TINY = {**SMALL, "network_def::encoder_weights": None, "batch_size": 2, "iterations": 1, "max_epochs": 1}
+
+
+def monai_run(table: Path, out: Path, *configs: str, **overrides: Any) -> None:
+    files = [str(BUNDLE / "configs" / f"{name}.yaml") for name in ("inference", *configs)]
+    given = {"bundle_root": str(BUNDLE), "device": "$torch.device('cpu')", **overrides}
+    run(config_file=files, cohort=str(table), output_dir=str(out), **given)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    """Two cases to train, one of which cannot be read."""
+    folder = tmp_path_factory.mktemp("cohort")
+    cases = [("good", {}), ("broken", {})]
+    rows = [
+        row_of(c, write_case(folder / c, seed=i), folder / "cohort.csv", split="train")
+        for i, (c, _) in enumerate(cases)
+    ]
+    (folder / "broken" / "ct.nii.gz").write_bytes(b"no image")
+    return write_table(folder / "cohort.csv", rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("split", "expected --dataset::split"),
+        ("flip", "expected --inferer::flip"),
+        ("thresold", "Leave it out"),
+        ("dataset_dir", "Leave it out"),
+    ],
+)
+def test_a_name_that_nothing_reads_is_refused(table, tmp_path, name, instead):
+    with pytest.raises(Exception, match="cohort_dataset") as caught:
+        monai_run(table, tmp_path / "out", **{name: "test"})
+    found = explained(caught.value)
+    assert f"--{name}: nothing in this run reads" in str(found)
+    assert instead in str(found)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_a_file_of_arguments_are_looked_at_too(table, tmp_path):
+    file = tmp_path / "arguments.yaml"
+    file.write_text(yaml.safe_dump({"thresold": 0.4}))
+    with pytest.raises(Exception, match="cohort_dataset") as caught:
+        monai_run(table, tmp_path / "out", args_file=str(file))
+    assert "--thresold: nothing in this run reads" in str(explained(caught.value))
+
+
+def test_a_training_without_a_case_that_cannot_be_read_ends_with_an_error(table, tmp_path):
+    """As a prediction does: the others are done, and the exit code tells."""
+    with pytest.raises(SystemExit, match="trained without 1 of 2 cases, which could not be read: broken") as caught:
+        monai_run(table, tmp_path, "train", **{"dataset::resume": False, "dataset::split": None}, **TINY)
+    assert isinstance(caught.value.code, str)  # which Python prints, and ends with 1
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 1
