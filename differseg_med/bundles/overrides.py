@@ -45,5 +45,7 @@ def refuse_unread() -> None:
 
 
 def _given(frame: FrameType) -> list[str]:
-    file = frame.f_locals.get("args_file")
-    return [*(ConfigParser.load_config_files(file) if file else ()), *frame.f_locals.get("override", ())]
+    """Names of what was given; MONAI takes None for nothing."""
+    file, own = frame.f_locals.get("args_file"), frame.f_locals.get("override", {})
+    given = {**(ConfigParser.load_config_files(file) if file else {}), **own}
+    return [name for name, value in given.items() if value is not None]

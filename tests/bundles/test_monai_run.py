@@ -40,7 +40,7 @@ def table(tmp_path_factory) -> Path:
     [
         ("split", "expected --dataset::split"),
         ("flip", "expected --inferer::flip"),
-        ("thresold", "Leave it out"),
+        ("treshold_ml", "Leave it out"),
         ("dataset_dir", "Leave it out"),
     ],
 )
@@ -55,15 +55,15 @@ def test_a_name_that_nothing_reads_is_refused(table, tmp_path, name, instead):
 
 def test_names_of_a_file_of_arguments_are_looked_at_too(table, tmp_path):
     file = tmp_path / "arguments.yaml"
-    file.write_text(yaml.safe_dump({"thresold": 0.4}))
+    file.write_text(yaml.safe_dump({"treshold_ml": 0.4}))
     with pytest.raises(Exception, match="cohort_dataset") as caught:
         monai_run(table, tmp_path / "out", args_file=str(file))
-    assert "--thresold: nothing in this run reads" in str(explained(caught.value))
+    assert "--treshold_ml: nothing in this run reads" in str(explained(caught.value))
 
 
 def test_a_training_without_a_case_that_cannot_be_read_ends_with_an_error(table, tmp_path):
     """As a prediction does: the others are done, and the exit code tells."""
     with pytest.raises(SystemExit, match="trained without 1 of 2 cases, which could not be read: broken") as caught:
-        monai_run(table, tmp_path, "train", **{"dataset::resume": False, "dataset::split": None}, **TINY)
+        monai_run(table, tmp_path, "train", **TINY)
     assert isinstance(caught.value.code, str)  # which Python prints, and ends with 1
     assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 1
