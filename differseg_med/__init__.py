@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CohortResult,
         ConfigError,
         DifferSeg,
+        FoldsResult,
         Segmentation,
         TrainingResult,
         check,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         scan,
         segment,
         train,
+        train_folds,
     )
 
 __version__ = version("differseg-med")
@@ -41,6 +43,7 @@ __all__ = [
     "CohortResult",
     "ConfigError",
     "DifferSeg",
+    "FoldsResult",
     "Segmentation",
     "TrainingResult",
     "__version__",
@@ -55,6 +58,7 @@ __all__ = [
     "scan",
     "segment",
     "train",
+    "train_folds",
 ]
 
 

@@ -9,7 +9,8 @@ Nothing here prints or ends the process. Messages go to the logger ``differseg_m
 """
 
 from differseg_med.api.cohorts import check, read_cohort, read_label, read_volume, scan
-from differseg_med.api.results import CohortResult, Segmentation, TrainingResult
+from differseg_med.api.folds import train_folds
+from differseg_med.api.results import CohortResult, FoldsResult, Segmentation, TrainingResult
 from differseg_med.api.runs import compare, evaluate, evaluate_subsets, predict, segment, train
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.networks import DifferSeg
@@ -19,6 +20,7 @@ __all__ = [
     "CohortResult",
     "ConfigError",
     "DifferSeg",
+    "FoldsResult",
     "Segmentation",
     "TrainingResult",
     "check",
@@ -32,4 +34,5 @@ __all__ = [
     "scan",
     "segment",
     "train",
+    "train_folds",
 ]

@@ -56,6 +56,28 @@ class TrainingResult:
 
 
 @dataclass(frozen=True)
+class FoldsResult:
+    """What a cross-validation found; the files of ``out_dir`` are described in docs/training.md.
+
+    Args:
+        out_dir: folder of the run.
+        rows: of ``cases.csv``: per case and subset of the modalities what `case_metrics` returns, with ``fold`` and the
+            rule that was chosen on the other folds.
+        text: of ``summary.md``: means with 95 % bootstrap intervals by patient.
+        rule: threshold and component rule chosen on all cases, to ship; None without a prediction.
+        failures: ids of the cases without a score.
+        problem: what went wrong, in one sentence; empty if nothing did.
+    """
+
+    out_dir: Path
+    rows: tuple[dict[str, Any], ...] = ()
+    text: str = ""
+    rule: dict[str, Any] | None = None
+    failures: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """The mask of one patient.
 

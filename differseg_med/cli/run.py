@@ -191,6 +191,13 @@ def train(
     bundle: Bundle,
     cohort: Table,
     output_dir: Output,
+    fold: Annotated[
+        str | None, typer.Option(help="Train on the other folds and predict this one (column fold).")
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(help='Cross-validation: "all", or some folds with commas.', metavar="all")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="With --folds: so many at a time.")] = 1,
     resume: Resume = True,
     device: Device = None,
     presets: Presets = None,
@@ -198,16 +205,27 @@ def train(
     trust: Trust = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train on the rows of split "train" and validate on those of "validation"; resumes if OUT has a start."""
+    """Train on split "train" and validate on "validation", or train by folds; resumes if OUT has a start."""
+    if fold is not None and folds is not None:
+        raise typer.BadParameter("give either --fold or --folds")
+    by_folds = fold is not None or folds is not None
+    _refuse("a training without --folds", {"--jobs": jobs > 1 and folds is None})
+    _refuse("folds", {"--dry-run": dry_run and by_folds})
 
     def job() -> None:
         from differseg_med import api
 
+        run: dict[str, Any] = {"device": device, "presets": presets or (), "settings": settings or (), "trust": trust}
         if dry_run:
             _preflight(bundle, ["train"], cohort, output_dir, {"device": device}, presets, settings, trust)
-            return
-        run: dict[str, Any] = {"device": device, "presets": presets or (), "settings": settings or (), "trust": trust}
-        _end(api.train(bundle, cohort, output_dir, resume=resume, progress=True, **run).problem)
+        elif by_folds:
+            wanted = None if folds == "all" else names(str(fold or folds))
+            run |= {"folds": wanted, "jobs": jobs, "resume": resume, "progress": True}
+            found = api.train_folds(bundle, cohort, output_dir, **run)
+            typer.echo(found.text)
+            _end(found.problem)
+        else:
+            _end(api.train(bundle, cohort, output_dir, resume=resume, progress=True, **run).problem)
 
     sys.exit(exit_code(job))
 

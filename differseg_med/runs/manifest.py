@@ -132,6 +132,21 @@ def configured(configuration: Mapping[str, Any]) -> Iterator[None]:
         _configuration.reset(token)
 
 
+def flat_settings(configuration: Mapping[str, Any]) -> dict[str, str]:
+    """A configuration as settings: each value by its full name, without what says where a run happens."""
+    found: dict[str, str] = {}
+
+    def put(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                put(f"{name}::{key}" if name else str(key), item)
+        else:
+            found[name] = str(value)
+
+    put("", {name: value for name, value in configuration.items() if name not in (*PLACES, "device", "resume")})
+    return found
+
+
 def list_differences(differences: list[str]) -> str:
     """Differences in one line."""
     more = len(differences) - MAX_DIFFERENCES
