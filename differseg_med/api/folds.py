@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from differseg_med.api.results import FoldsResult
-from differseg_med.api.running import Set, configs, options_of, run_bundle
+from differseg_med.api.running import Set, configs, options_of, quiet_monai, run_bundle
 from differseg_med.atomic import replacing, write_text
 from differseg_med.bundles.workflows import BundleRun, Workflow, readable
 from differseg_med.case import Case, run_for_case
@@ -140,7 +140,7 @@ def train_folds(
         CaseError: if the table has no folds that can be trained on, the folder is of another run, or one fold stops.
     """
     run = FoldsRun(bundle, cohort, Path(out), device, presets, settings, trust, resume)
-    with progress_shown(progress):
+    with quiet_monai(), progress_shown(progress):
         workflow = run.opened()
         modalities = declared(workflow.parser.get("modalities"))
         table = read_folds(read_cohort(cohort, modalities))

@@ -32,7 +32,7 @@ def options_of(split: str | None, withhold: Sequence[str], device: str | None) -
 
 def run_bundle(run: BundleRun, progress: bool, writer: CaseWriter | None = None) -> Workflow:
     """Run to the end; failed cases are in the result, not in the exit code of ``finalize``."""
-    with _quiet_monai(), progress_shown(progress):
+    with quiet_monai(), progress_shown(progress):
         workflow = run.open()
         with configured(workflow.parser.get()):
             workflow.initialize()
@@ -76,7 +76,7 @@ def result_of(evaluator: CohortEvaluator) -> CohortResult:
 
 
 @contextmanager
-def _quiet_monai() -> Iterator[None]:
+def quiet_monai() -> Iterator[None]:
     """Leave out what MONAI and ignite say of themselves on every run; their levels are restored."""
     loggers = [logging.getLogger(name) for name in ("ignite", "monai", "monai.bundle.workflows")]
     levels = [logger.level for logger in loggers]
