@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceFocalLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -57,11 +57,17 @@ class DeepSupervisionLoss(nn.Module):
         return torch.stack(terms).sum()
 
 
-def dice_ce_loss(weights: Sequence[float] = (1.0, 0.4, 0.3, 0.2), *, batch: bool = True) -> DeepSupervisionLoss:
+def dice_ce_loss(
+    weights: Sequence[float] = (1.0, 0.4, 0.3, 0.2), *, batch: bool = True, focal_gamma: float = 0.0
+) -> DeepSupervisionLoss:
     """Dice + binary cross-entropy with deep supervision, the usual choice for medical tasks.
 
     Args:
         weights: weight per output, main first.
         batch: Dice over the whole batch instead of per sample; slices without target then do no harm.
+        focal_gamma: above 0 a focal loss of this exponent takes the place of cross-entropy: pixels that are sure weigh
+            less, which helps where targets are small.
     """
+    if focal_gamma > 0:
+        return DeepSupervisionLoss(DiceFocalLoss(sigmoid=True, batch=batch, gamma=focal_gamma), weights)
     return DeepSupervisionLoss(DiceCELoss(sigmoid=True, batch=batch), weights)

@@ -23,8 +23,16 @@ FILES = {
     "evaluate.yaml": "configs/evaluate.yaml",
     "metadata.json": "configs/metadata.json",
     "README.md": "docs/README.md",
+    "LICENSE": "LICENSE",
 }
-"""Files of ``templates/picture`` and where a bundle has them."""
+"""Files of ``templates/picture`` and ``templates/volume``, and where a bundle has them."""
+
+FILL_IN = {
+    "data_source": "Say where the training data come from and under which licence.",
+    "authors": "Fill in",
+    "copyright": "Fill in",
+}
+"""What only the bundle's owner knows."""
 
 
 def new_bundle(template: str | Path, folder: str | Path, fields: Mapping[str, object] | None = None) -> Path:
@@ -42,38 +50,72 @@ def new_bundle(template: str | Path, folder: str | Path, fields: Mapping[str, ob
     if not template.is_file():
         known = sorted(path.stem for path in template.parent.glob("*.yaml"))
         raise CaseError("there is no such template", file=template, expected=f"one of {', '.join(known)}")
+    check_folder(folder)
+    return write_bundle("picture", folder, _fields(template.read_text(encoding="utf-8"), folder) | dict(fields or {}))
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that cannot become a bundle.
+
+    Raises:
+        CaseError: if its name cannot be that of a bundle, or it is there already.
+    """
+    folder = Path(folder)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", folder.name):
         raise CaseError("the name cannot be that of a bundle", found=folder.name, expected="letters, digits, - and _")
     if folder.exists():
         raise CaseError("there is a bundle of that name already", file=folder, remedy="Choose another name.")
-    values = _fields(template.read_text(encoding="utf-8"), folder) | dict(fields or {})
+
+
+def write_bundle(sort: str, folder: str | Path, fields: Mapping[str, object]) -> Path:
+    """Write the files of a bundle, without weights.
+
+    Args:
+        sort: ``picture`` or ``volume``, the folder of the template's texts.
+        folder: the bundle.
+        fields: what the ``<<fields>>`` of the texts stand for.
+    """
+    folder = Path(folder)
     for source, target in FILES.items():
-        text = (template.parent / "picture" / source).read_text(encoding="utf-8")
-        write_text(folder / target, re.sub(r"<<(\w+)>>", lambda match: str(values[match[1]]), text))
-    (folder / "models").mkdir()
+        text = (TEMPLATES / sort / source).read_text(encoding="utf-8")
+        write_text(folder / target, re.sub(r"<<(\w+)>>", lambda match: str(fields[match[1]]), text))
+    (folder / "models").mkdir(exist_ok=True)
     return folder
+
+
+def title_of(folder: Path) -> str:
+    """The name of a task from that of its folder: ``Liver lesion ct`` of ``liver_lesion_ct``."""
+    return folder.name.replace("_", " ").capitalize()
+
+
+def channel_fields(modalities: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """Fields about the channels of 2-D images: one per colour."""
+    channels = NormalizeByKindd(modalities).channels
+    names = [name for name, count in zip(modalities, channels) for _ in range(count)]
+    colours = [c for count in channels for c in (("red", "green", "blue") if count == 3 else ("",))]
+    lines = [f"{name} {colour}".strip() for name, colour in zip(names, colours)]
+    return {"in_channels": channels, "num_channels": sum(channels), "channel_def": channel_def(lines)}
+
+
+def channel_def(names: list[str]) -> str:
+    """The entries of ``channel_def`` in a bundle's metadata."""
+    return (",\n" + " " * 10).join(f'"{number}": {json.dumps(name)}' for number, name in enumerate(names))
 
 
 def _fields(text: str, folder: Path) -> dict[str, object]:
     """What stands in a template, and what follows from it."""
     content = yaml.safe_load(text)
     modalities: dict[str, dict[str, object]] = content["modalities"]
-    channels = NormalizeByKindd(modalities).channels
-    names = [name for name, count in zip(modalities, channels) for _ in range(count)]
-    colours = [c for count in channels for c in (("red", "green", "blue") if count == 3 else ("",))]
-    lines = [f'"{i}": {json.dumps(f"{name} {colour}".strip())}' for i, (name, colour) in enumerate(zip(names, colours))]
     block = re.search(r"^modalities:.*\n((?:  .*\n)+)", text, flags=re.MULTILINE)
     return {
         **content,
-        "title": folder.name.replace("_", " ").capitalize(),
+        **FILL_IN,
+        **channel_fields(modalities),
+        **{"iterations": 25, "batch_size": 4, "learning_rate": 0.001, "modality_dropout": 0.2, "threshold": 0.5},
+        "title": title_of(folder),
         "folder": folder.name,
         "names": " and ".join(modalities),
         "reference": next(iter(modalities)),
         "modalities": block[1].rstrip("\n") if block else "",  # as it stands, with its remarks
-        "in_channels": channels,
-        "num_channels": sum(channels),
-        "channel_def": (",\n" + " " * 10).join(lines),
-        "data_source": "Say where the training data come from and under which licence.",
-        "authors": "Fill in",
-        "copyright": "Fill in",
+        "why": "",
     }

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from differseg_med.cli import cohort, export, lint, new, pacs, run, status
+from differseg_med.cli import cohort, export, lint, pacs, plan, run, status
 from differseg_med.errors import VERBOSE
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ def _main(
 
 
 app.add_typer(run.app)
-app.add_typer(new.app)
+app.add_typer(plan.app)
 app.add_typer(lint.app)
 app.add_typer(export.app)
 app.add_typer(status.app)

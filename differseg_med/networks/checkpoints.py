@@ -21,6 +21,7 @@ __all__ = [
     "is_dropped",
     "load_encoder_weights",
     "load_weights",
+    "packaged_path",
     "read_state_dict",
 ]
 
@@ -100,7 +101,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str) -> None:
     Raises:
         ValueError: if keys are left without a value, or the packaged weights are not installed.
     """
-    path = _packaged_path(name) if weights == "package" else Path(weights)
+    path = packaged_path(name) if weights == "package" else Path(weights)
     state = read_state_dict(path)
     with torch.device("meta"):
         full = timm.create_model(name).state_dict()
@@ -118,7 +119,12 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str) -> None:
     encoder.load_state_dict(found)
 
 
-def _packaged_path(name: str) -> Path:
+def packaged_path(name: str) -> Path:
+    """The file of ImageNet weights of an encoder that an installed package ships.
+
+    Raises:
+        ValueError: if no package does, it is not installed, or its file is another one.
+    """
     if name not in PACKAGED_WEIGHTS:
         raise ValueError(f"no package ships weights for {name!r}; known: {sorted(PACKAGED_WEIGHTS)}; or give a file")
     module, package, file = PACKAGED_WEIGHTS[name]

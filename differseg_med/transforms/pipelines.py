@@ -114,15 +114,16 @@ def training_samples(
     if any(channels % num_slices for channels in in_channels):
         raise ValueError(f"in_channels must be multiples of num_slices {num_slices}, got {list(in_channels)}")
     keys = (IMAGE, LABEL)
-    placing = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis)
+    placing, flip_prob = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis), 0.5
     if placement is not None:
-        placing = [RandPlaceSlabd(IMAGE, LABEL, roi_size, Placement(**placement))]
+        chosen = Placement(**placement)
+        placing, flip_prob = [RandPlaceSlabd(IMAGE, LABEL, roi_size, chosen)], chosen.flip_prob
     return Compose(
         [
             SelectItemsd((*keys, "case_id"), allow_missing_keys=True),
             RandSlabd(IMAGE, LABEL, num_slices, slice_step, planes, foreground_prob),
             *placing,
-            RandFlipSlabd(IMAGE, num_slices),
+            RandFlipSlabd(IMAGE, num_slices, flip_prob),  # the order of sagittal slices is left and right, too
             RandModalityIntensityd(IMAGE, in_channels, intensity, max_shift=max_shift),
             RandModalityDropoutd(IMAGE, in_channels, modality_dropout, dropout_weights),
             EnsureTyped(keys, track_meta=False),  # the network is quicker on plain tensors

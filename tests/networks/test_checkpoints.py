@@ -172,9 +172,9 @@ def test_encoder_weights_from_a_file(tmp_path: Path, name: str) -> None:
 def test_packaged_weights_are_the_trained_ones() -> None:
     """The first convolution of the packaged lite0, with other key names, lands in timm's."""
     trained = DifferSeg((1,), "tf_efficientnet_lite0", encoder_weights="package").encoder.state_dict()
-    from differseg_med.networks.checkpoints import _packaged_path
+    from differseg_med.networks.checkpoints import packaged_path
 
-    stored = read_state_dict(_packaged_path("tf_efficientnet_lite0"))
+    stored = read_state_dict(packaged_path("tf_efficientnet_lite0"))
     assert torch.equal(trained["conv_stem.weight"], next(iter(stored.values())))
 
 

@@ -1,0 +1,101 @@
+"""``differseg-med plan`` and ``new``: a bundle for a new task, from its training cases or without any."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from differseg_med.cli.options import names, progress, read_table
+from differseg_med.errors import CaseError, exit_code
+
+app = typer.Typer()
+
+Name = Annotated[str, typer.Option(help="Name of the task and of the bundle's folder.")]
+Target = Annotated[
+    str, typer.Option(help='What the masks show: "liver lesion", or "MS lesion=brain lesion" (name=words looked up).')
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A value in place of the rule's: name=value, YAML. Repeatable.")
+]
+
+
+@app.command()
+def plan(
+    table: Annotated[Path, typer.Argument(help="Cohort table (CSV).", exists=True, dir_okay=False)],
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", help="Where to put the bundle.")] = Path("bundles"),
+    time: Annotated[str, typer.Option(help="For one training: 20min, 2h, 1d.")] = "2h",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")] = None,
+    memory: Annotated[str | None, typer.Option(help="That a training may use: 8GB; default: what is free.")] = None,
+    target: Target = "",
+    modalities: Annotated[
+        str, typer.Option(help="Columns to use, with their kinds where the table does not say them: flair=mr,t1c=mr.")
+    ] = "",
+    settings: Settings = None,
+) -> None:
+    """Make a bundle for the task of a cohort from its training cases and this machine, with a reason for each value."""
+    from differseg_med.bundles.new import check_folder
+
+    def job() -> None:
+        check_folder(out / name)
+        columns, kinds = _columns(modalities)
+        cohort = read_table(table, ",".join(columns), [f"{column}={kind}" for column, kind in kinds.items()])
+
+        from differseg_med.planning.jobs import plan_bundle
+
+        done = plan_bundle(
+            cohort,
+            out / name,
+            time=time,
+            device=device,
+            memory=memory,
+            target=target,
+            settings=settings or (),
+            progress=progress("case"),
+        )
+        for line in done:
+            typer.echo(line)
+
+    sys.exit(exit_code(job))
+
+
+def _columns(text: str) -> tuple[list[str], dict[str, str]]:
+    """Columns, and kinds of those that have one, of ``flair=mr,t1c``."""
+    pairs = [entry.partition("=") for entry in names(text)]
+    return [column.strip() for column, _, _ in pairs], {c.strip(): kind.strip() for c, equals, kind in pairs if equals}
+
+
+@app.command()
+def new(
+    name: Name,
+    template: Annotated[str, typer.Option(help="For 2-D images: rgb, rgbd, rgbt, rgbflow or rgbdt.")] = "",
+    modalities: Annotated[str, typer.Option(help="Or the modalities with their kinds: flair=mr,t1c=mr.")] = "",
+    folder: Annotated[Path, typer.Option("--folder", "--out", help="Where to put the bundle.")] = Path("bundles"),
+    target: Target = "",
+    settings: Settings = None,
+) -> None:
+    """Make a bundle for a new task without data: FOLDER/NAME with defaults and a card to fill in. See also: plan."""
+    from differseg_med.bundles.new import TEMPLATES, new_bundle
+
+    def job() -> None:
+        if bool(template) == bool(modalities):
+            raise CaseError(
+                "say what the images are",
+                expected="--modalities flair=mr,t1c=mr, or --template rgbd for 2-D images",
+                remedy="With a cohort table: differseg-med plan COHORT.csv --name NAME.",
+            )
+        if template:
+            made = new_bundle(TEMPLATES / f"{template}.yaml", folder / name)
+        else:
+            from differseg_med.planning.jobs import bundle_without_data
+
+            columns, kinds = _columns(modalities)
+            made = bundle_without_data(columns, kinds, folder / name, target=target, settings=settings or ())
+        typer.echo(f"{made}: look through configs/inference.yaml, then")
+        typer.echo(f"  differseg-med train --bundle {made} --cohort COHORT.csv --out runs/{name}")
+        typer.echo(f"  python scripts/release_weights.py runs/{name}/best.pt {made}/models/model.pt")
+
+    sys.exit(exit_code(job))

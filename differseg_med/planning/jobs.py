@@ -1,0 +1,163 @@
+"""What the commands ``plan`` and ``new`` do: a cohort, or names of modalities, to a bundle's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from differseg_med.bundles.new import check_folder
+from differseg_med.case import Case, Cohort
+from differseg_med.cohort.folds import assign_folds, levels_of, with_folds
+from differseg_med.cohort.table import write_cohort
+from differseg_med.errors import CaseError
+from differseg_med.modality import KINDS, Modality
+from differseg_med.planning.choices import Plan
+from differseg_med.planning.cost import parse_memory, parse_time
+from differseg_med.planning.defaults import plan_without_data
+from differseg_med.planning.planner import FLAT, plan_cohort
+from differseg_med.planning.terminology import look_up
+from differseg_med.planning.writing import write_plan
+from differseg_med.runs.stamps import inputs_of
+from differseg_med.runs.tables import written_table
+
+FOLDS = 5
+
+
+def plan_bundle(
+    cohort: Cohort,
+    folder: str | Path,
+    *,
+    time: str = "2h",
+    device: str | None = None,
+    memory: str | None = None,
+    target: str = "",
+    settings: Sequence[str] = (),
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> list[str]:
+    """Plan a bundle and write it; what was done and what comes next, in lines.
+
+    A table without any split and fold gets both, as a training needs them.
+
+    Args:
+        cohort: the table.
+        folder: the bundle, which is not there yet.
+        time: for one training, ``2h``.
+        device: where it will run.
+        memory: that it may use, ``8GB``.
+        target: what the masks show, see `look_up`.
+        settings: ``name=value`` in place of what rules say.
+        progress: wraps the cases.
+
+    Raises:
+        CaseError: for anything that stands in the way.
+    """
+    folder = Path(folder)
+    check_folder(folder)
+    terms, overrides, seconds = look_up(target), _overrides(settings), parse_time(time)
+    bytes_asked = parse_memory(memory) if memory else None
+    plan, fingerprint, cases = plan_cohort(
+        cohort,
+        seconds=seconds,
+        memory=bytes_asked,
+        device=device,
+        target=terms.label if target else "",
+        overrides=overrides,
+        progress=progress,
+    )
+    lines = _with_folds(cohort, cases)
+    commands = _commands(folder, cohort.path)
+    write_plan(folder, plan, terms, flat=fingerprint.flat, fingerprint=fingerprint, commands=commands)
+    told = ("size", "pixdim", "spatial_size", "planes", "roi_size", "batch_size", "max_epochs", "flip_prob")
+    lines += [
+        f"{name} {plan.choices[name].value}: {plan.choices[name].reason}" for name in told if name in plan.choices
+    ]
+    lines += [f"{name}: {text}" for name, text in _remarks(plan)]
+    return [*lines, terms.note, f"{folder}: why each value is what it is stands in docs/PLAN.md. Next:", *commands]
+
+
+def bundle_without_data(
+    columns: Sequence[str],
+    kinds: Mapping[str, str],
+    folder: str | Path,
+    *,
+    target: str = "",
+    settings: Sequence[str] = (),
+) -> Path:
+    """Write a bundle of default values.
+
+    Args:
+        columns: names of the modalities, the reference first.
+        kinds: kind of each.
+        folder: the bundle, which is not there yet.
+        target: what the masks show, see `look_up`.
+        settings: ``name=value`` in place of defaults.
+
+    Raises:
+        CaseError: for a modality without a kind, or 2-D images among volumes.
+    """
+    if unknown := [name for name in columns if kinds.get(name) not in KINDS]:
+        given = f"{unknown[0]}={kinds[unknown[0]]}" if unknown[0] in kinds else unknown[0]
+        raise CaseError(f"--modalities {given} does not say the kind", expected=f"NAME=KIND, KIND {', '.join(KINDS)}")
+    flat = {kinds[name] in FLAT for name in columns}
+    if len(flat) > 1:
+        raise CaseError("2-D images and volumes cannot be in one bundle", found=", ".join(kinds.values()))
+    for name in columns:
+        try:
+            Modality(name, kinds[name])
+        except ValueError as error:
+            raise CaseError(str(error)) from error
+    check_folder(folder)
+    terms, plan = look_up(target), Plan(_overrides(settings))
+    plan_without_data(plan, {name: kinds[name] for name in columns}, flat=flat == {True}, target=target)
+    return write_plan(folder, plan, terms, flat=flat == {True}, commands=_commands(Path(folder), Path("COHORT.csv")))
+
+
+def _with_folds(cohort: Cohort, cases: Sequence[Case]) -> list[str]:
+    """Fill split and fold of a table that has neither; a line that says so."""
+    if any(case.split or case.fold for case in cohort.cases):
+        return []
+    count = min(FOLDS, len({case.subject_id for case in cases}))
+    if count < 2:
+        raise CaseError(
+            "all training cases are of one patient",
+            file=cohort.path,
+            expected="at least two values in the column subject_id",
+            remedy="A validation needs a patient that was not trained on.",
+        )
+    folds = assign_folds([case.subject_id for case in cases], levels_of(cases, ["modalities"], {}), count)
+    placed = {case.case_id: case for case in with_folds(cases, folds, validation=0)}
+    done = [placed.get(case.case_id, case) for case in cohort.cases]
+    data = [path for case in cohort.cases for path in inputs_of(case)]
+    with written_table(cohort.path, "plan", data, in_place=True):
+        write_cohort(cohort.path, cohort.modalities, done, cohort.kinds)
+    return [f"{cohort.path.name} had neither split nor fold: {count} folds are filled in, fold 0 validates"]
+
+
+def _commands(folder: Path, table: Path) -> list[str]:
+    run = f"runs/{folder.name}"
+    return [
+        f"differseg-med train --bundle {folder} --cohort {table} --folds all --out {run}",
+        f"differseg-med release {run} --out released/{folder.name}",
+        f"differseg-med predict --bundle released/{folder.name} --cohort NEW_CASES.csv --out results",
+    ]
+
+
+def _remarks(plan: Plan) -> list[tuple[str, str]]:
+    """Reasons that a user should not have to look for."""
+    return [(c.name, c.reason) for c in plan.choices.values() if "**" in c.reason and c.name != "modalities"]
+
+
+def _overrides(settings: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        try:
+            found[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not name.strip():
+            raise CaseError(f"--set {setting} is not understood", expected="name=value, a YAML value")
+    return found
