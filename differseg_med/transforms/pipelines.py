@@ -116,19 +116,23 @@ def training_samples(
     keys = (IMAGE, LABEL)
     placing, flip_prob = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis), 0.5
     if placement is not None:
-        chosen = Placement(**placement)
-        placing, flip_prob = [RandPlaceSlabd(IMAGE, LABEL, roi_size, chosen)], chosen.flip_prob
+        placing, flip_prob = _place_at_once(roi_size, Placement(**placement))
     return Compose(
         [
             SelectItemsd((*keys, "case_id"), allow_missing_keys=True),
             RandSlabd(IMAGE, LABEL, num_slices, slice_step, planes, foreground_prob),
             *placing,
-            RandFlipSlabd(IMAGE, num_slices, flip_prob),  # the order of sagittal slices is left and right, too
+            RandFlipSlabd(IMAGE, num_slices, flip_prob),
             RandModalityIntensityd(IMAGE, in_channels, intensity, max_shift=max_shift),
             RandModalityDropoutd(IMAGE, in_channels, modality_dropout, dropout_weights),
             EnsureTyped(keys, track_meta=False),  # the network is quicker on plain tensors
         ]
     )
+
+
+def _place_at_once(roi_size: Sequence[int], chosen: Placement) -> tuple[list[Any], float]:
+    """The transform of one interpolation, and how often a slab's slices are reversed: that mirrors sagittal ones."""
+    return [RandPlaceSlabd(IMAGE, LABEL, roi_size, chosen)], chosen.flip_prob
 
 
 def _place_in_steps(
