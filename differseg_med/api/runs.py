@@ -41,6 +41,7 @@ def predict(
     withhold: Sequence[str] = (),
     resume: bool = False,
     device: str | None = None,
+    backend: str | None = None,
     formats: Sequence[str] | None = None,
     presets: Sequence[str | Path] = (),
     settings: Set = (),
@@ -57,6 +58,7 @@ def predict(
         withhold: modalities to leave out although the table has them.
         resume: keep what an interrupted run finished.
         device: ``cpu``, ``cuda``, ``cuda:1``; None for a GPU if there is one.
+        backend: what computes the network, see `differseg_med.backends`; None for the quickest that is installed.
         formats: what to write beside NIfTI, ``seg.nrrd`` or ``dicom-seg`` for example.
         presets: configurations over the bundle's.
         settings: any other entry of the configuration.
@@ -66,7 +68,7 @@ def predict(
     Raises:
         CaseError: if the run cannot start: table, bundle or settings are not right.
     """
-    chosen = {"formats": None if formats is None else list(formats)}
+    chosen = {"formats": None if formats is None else list(formats), "backend": backend}
     options = {**options_of(split, withhold, device), "resume": resume, **chosen}
     return result_of(
         run_evaluator(BundleRun(bundle, configs(presets), cohort, out, options, settings, trust), progress)
@@ -77,6 +79,7 @@ def segment(
     bundle: str | Path,
     *,
     device: str | None = None,
+    backend: str | None = None,
     presets: Sequence[str | Path] = (),
     settings: Set = (),
     trust: bool = False,
@@ -88,6 +91,7 @@ def segment(
     Args:
         bundle: folder of the bundle.
         device: as for `predict`.
+        backend: as for `predict`.
         presets: as for `predict`.
         settings: as for `predict`.
         trust: as for `predict`.
@@ -106,7 +110,7 @@ def segment(
 
     with tempfile.TemporaryDirectory(prefix="differseg-med-") as temporary:
         table = write_patient(Path(temporary), images, declared_modalities(bundle))
-        options = options_of(None, (), device)
+        options = {**options_of(None, (), device), "backend": backend}
         run = BundleRun(bundle, configs(presets), table, Path(temporary) / "out", options, settings, trust)
         evaluator = run_evaluator(run, progress, keep)
         if not seen:

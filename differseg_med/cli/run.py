@@ -24,6 +24,10 @@ Split = Annotated[str | None, typer.Option(help="Only the rows of this split.")]
 Withhold = Annotated[list[str] | None, typer.Option(help="Leave out this modality (may be given several times).")]
 Resume = Annotated[bool, typer.Option(help="Go on where an interrupted run stopped.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")]
+Backend = Annotated[
+    str | None,
+    typer.Option(help="What computes the network: auto (OpenVINO on a CPU), torch, openvino, onnxruntime, compile."),
+]
 Formats = Annotated[
     str | None, typer.Option(help="Also write these, separated by commas: seg.nrrd, dicom-seg, png, scene, bids ...")
 ]
@@ -64,6 +68,7 @@ def predict(
     withhold: Withhold = None,
     resume: Resume = False,
     device: Device = None,
+    backend: Backend = None,
     formats: Formats = None,
     presets: Presets = None,
     settings: Settings = None,
@@ -81,7 +86,7 @@ def predict(
         from differseg_med.bundles.workflows import declared_modalities
 
         if dry_run and cohort is not None:
-            options = {"split": split, "withhold": withhold, "device": device}
+            options = {"split": split, "withhold": withhold, "device": device, "backend": backend}
             _preflight(bundle, [], cohort, output_dir, options, presets, settings, trust)
             return
         table = cohort or write_patient(output_dir, _named(images or []), declared_modalities(bundle))
@@ -93,6 +98,7 @@ def predict(
             withhold=withhold or (),
             resume=resume,
             device=device,
+            backend=backend,
             formats=None if formats is None else names(formats),
             presets=presets or (),
             settings=settings or (),

@@ -16,6 +16,8 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import Compose
 
+from differseg_med.backends.engines import installed
+from differseg_med.backends.prepared import AUTO, Prepared, choose_backend
 from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError
@@ -65,6 +67,7 @@ class CohortEvaluator(SupervisedEvaluator):
         evaluate: compare each mask with its case's label.
         stretch: pictures: stretch each probability to the full range before it is measured, as benchmarks do.
         amp: bfloat16 autocast.
+        backend: what computes the network: one of `differseg_med.backends.prepared.BACKENDS`.
         fingerprint: file of what the training cases measured, for the quality flags; None judges the mask alone.
         writers: what else to write of each case, after the mask. One that fails does not take away what others wrote.
         val_handlers: more MONAI or ignite handlers.
@@ -83,6 +86,7 @@ class CohortEvaluator(SupervisedEvaluator):
         evaluate: bool = False,
         stretch: bool = False,
         amp: bool = False,
+        backend: str = AUTO,
         fingerprint: str | Path | None = None,
         writers: Sequence[CaseWriter] = (),
         val_handlers: Sequence[Any] | None = None,
@@ -100,6 +104,8 @@ class CohortEvaluator(SupervisedEvaluator):
         if isinstance(stack, ConcatModalitiesd):
             check_channels(network, inferer, stack.channels)
         self.case_postprocessing = postprocessing
+        self.backend = choose_backend(backend, device)
+        self._prepared: Prepared | None = None
         judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
@@ -128,8 +134,12 @@ class CohortEvaluator(SupervisedEvaluator):
                     reserve([case.case_id for case in cases])
             self.summary, self.metrics = Summary(self.output_dir, finished), []
             self._cases, self._measured, self.problems = {}, Measurements(self.settings), {}
+            self._prepared = None  # the weights may be others than in the run before
             with recording(self.output_dir, STEP, step):
-                self._work()
+                try:
+                    self._work()
+                finally:
+                    step.remarks.extend(map(str, self._prepared.findings if self._prepared else ()))
 
     def _manifest(self, cases: Sequence[Case], transform: object) -> Step:
         """What this run is made of, for its manifest."""
@@ -137,7 +147,10 @@ class CohortEvaluator(SupervisedEvaluator):
         others = {"postprocessing": self.case_postprocessing, "quality": self.writers[0]}
         settings = described(**parts, **others, amp=self.amp, reference=self.reference)
         names = [str(getattr(writer, "name", getattr(writer, "__name__", ""))) for writer in self.writers[1:]]
-        return Step.now(settings, {c.case_id: case_stamps(c) for c in cases if c.problem is None}, written_names(names))
+        stamps = {c.case_id: case_stamps(c) for c in cases if c.problem is None}
+        step = Step.now(settings, stamps, written_names(names))
+        step.environment["backend"] = f"{self.backend} {installed(self.backend)}".strip()
+        return step
 
     def _work(self) -> None:
         try:
@@ -274,12 +287,15 @@ class CohortEvaluator(SupervisedEvaluator):
         own = isinstance(self.inferer, SliceWindowInferer)  # others would pass the progress on to the network
         slices = image.shape[-1] if own and len(self.inferer.planes) == 1 else None
         place = f"{case.case_id} ({len(self.summary.rows) + 1}/{self.state.epoch_length})"
+        if self._prepared is None:  # not before: handlers may have loaded the weights
+            self._prepared = Prepared(self.network, self.backend, bfloat16=self.amp)
+        network, known = self._prepared, len(self._prepared.findings)
         with (
             self.mode(self.network),
             torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
             progress_bar(desc=place, unit="slice", leave=False, total=slices) as bar,
         ):
-            logits = self.inferer(batch, self.network, **({"progress": bar.update} if own else {}))
+            logits = self.inferer(batch, network, **({"progress": bar.update} if own else {}))
         if not bool(torch.isfinite(logits).all()):
             raise CaseError(
                 "the network's output is not a number", remedy="Check the checkpoint; with amp, try without."
@@ -293,7 +309,7 @@ class CohortEvaluator(SupervisedEvaluator):
             reference=sample[REFERENCE],
             modalities=tuple(sample[PRESENT]),
             image=image,
-            notes=tuple(sample[NOTES]),
+            notes=(*sample[NOTES], *map(str, network.findings[known:])),
             channels=tuple(sample[CHANNELS]),
         )
 

@@ -45,17 +45,24 @@ def cached(folder: Path, key: str, make: Callable[[], Any]) -> Any:
     return content
 
 
-def prune(folder: Path) -> int:
-    """Remove entries that nobody has used for long, or that are too many, and half-written ones; returns how many."""
+def prune(folder: Path, suffix: str = ".pt", *, days: int = DAYS, limit: int = BYTES) -> int:
+    """Remove entries that nobody has used for long, or that are too many, and half-written ones; returns how many.
+
+    Args:
+        folder: of the cache.
+        suffix: of its entries.
+        days: without use, after which an entry goes.
+        limit: of their bytes, beyond which the oldest go.
+    """
     if not folder.is_dir():
         return 0
     day = 86400
     now, total, removed = time.time(), 0, sweep(folder, older_than=day)  # trainings may share a cache
-    entries = [(path.stat(), path) for path in folder.glob("*.pt")]
+    entries = [(path.stat(), path) for path in folder.glob(f"*{suffix}")]
     for stat, path in sorted(entries, key=lambda entry: -entry[0].st_mtime):
         total += stat.st_size
         unused = now - stat.st_mtime
-        if unused > DAYS * day or (total > BYTES and unused > day):
+        if unused > days * day or (total > limit and unused > day):
             path.unlink(missing_ok=True)
             removed += 1
     return removed

@@ -34,17 +34,15 @@ def test_a_damaged_entry_is_a_miss(tmp_path, damage, caplog):
     assert torch.equal(cache.cached(tmp_path, "key", lambda: None), torch.ones(2))
 
 
-def test_the_bound(tmp_path, monkeypatch):
+def test_the_bound(tmp_path):
     now, day = time.time(), 86400
     for name, age in {"new": 0, "yesterday": 2 * day, "old": 6 * day, "ancient": 8 * day}.items():
         (tmp_path / f"{name}.pt").write_bytes(bytes(100))
         os.utime(tmp_path / f"{name}.pt", (now - age, now - age))
     assert cache.prune(tmp_path) == 1
     assert not (tmp_path / "ancient.pt").exists()
-    monkeypatch.setattr(cache, "BYTES", 250)
-    assert cache.prune(tmp_path) == 1
+    assert cache.prune(tmp_path, limit=250) == 1
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "yesterday"]
-    monkeypatch.setattr(cache, "BYTES", 0)
-    cache.prune(tmp_path)
+    cache.prune(tmp_path, limit=0)
     assert [path.stem for path in tmp_path.iterdir()] == ["new"]  # in use
     assert cache.prune(tmp_path / "nowhere") == 0

@@ -1,0 +1,140 @@
+"""Programs of a network by other engines than eager PyTorch; each maps ``(B, C, H, W)`` to logits ``(B, 1, H, W)``."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from differseg_med.backends.cache import stored
+from differseg_med.runs.describe import digest
+
+Program = Callable[[Tensor], Tensor]
+
+PARTS = (4, 2, 1)
+"""Batches that OpenVINO gets: each other size would be prepared for anew, and more windows at once are no quicker."""
+
+
+def installed(package: str) -> str:
+    """The version of a package; empty if it is not installed."""
+    return version(package) if find_spec(package) else ""
+
+
+def openvino_program(network: nn.Module, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
+    """A network by OpenVINO on this processor, for windows of any size.
+
+    Args:
+        network: as `fuse_for_inference` gives it.
+        channels: that it takes.
+        key: says which network it is.
+        folder: of exported networks.
+        bfloat16: compute in it; else float32.
+    """
+    openvino: Any = import_module("openvino")
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+    }
+    machine = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    entry = digest(
+        key, "openvino", openvino.__version__, torch.__version__, *map(str, machine), sorted(settings.items())
+    )
+
+    def export() -> bytes:
+        compiled = core.compile_model(_converted(openvino, network, channels), "CPU", settings)
+        exported = compiled.export_model()
+        return exported.getvalue() if hasattr(exported, "getvalue") else bytes(exported)
+
+    compiled = core.import_model(io.BytesIO(stored(folder, entry, export)), "CPU", settings)
+
+    def run(x: Tensor) -> Tensor:
+        outputs, start = [], 0
+        for part in PARTS:
+            while len(x) - start >= part:
+                window = x[start : start + part].contiguous().numpy()
+                outputs.append(torch.from_numpy(compiled(window, share_inputs=True)[0]))
+                start += part
+        return torch.cat(outputs)
+
+    return run
+
+
+def _converted(openvino: Any, network: nn.Module, channels: int) -> Any:
+    """A network as a model of OpenVINO, by its own reader of TorchScript: nothing is sent anywhere."""
+    frontend: Any = import_module("openvino.frontend")
+    scripts: Any = import_module("openvino.frontend.pytorch.ts_decoder")
+    with _plainly():
+        traced = torch.jit.trace(network, torch.randn(2, channels, 64, 96), check_trace=False)
+        decoder = scripts.TorchScriptPythonDecoder(traced)
+        reader = frontend.FrontEndManager().load_by_framework("pytorch")
+        model = reader.convert(reader.load(decoder))
+    model.reshape(openvino.PartialShape([-1, channels, -1, -1]))
+    return model
+
+
+def onnxruntime_program(network: nn.Module, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
+    """A network by ONNX Runtime on this processor in float32; arguments as `openvino_program`."""
+    onnxruntime: Any = import_module("onnxruntime")
+
+    def export() -> bytes:
+        file, axes = io.BytesIO(), {0: "batch", 2: "height", 3: "width"}
+        with _plainly():
+            torch.onnx.export(
+                network,
+                (torch.randn(2, channels, 64, 96),),
+                cast(Any, file),  # the older exporter, which is quick with sizes left open, writes to files too
+                input_names=["image"],
+                output_names=["pred"],
+                dynamic_axes={"image": axes, "pred": axes},
+                dynamo=False,
+            )
+        return file.getvalue()
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    content = stored(folder, digest(key, "onnx", torch.__version__), export)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"image": x.contiguous().numpy()})[0])
+
+    return run
+
+
+def compiled_program(network: nn.Module, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
+    """A network by ``torch.compile``, which needs a C++ compiler (or Triton on a GPU); anew in every process."""
+    compiled = torch.compile(network, dynamic=False)
+
+    def run(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+            out: Tensor = compiled(x.contiguous(memory_format=torch.channels_last))
+        return out.float()
+
+    return run
+
+
+ENGINES: dict[str, Callable[[nn.Module, int, str, Path | None, bool], Program]] = {
+    "openvino": openvino_program,
+    "onnxruntime": onnxruntime_program,
+    "compile": compiled_program,
+}
+"""Engines by the name of their backend, which is also that of the package of the first two."""
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """In float32 and without gradients; every exporter announces its successor."""
+    with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        warnings.simplefilter("ignore")
+        yield

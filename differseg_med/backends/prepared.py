@@ -1,0 +1,179 @@
+"""A network made ready for prediction: fused, on the quickest engine there is, without what absent streams cost."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor, nn
+
+from differseg_med.backends.cache import programs_folder
+from differseg_med.backends.engines import ENGINES, Program, installed
+from differseg_med.errors import ConfigError, Finding
+from differseg_med.networks import DifferSeg
+from differseg_med.networks.inference import fuse_for_inference, pack_for_cpu
+from differseg_med.networks.restriction import Pattern, present_modalities, restrict, select
+from differseg_med.runs.describe import digest, weights_hash
+from differseg_med.runs.stamps import code_hash
+
+logger = logging.getLogger(__name__)
+
+AUTO, TORCH = "auto", "torch"
+BACKENDS = (AUTO, TORCH, *ENGINES)
+VARIABLE = "DIFFERSEG_BACKEND"
+"""Environment variable with the backend that ``auto`` stands for."""
+
+PAYS = 64
+"""Windows of one case that lack the same modalities, from which on an engine's own program for them pays."""
+
+COMPARED = 2
+"""Windows that each program of an engine computes together with the network before it is trusted."""
+
+LARGEST = {False: 1e-4, True: 5e-2}
+"""Largest difference of two outputs that counts as rounding, as a share of the largest output: float32, bfloat16."""
+
+
+def choose_backend(backend: str, device: torch.device | str) -> str:
+    """The backend that a setting stands for on a device: ``auto`` is OpenVINO on a CPU if it is installed, else torch.
+
+    Raises:
+        ConfigError: if there is no such backend.
+    """
+    named = (os.environ.get(VARIABLE) or AUTO) if backend == AUTO else backend
+    if named not in BACKENDS:
+        raise ConfigError(
+            "there is no such backend", entry="backend", expected=f"one of {', '.join(BACKENDS)}", found=named
+        )
+    if named != AUTO:
+        return named
+    return "openvino" if torch.device(device).type == "cpu" and installed("openvino") else TORCH
+
+
+class Prepared:
+    """Computes what a network computes, ``(B, C, H, W)`` to logits ``(B, 1, H, W)``, in evaluation and quicker.
+
+    Batch norms are folded. Samples without a modality are computed by the network of the others, see `restrict`. An
+    engine's program is held against the network itself on its first windows; what cannot be built, or differs, is
+    replaced by PyTorch, and said in `findings`. Networks that are no `DifferSeg` are called as they are.
+
+    Args:
+        network: on its device; later changes of its weights are not seen.
+        backend: one of `BACKENDS`.
+        bfloat16: what the engine computes in; PyTorch follows the caller's autocast.
+    """
+
+    def __init__(self, network: nn.Module, backend: str = AUTO, *, bfloat16: bool = False) -> None:
+        parameter = next(network.parameters(), None)
+        self.device = torch.device("cpu") if parameter is None else parameter.device
+        self.network, self.bfloat16 = network, bfloat16
+        self.backend = choose_backend(backend, self.device)
+        self.findings: list[Finding] = []
+        self._own: set[Pattern] = set()  # patterns of this case that have a program of their own
+        self._parts: dict[Pattern, DifferSeg] = {}
+        self._programs: dict[Pattern, Program] = {}
+        if isinstance(network, DifferSeg):
+            self._whole: Pattern = (True,) * network.num_modalities
+            if self.backend != TORCH and not self._usable():
+                self.backend = TORCH
+
+    @property
+    def in_channels(self) -> list[int] | None:
+        """Channels per modality, of a `DifferSeg`; others do not say."""
+        return list(self.network.in_channels) if isinstance(self.network, DifferSeg) else None
+
+    def expect(self, windows: Mapping[Pattern, int]) -> None:
+        """Say how many windows of the next case have which modalities: few of a kind pay for no program of their own.
+
+        What a case gives must not depend on the cases before it, so this is decided for each case by itself.
+        """
+        self._own = {p for p, count in windows.items() if any(p) and (self.backend == TORCH or count >= PAYS)}
+
+    def __call__(self, x: Tensor, *args: Any) -> Tensor:
+        """Compute."""
+        images = x.as_tensor() if isinstance(x, MetaTensor) else x
+        if not isinstance(self.network, DifferSeg) or args or images.ndim != 4:
+            out: Tensor = self.network(images, *args)
+            return out
+        present = [tuple(row) for row in present_modalities(images, self.network.in_channels).tolist()]
+        present = [pattern if pattern in self._own else self._whole for pattern in present]
+        if len(set(present)) == 1:
+            return self._compute(images, present[0])
+        outputs: Tensor | None = None
+        for pattern in dict.fromkeys(present):
+            index = torch.tensor([i for i, other in enumerate(present) if other == pattern], device=images.device)
+            found = self._compute(images[index], pattern)
+            outputs = found.new_empty((len(images), *found.shape[1:])) if outputs is None else outputs
+            outputs[index] = found
+        assert outputs is not None
+        return outputs
+
+    def _compute(self, x: Tensor, pattern: Pattern) -> Tensor:
+        assert isinstance(self.network, DifferSeg)
+        taken = x if pattern == self._whole else select(x, self.network.in_channels, pattern)
+        if self.backend != TORCH:
+            try:
+                return self._by_engine(x, taken, pattern)
+            except Exception as error:  # whatever an engine raises, PyTorch can do it
+                self._fall_back(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        out: Tensor = self._part(pattern)(taken.contiguous(memory_format=torch.channels_last))
+        return out
+
+    def _by_engine(self, x: Tensor, taken: Tensor, pattern: Pattern) -> Tensor:
+        """By the engine's program; the first windows are compared.
+
+        Raises:
+            ArithmeticError: if the program does not give what the network gives.
+        """
+        first = pattern not in self._programs
+        if first:
+            self._programs[pattern] = self._program(pattern)
+        found = self._programs[pattern](taken)
+        if first:
+            with torch.autocast(self.device.type, enabled=False):
+                expected: Tensor = self.network(x[:COMPARED])
+            difference = float((found[:COMPARED] - expected).abs().max())
+            largest = max(1.0, float(expected.abs().max()))
+            if not difference <= LARGEST[self.bfloat16] * largest:  # NaN is no rounding either
+                raise ArithmeticError(f"outputs up to {largest:.3g} differ by {difference:.3g}")
+        return found
+
+    def _program(self, pattern: Pattern) -> Program:
+        key = digest(weights_hash(self.network), repr(self.network), code_hash(), pattern)
+        channels = sum(c for c, there in zip(self.in_channels or (), pattern) if there)
+        logger.info("%s: making the network ready", self.backend)
+        return ENGINES[self.backend](self._part(pattern), channels, key, programs_folder(), self.bfloat16)
+
+    def _part(self, pattern: Pattern) -> DifferSeg:
+        """The fused network of these modalities, in PyTorch."""
+        assert isinstance(self.network, DifferSeg)
+        if self._whole not in self._parts:
+            packs = self.backend == TORCH and self.device.type == "cpu" and not self.bfloat16
+            packs = packs and torch.backends.mkldnn.is_available()
+            self._parts[self._whole] = (pack_for_cpu if packs else fuse_for_inference)(self.network)
+        if pattern not in self._parts:
+            self._parts[pattern] = restrict(self._parts[self._whole], pattern)
+        return self._parts[pattern]
+
+    def _usable(self) -> bool:
+        """Whether the engine is installed and computes on this device; else it is said."""
+        if self.backend in ("openvino", "onnxruntime") and self.device.type != "cpu":
+            self._say(f"backend {self.backend} computes on a CPU only, the network is on {self.device.type}")
+            return False
+        if self.backend in ("openvino", "onnxruntime") and not installed(self.backend):
+            self._say(f"backend {self.backend} is not installed", f'pip install "differseg-med[{self.backend}]"')
+            return False
+        return True
+
+    def _fall_back(self, why: str) -> None:
+        self._say(f"{self.backend} could not be used ({why})")
+        self.backend = TORCH
+        self._programs.clear()
+        self._parts.clear()
+
+    def _say(self, what: str, remedy: str = "") -> None:
+        self.findings.append(Finding("warning", f"{what}: computed by PyTorch", remedy))
+        logger.warning("%s", self.findings[-1])

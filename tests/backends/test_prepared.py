@@ -1,0 +1,147 @@
+"""Networks made ready for prediction give what the network gives, whichever engine computes and whatever is absent."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from differseg_med.backends import prepared as module
+from differseg_med.backends.engines import compiled_program
+from differseg_med.backends.prepared import PAYS, Prepared, choose_backend
+from differseg_med.errors import ConfigError
+from differseg_med.networks import DifferSeg
+
+PATTERNS = ((True, True, True), (True, False, True), (False, True, False))
+
+
+def small_network() -> DifferSeg:
+    torch.manual_seed(0)
+    return DifferSeg((3, 3, 3), "test_resnet", (8, 8, 8, 8)).eval()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "programs"
+    monkeypatch.setenv("DIFFERSEG_CACHE", str(folder))
+    return folder
+
+
+def windows(seed: int = 0, size: tuple[int, int] = (32, 64)) -> Tensor:
+    """Seven windows of three modalities with three slices each, with every pattern of `PATTERNS`, and an empty one."""
+    x = torch.randn(7, 9, *size, generator=torch.Generator().manual_seed(seed))
+    x[[1, 4], 3:6] = 0
+    x[2, :3], x[2, 6:] = 0, 0
+    x[6] = 0
+    return x
+
+
+def of(network: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        out = network(x)
+    assert isinstance(out, Tensor)
+    return out
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    assert float((found - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino", "onnxruntime"])
+def test_every_backend_gives_what_the_network_gives(backend: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mixed and uniform batches, sizes not seen before, patterns with a program of their own; a second one reads it."""
+    if backend != "torch":
+        pytest.importorskip(backend, reason=f"needs pip install differseg-med[{backend}]")
+    network = small_network()
+    exported = []
+    for start in ("cold", "warm"):
+        ready = Prepared(network, backend)
+        assert ready.backend == backend
+        ready.expect({PATTERNS[0]: 5, PATTERNS[1]: PAYS, PATTERNS[2]: PAYS - 1, (False, False, False): PAYS})
+        for size in ((32, 64), (64, 32)):
+            x = windows(size=size)
+            assert_same(of(ready, x), of(network, x))
+            assert_same(of(ready, x[:1]), of(network, x[:1]))
+        assert ready.findings == []
+        if backend != "torch":  # the rare pattern and the empty window are computed by the whole network's program
+            assert set(ready._programs) == {PATTERNS[0], PATTERNS[1]}
+            exported.append({path.name: path.stat().st_ino for path in cache.iterdir()})
+            if start == "cold":
+                assert len(exported[0]) == 2
+                monkeypatch.setattr(torch.jit, "trace", None)
+                monkeypatch.setattr(torch.onnx, "export", None)
+    assert not exported or exported[0] == exported[1]
+
+
+def test_absence_saves_the_streams_in_torch() -> None:
+    network = small_network()
+    ready, seen = Prepared(network, "torch"), []
+    ready.expect({PATTERNS[1]: 1})
+    x = windows()[[1, 4]]
+    of(ready, x)
+    watch = ready._parts[PATTERNS[1]].encoder.register_forward_hook(lambda _, i, __: seen.append(len(i[0])))
+    of(ready, x)
+    watch.remove()
+    assert seen == [4]
+
+
+def broken(network: nn.Module, channels: int, *rest: object):
+    return lambda x: torch.zeros(len(x), 1, *x.shape[2:])
+
+
+def raising(network: nn.Module, channels: int, *rest: object):
+    raise RuntimeError("no such operation\nand more")
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"), [(broken, r"differ by 0\.\d+"), (raising, "RuntimeError: no such operation")]
+)
+def test_what_cannot_be_trusted_is_replaced_and_said(
+    engine, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(module.ENGINES, "compile", engine)
+    network, x = small_network(), windows()
+    ready = Prepared(network, "compile")
+    with caplog.at_level(logging.WARNING):
+        assert_same(of(ready, x), of(network, x))
+    (finding,) = ready.findings
+    assert finding.level == "warning"
+    assert re.search(why, finding.text)
+    assert "computed by PyTorch" in caplog.text
+    assert_same(of(ready, x), of(network, x))
+    assert len(ready.findings) == 1
+
+
+def test_an_engine_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "installed", lambda package: "")
+    ready = Prepared(small_network(), "openvino")
+    assert ready.backend == "torch"
+    assert ready.findings[0].remedy == 'pip install "differseg-med[openvino]"'
+    assert choose_backend("auto", "cpu") == "torch"
+
+
+def test_auto_is_openvino_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIFFERSEG_BACKEND")
+    monkeypatch.setattr(module, "installed", lambda package: "2026.1")
+    assert (choose_backend("auto", "cpu"), choose_backend("auto", "cuda:0")) == ("openvino", "torch")
+    monkeypatch.setenv("DIFFERSEG_BACKEND", "onnxruntime")
+    assert choose_backend("auto", "cpu") == "onnxruntime"
+    assert choose_backend("torch", "cpu") == "torch"
+    with pytest.raises(ConfigError, match="one of auto, torch, openvino"):
+        choose_backend("tensorrt", "cpu")
+
+
+def test_compiled_code_is_run() -> None:
+    """Inductor's code itself, for which there has to be a C++ compiler. Of one layer: a whole network takes minutes."""
+    layer, x = nn.Hardswish(), torch.randn(2, 3, 4, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled_program(layer, 3, "", None, False)(x), layer(x))
+
+
+def test_other_networks_are_called_as_they_are() -> None:
+    ready, x = Prepared(nn.Identity()), torch.randn(2, 3, 4, 5, 6)
+    assert ready(x) is x
