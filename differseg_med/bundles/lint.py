@@ -7,36 +7,35 @@ likes. See docs/security.md for what this holds against, and what not.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from differseg_med.bundles.allowed import BY_NAME, FUNCTIONS, METHODS, MODULES, SETTINGS, VALUES, target_allowed
+from differseg_med.bundles.allowed import BY_NAME, NAMING, PRIVATE, target_allowed
+from differseg_med.bundles.expressions import parsed, statement_refused
+from differseg_med.bundles.texts import FREE, ROOTS, Entries, NotAllowedError, Value, has_relative, leaves, normal
 from differseg_med.errors import CaseError, printable
 
-_MAX_BYTES, MAX_ENTRIES, _MAX_DEPTH, _MAX_TEXT, _MAX_NUMBER = 2**20, 20_000, 40, 2000, 10**7
+_MAX_BYTES, MAX_ENTRIES, _MAX_DEPTH = 2**20, 20_000, 40
 """Bounds of a configuration: aliases of YAML make millions of entries from one line."""
 
-_REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")
-"""As MONAI finds references in an expression."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|(hf[-_]hub|ms[-_]hub|local[-_]dir):", re.IGNORECASE)
+"""Where a component would fetch weights or images from."""
 
-NODES = (
-    *(ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Starred, ast.IfExp, ast.Compare),
-    *(ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Subscript, ast.Slice, ast.Call, ast.keyword, ast.Load),
-    *(ast.Name, ast.Attribute, ast.operator, ast.unaryop, ast.cmpop, ast.boolop),
-)
-REFUSED_OPERATORS = (ast.Pow, ast.LShift, ast.MatMult)
-"""Short texts with endless results."""
+_READ = ("data", "base_dir")
+"""Arguments that are read from only."""
 
-_REFERENCES = "__local_refs"
-_FREE_PATHS = ("dataset_dir", "data_list_file_path")
-"""Entries of the bundle specification that name the user's data; whoever runs a bundle sets them."""
+
+Entry = tuple[str, ...]
+Found = tuple[Entry, str]
+META = "_meta_"
+"""Where MONAI puts the content of ``metadata.json``."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,19 @@ def lint_files(files: Sequence[str | Path]) -> list[Refused]:
     """Everything in configurations that is not allowed; empty if they may run.
 
     Args:
-        files: YAML and JSON files, as MONAI reads them.
+        files: YAML and JSON files of one run, as MONAI reads them: what one refers to may stand in another.
 
     Raises:
         CaseError: for a file that cannot be read or is no configuration.
     """
+    contents = {Path(file): read_config(file) for file in files}
+    places = [(META if file.name == "metadata.json" else "", content) for file, content in contents.items()]
+    texts = (text for content in contents.values() for text in _texts(content))
+    naming = next((text for text in texts if NAMING.fullmatch(text.rpartition(".")[2])), "")
     return [
-        Refused(Path(file).name, "::".join(entry)[:120], why)
-        for file in files
-        for entry, why in _lint(read_config(file), (), [0])
+        Refused(file.name, "::".join(entry)[:120], why)
+        for (place, content), file in zip(places, contents)
+        for entry, why in _Lint(Entries(places), content, place, naming).run()
     ]
 
 
@@ -102,6 +105,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return dict(pairs)
+
+
 def read_config(file: str | Path) -> Any:
     """The content of a YAML or JSON file, bounded in size.
 
@@ -113,7 +122,9 @@ def read_config(file: str | Path) -> Any:
         if file.stat().st_size > _MAX_BYTES:
             raise CaseError("the configuration is too large", file=file, expected=f"at most {_MAX_BYTES} bytes")
         text = file.read_text(encoding="utf-8")
-        return json.loads(text) if file.suffix.lower() == ".json" else yaml.load(text, _Loader)
+        if file.suffix.lower() == ".json":
+            return json.loads(text, object_pairs_hook=_once)
+        return yaml.load(text, _Loader)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         why = str(error).split("\n")[0]
         raise CaseError(
@@ -121,153 +132,140 @@ def read_config(file: str | Path) -> Any:
         ) from error
 
 
-def _lint(value: Any, entry: tuple[str, ...], count: list[int]) -> Iterator[tuple[tuple[str, ...], str]]:
-    count[0] += 1
-    if count[0] > MAX_ENTRIES or len(entry) > _MAX_DEPTH:
-        if count[0] <= MAX_ENTRIES + 1:
-            count[0] = MAX_ENTRIES + 2
-            yield entry[:5], "more entries than a configuration has"
-        return
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _lint_key(str(key), inner, entry)
-            yield from _lint(inner, (*entry, str(key)), count)
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _lint(inner, (*entry, str(number)), count)
-    elif isinstance(value, str) and (why := text_refused(value, entry)):
-        yield entry, why
+class _Lint:
+    """The walk over one file.
+
+    Args:
+        entries: of all files.
+        content: of this one.
+        place: where MONAI puts it.
+        naming: a component in one of the files whose arguments name others; empty if there is none.
+    """
+
+    def __init__(self, entries: Entries, content: Any, place: str, naming: str) -> None:
+        self.entries, self.content, self.place, self.count = entries, content, place, 0
+        self.naming = naming
+        texts = list(_texts(content))
+        self.relative = any(map(has_relative, texts))
+        self.macros = any(text.startswith("%") for text in texts)
+
+    def run(self) -> Iterator[Found]:
+        """What is refused: the path of each entry, and why."""
+        if self.relative and self.macros:
+            yield (), "relative references beside macros"
+        yield from self._walk(self.content, ())
+
+    def _walk(self, value: Any, entry: Entry) -> Iterator[Found]:
+        self.count += 1
+        if self.count > MAX_ENTRIES or len(entry) > _MAX_DEPTH:
+            if self.count <= MAX_ENTRIES + 1:
+                self.count = MAX_ENTRIES + 2
+                yield entry[:5], "more entries than a configuration has"
+        elif isinstance(value, (dict, list)):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                if isinstance(value, dict):
+                    yield from self._key(str(key), inner, entry)
+                yield from self._walk(inner, (*entry, str(key)))
+        elif isinstance(value, str):
+            if why := self._text(value, entry):
+                yield entry, why
+        elif not isinstance(value, (bool, int, float, date, type(None))):
+            yield entry, f"a value of type {type(value).__name__}"
+
+    def _key(self, key: str, value: Any, entry: Entry) -> Iterator[Found]:
+        """What a key makes of its value: ``_target_`` and names that MONAI looks up, also as ``a::_target_``."""
+        parts = normal(key).lstrip("+").split("::")
+        if self.relative and not all(re.fullmatch(r"\w+", part) for part in parts):
+            yield (*entry, key), "a key that is no name beside relative references"  # MONAI pastes it into expressions
+        for part in parts:
+            if re.fullmatch(r"_.*_", part) and part not in PRIVATE:
+                yield (*entry, key), f"{part} is not one of MONAI's {', '.join(PRIVATE)}"
+        name = parts[-1]
+        if name == "_target_" and not (isinstance(value, str) and target_allowed(value)):
+            yield (*entry, key), f"_target_ {str(value)[:80]!r} is not in the list"
+        if name == "allow_pickle" and value is not False:
+            yield (*entry, key), "a pickle runs what it likes"
+        if (allowed := BY_NAME.get(name)) is not None:
+            try:
+                texts = [v for v in _flat(self.entries.of(value, self._id((*entry, key)))) if v.kind == "text"]
+            except NotAllowedError as error:
+                yield (*entry, key), str(error)
+                return
+            if any(text.known not in allowed or text.below for text in texts):
+                yield (*entry, key), f"{name} {str(value)[:80]!r} is not one of {', '.join(allowed)}"
+            elif name == "_mode_" and self.naming and value != "default":
+                yield (*entry, key), f"{self.naming} could be called later with arguments that nobody has judged"
+
+    def _text(self, text: str, entry: Entry) -> str:
+        """Why a text is refused; empty if it is not."""
+        if text.startswith("$") and (why := expression_refused(text[1:])):
+            return why
+        if text.startswith("%") and re.search(r"\.(json|ya?ml)", text, re.IGNORECASE):
+            return "a macro that reads another file"
+        place = self._id(entry).split("::")
+        if len(place) == 1 and place[0] in FREE:
+            return ""
+        if place[-1] in ROOTS and not text.strip():
+            return "a folder without a name"
+        try:
+            found = list(_flat(self.entries.of(text, self._id(entry))))
+        except NotAllowedError as error:
+            return str(error)
+        except RecursionError:
+            return "an expression that is too deep"
+        return "" if META in (self.place, place[0]) else self._values_refused(found, place)
+
+    def _values_refused(self, found: list[Value], place: list[str]) -> str:
+        """Why what a text stands for is refused where it stands."""
+        for value in found:
+            known = "" if value.below else value.known or ""
+            if leaves(known):
+                return f"a path outside the bundle and the output: {known[:60]!r}"
+            if _ADDRESS.match(known):
+                return f"an address in a network: {known[:60]!r}"
+            if value.kind == "text" and value.free and len(place) > 1 and place[-1] not in _READ:
+                return "a path of the user's data is for reading only"
+        return ""
+
+    def _id(self, entry: Entry) -> str:
+        parts = [normal(part) for part in entry]
+        if parts and not self.place:
+            parts[0] = parts[0].lstrip("+")
+        return "::".join(filter(None, (self.place, *parts)))
 
 
-def _lint_key(key: str, value: Any, entry: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What a key makes of its value: ``_target_`` and names that MONAI looks up, also as ``a::_target_``."""
-    name = re.split(r"::|#", key)[-1].lstrip("+")
-    if name == "_target_" and not (isinstance(value, str) and target_allowed(value)):
-        yield (*entry, key), f"_target_ {str(value)[:80]!r} is not in the list"
-    for known, allowed in BY_NAME.items():
-        if name == known and isinstance(value, (str, list)):
-            texts = [value] if isinstance(value, str) else value
-            if any(isinstance(text, str) and not text.startswith("@") and text not in allowed for text in texts):
-                yield (*entry, key), f"{known} {str(value)[:80]!r} is not one of {', '.join(allowed)}"
+def _texts(content: Any) -> Iterator[str]:
+    """The texts of a file, as far as the walk goes before it refuses: aliases of YAML make endless files."""
+    waiting = [content]
+    for _ in range(MAX_ENTRIES):
+        if not waiting:
+            return
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (dict, list)):
+            waiting += value.values() if isinstance(value, dict) else value
 
 
-def text_refused(text: str, entry: Sequence[str] = ()) -> str:
-    """Why a text of a configuration is refused; empty if it is not."""
-    if text.startswith("$"):
-        return expression_refused(text[1:])
-    if text.startswith("%"):
-        other = re.search(r"\.(json|ya?ml)", text, re.IGNORECASE)
-        return "a macro that reads another file" if other else ""
-    if not (set(entry) & set(_FREE_PATHS)) and leaves(text):
-        return f"a path outside the bundle and the output: {text[:60]!r}"
-    return ""
-
-
-def leaves(text: str) -> bool:
-    """Whether a text is a path that begins at the root of a disk or of a user, or goes up."""
-    parts = re.split(r"[/\\]", text)
-    return bool(re.match(r"[/\\~]|[A-Za-z]:[/\\]", text)) or ".." in parts
+def _flat(values: Iterable[Value]) -> Iterator[Value]:
+    for value in values:
+        yield value
+        yield from _flat(value.items)
 
 
 def expression_refused(code: str) -> str:
-    """Why a Python expression is refused; empty if every part of it is in the lists.
-
-    References are put in as MONAI puts them in, by replacing text: what is judged is what would be evaluated.
-    """
-    code = code.replace("#", "::")
-    for found in sorted(_REFERENCE.findall(code), key=len, reverse=True):
-        code = code.replace(found, f"{_REFERENCES}['{found[1:]}']")
-    if len(code) > _MAX_TEXT:
-        return f"an expression of {len(code)} characters"
+    """Why a Python expression is refused whatever the entries are; empty if every part of it is in the lists."""
     try:
-        module = ast.parse(code.strip())
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "it is no Python expression"
-    if len(module.body) != 1:
-        return "it is not one expression"
-    statement = module.body[0]
-    if isinstance(statement, ast.Import):
-        return _import_refused(statement)
-    if not isinstance(statement, ast.Expr):
-        return f"{type(statement).__name__} is not allowed"
-    if ast.unparse(statement) in SETTINGS:
-        return ""
-    return _node_refused(statement.value)
+        statement = parsed(code)
+        return statement_refused(statement) or _alone(code)
+    except ValueError as error:
+        return str(error)
 
 
-def _import_refused(statement: ast.Import) -> str:
-    for alias in statement.names:
-        if alias.name not in MODULES or alias.asname not in (None, alias.name, "np" * (alias.name == "numpy")):
-            return f"import of {alias.name}"
+def _alone(code: str) -> str:
+    """Why the texts of an expression are refused although none of its references is known."""
+    try:
+        Entries([]).of(f"${code}", "")
+    except NotAllowedError as error:
+        return str(error)
     return ""
-
-
-def _node_refused(node: ast.AST, joined: bool = False) -> str:
-    """The first part of a tree that is in no list; ``joined``: a text in it is added to the end of another."""
-    if isinstance(node, (ast.Name, ast.Attribute)):
-        return _name_refused(node)
-    if not isinstance(node, NODES) or isinstance(node, REFUSED_OPERATORS):
-        return f"{type(node).__name__} is not allowed"
-    if isinstance(node, ast.Constant):
-        return _constant_refused(node.value, joined)
-    if isinstance(node, ast.BinOp):
-        if isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant):
-            return "formatted text is not allowed"
-        parts = (_node_refused(node.op), _node_refused(node.left, joined), _node_refused(node.right, joined=True))
-        return next(filter(None, parts), "")
-    children: Iterable[ast.AST] = ast.iter_child_nodes(node)
-    if isinstance(node, ast.Call):
-        if why := _call_refused(node.func):
-            return why
-        children = [*node.args, *node.keywords]
-    return next((why for child in children if (why := _node_refused(child))), "")
-
-
-def _constant_refused(value: object, joined: bool) -> str:
-    if isinstance(value, (int, float)) and abs(value) > _MAX_NUMBER:
-        return f"a number above {_MAX_NUMBER}"
-    if isinstance(value, bytes):
-        return "bytes are not allowed"
-    if isinstance(value, str) and ((leaves(value) and not joined) or ".." in re.split(r"[/\\]", value)):
-        return f"a path outside the bundle and the output: {value[:60]!r}"
-    return ""
-
-
-def _name_refused(node: ast.Name | ast.Attribute) -> str:
-    """A name without a call: a reference, or a value of the list."""
-    name = _dotted(node)
-    if name == _REFERENCES or (name and VALUES.fullmatch(name)):
-        return ""
-    return f"{name or ast.unparse(node)[:60]} is not in the list"
-
-
-def _call_refused(function: ast.expr) -> str:
-    name = _dotted(function)
-    if name in FUNCTIONS:
-        return ""
-    if isinstance(function, ast.Subscript) and _is_reference(function):  # what it stands for was judged itself
-        return ""
-    if isinstance(function, ast.Attribute) and function.attr in METHODS and _is_reference(function.value):
-        return ""
-    return f"{ast.unparse(function)[:60]}() is not in the list"
-
-
-def _is_reference(node: ast.expr) -> bool:
-    return (
-        isinstance(node, ast.Subscript)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == _REFERENCES
-        and isinstance(node.slice, ast.Constant)
-    )
-
-
-def _dotted(node: ast.expr) -> str:
-    """``os.path.join`` of a chain of plain names; empty for anything else, and for names with two underscores."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return ""
-    name = ".".join([node.id, *reversed(parts)])
-    return name if "__" not in name or name == _REFERENCES else ""

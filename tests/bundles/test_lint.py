@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from differseg_med.bundles.lint import bundle_files, expression_refused, lint_files
 from differseg_med.bundles.manifest import MANIFEST, check_manifest, write_manifest
+from differseg_med.bundles.new import TEMPLATES, new_bundle
 from differseg_med.cli import app
 from differseg_med.errors import CaseError
 
@@ -131,9 +132,9 @@ def test_our_bundles_pass(bundle):
     assert lint_files([*bundle_files(bundle), *(ROOT / "configs").glob("*.yaml")]) == []
 
 
-def test_templates_pass():
-    templates = ROOT / "differseg_med" / "bundles" / "templates"
-    assert lint_files([*templates.glob("*.yaml"), templates / "picture" / "train.yaml"]) == []
+@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_bundles_of_templates_pass(template, tmp_path):
+    assert lint_files(bundle_files(new_bundle(template, tmp_path / "task"))) == []
 
 
 @pytest.mark.parametrize("file", sorted(ZOO.iterdir()), ids=lambda path: path.name)
