@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import differseg_med as ds
 from differseg_med.bundles.lint import bundle_files, expression_refused, lint_files
 from differseg_med.bundles.manifest import MANIFEST, check_manifest, write_manifest
 from differseg_med.bundles.new import TEMPLATES, new_bundle
@@ -236,6 +237,19 @@ def test_only_trust_runs_what_is_not_allowed(tmp_path, caplog):
     workflow = BundleRun(bundle, ["inference"], TABLE, tmp_path / "out", trust=True).open()
     assert "may run any program" in caplog.text
     workflow.initialize()
+    assert (tmp_path / "ran").exists()
+
+
+def test_segment_asks_for_trust_too(tmp_path):
+    """The bundle has no weights: with trust its ``initialize`` runs before that is found."""
+    code = f"$open({str(tmp_path / 'ran')!r}, 'w').close()"
+    bundle = evil_bundle(tmp_path, f"\ninitialize: [{json.dumps(code)}]\n")
+    image = next((BUNDLE / "sample").rglob("*.nii.gz"))
+    with pytest.raises(CaseError, match=r"initialize::0: open\(.*--trust"):
+        ds.segment(bundle, device="cpu", t1=image)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(CaseError, match="no checkpoint"):
+        ds.segment(bundle, device="cpu", trust=True, t1=image)
     assert (tmp_path / "ran").exists()
 
 
