@@ -42,6 +42,7 @@ class Kind:
         also_dicom: values that this kind may come with, but that mean another kind first (CBCT is stored as CT).
         names: what nnU-Net and MSD data sets call such a channel, small letters.
         channels: how many channels an image may have, the usual number first.
+        in_color: whether viewers show it in colors over another image.
     """
 
     label: str
@@ -54,6 +55,7 @@ class Kind:
     also_dicom: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     channels: tuple[int, ...] = (1,)
+    in_color: bool = False
 
 
 _MR_NAMES = (
@@ -89,8 +91,10 @@ KINDS: dict[str, Kind] = {
     ),
     "cbct": Kind("cone-beam CT", "range", {"zero_is_missing": False}, also_dicom=("CT",), names=("cbct",)),
     "mr": Kind("MR", "nonzero", judged_with=("mr",), dicom=("MR",), names=_MR_NAMES),
-    "pet": Kind("PET", "log", judged_with=("pet", "ct"), dicom=("PT",), names=("pet", "pt", "suv", "fdg")),
-    "nm": Kind("SPECT", "nonzero", dicom=("NM",), names=("spect",)),
+    "pet": Kind(
+        "PET", "log", judged_with=("pet", "ct"), dicom=("PT",), names=("pet", "pt", "suv", "fdg"), in_color=True
+    ),
+    "nm": Kind("SPECT", "nonzero", dicom=("NM",), names=("spect",), in_color=True),
     "us": Kind("ultrasound", "range", dicom=("US", "IVUS"), names=("us", "ultrasound")),
     "dose": Kind(  # in Gy: a z-score would lose what it means
         "radiotherapy dose", "window", {"window": (0.0, 80.0)}, nnunet="noNorm", dicom=("RTDOSE",), names=("dose",)
@@ -238,6 +242,11 @@ def display_windows(kinds: Mapping[str, str]) -> dict[str, tuple[float, float]]:
     """The grey values to show by modality, for those whose kind has customary ones."""
     windows = {name: KINDS[kind].window for name, kind in kinds.items()}
     return {name: window for name, window in windows.items() if window is not None}
+
+
+def shown_in_color(kind: str | None) -> bool:
+    """Whether viewers show a kind of image in colors over another one, as they do PET over CT."""
+    return kind is not None and KINDS[kind].in_color
 
 
 def nnunet_channel(name: str, kind: str) -> str:

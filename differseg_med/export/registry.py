@@ -43,6 +43,7 @@ FORMATS = {
     "dicom-seg": Format("mask.dcm", "differseg_med.export.dicom_seg:write_dicom_seg"),
     "probability": Format("probability.nrrd", "differseg_med.export.seg_nrrd:write_probability"),
     "scene": Format("scene", "differseg_med.export.scene:write_scene"),
+    "mrb": Format("scene.mrb", "differseg_med.export.scene:write_mrb"),
     "bids": Format("derivatives", "differseg_med.export.bids:write_bids"),
 }
 """Formats by name. One more is a line here and a file beside this one."""

@@ -69,7 +69,7 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
     dicom = write_series(tmp_path / "ct", TURNED, pixels=np.where(bright, 2000, 1000))
     rows = [row_of("a", {"t1": nifti}, tmp_path / "c.csv"), row_of("b", {"t1": dicom}, tmp_path / "c.csv")]
     table = write_table(tmp_path / "c.csv", rows, ("case_id", "t1", "ct"))
-    formats = ["nifti", "seg.nrrd", "dicom-seg", "png", "probability", "scene", "bids"]
+    formats = ["nifti", "seg.nrrd", "dicom-seg", "png", "probability", "scene", "mrb", "bids"]
     summary = run(tmp_path, table, {"t1": {"kind": "mr", "percentile": 99}, "ct": {"kind": "ct"}}, formats)
     assert summary["a"]["status"] == "incomplete"
     assert "refers to the DICOM images under it" in summary["a"]["reason"]
@@ -86,9 +86,10 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
         for name in (
             "overlay.png",
             "probability.nrrd",
+            "scene.mrb",
             "scene/t1.nrrd",
             "scene/mask.seg.nrrd",
-            "scene/open_in_slicer.py",
+            "scene/scene.mrml",
         ):
             assert (out / case / name).is_file(), name
         name = f"sub-{case}_space-orig_label-GrossTumourVolume_desc-differseg_mask.nii.gz"
