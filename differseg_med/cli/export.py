@@ -29,7 +29,7 @@ def export(
     case_id: Annotated[str, typer.Option(help="For titles and BIDS names. No patient's name.")] = "case",
     resample: Annotated[bool, typer.Option("--resample", help="Allow another grid than the reference's.")] = False,
 ) -> None:
-    """Write a mask for 3D Slicer (seg.nrrd, scene, mrb), PACS (dicom-seg), BIDS, or as a picture; each file is verified."""
+    """Write a mask for 3D Slicer (seg.nrrd, mrb), PACS (dicom-seg), BIDS, or as a picture; each file is verified."""
     from differseg_med.prediction.writers import export_mask
 
     if bundle is not None and segment is not None:

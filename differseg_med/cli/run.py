@@ -29,7 +29,7 @@ Backend = Annotated[
     typer.Option(help="What computes the network: auto (OpenVINO on a CPU), torch, openvino, onnxruntime, compile."),
 ]
 Formats = Annotated[
-    str | None, typer.Option(help="Also write these, separated by commas: seg.nrrd, dicom-seg, png, scene, mrb, bids ...")
+    str | None, typer.Option(help="Also write these, separated by commas: seg.nrrd, dicom-seg, png, mrb, bids ...")
 ]
 Presets = Annotated[
     list[Path] | None,

@@ -1,4 +1,4 @@
-"""3D Slicer's own code loads what we write, and we read what it writes: voxel for voxel, with name, codes and colors."""
+"""3D Slicer's own code loads what we write, and we read what it writes: voxels, names, codes, colors."""
 
 from __future__ import annotations
 
