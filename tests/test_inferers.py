@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.inferers import sliding_window_inference
 from support.synthetic import tiny_network
 from torch import Tensor
 
 from differseg_med.inferers import SliceWindowInferer
+from differseg_med.networks.restriction import present_modalities
 from differseg_med.transforms.slices import PLANES
 
 
@@ -87,6 +90,74 @@ def test_tiles_blend():
     torch.testing.assert_close(middle + middle.flip(0), torch.full((4,), 2.0), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(20, 9, 6), (33, 40, 3), (10, 8, 5)])
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_tiles_are_those_of_monai(shape, overlap):
+    """With answers that depend on the place in a window, batches that do not end with a slice, and empty windows."""
+    x = volume(*shape)
+    x[..., :8, :8, :2] = 0
+    ramp = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
+    network = Counting(lambda w: w[:, 1:2] + ramp + w.mean(dim=(1, 2, 3), keepdim=True))
+    found = SliceWindowInferer((8, 8), overlap=overlap, sw_batch_size=7)(x, network)
+    for z in range(shape[2]):
+        slab = x[0][..., [max(z - 1, 0), z, min(z + 1, shape[2] - 1)]].permute(0, 3, 1, 2).flatten(0, 1)[None]
+        expected = sliding_window_inference(slab, (8, 8), 5, network.network, overlap=overlap, mode="gaussian")
+        torch.testing.assert_close(found[..., z], expected, atol=1e-4, rtol=1e-4)
+    sizes = [shape[0] for shape in network.shapes]
+    assert sum(size < 7 for size in sizes) <= 2  # what is left at the end, and the one empty window
+
+
+def bump(position: tuple[float, ...], radius: float, shape: tuple[int, ...] = (24, 24, 40)) -> Tensor:
+    """Logits that are high within a ball, for a network that repeats its input."""
+    axes = torch.meshgrid(*(torch.arange(float(n)) for n in shape), indexing="ij")
+    distance = sum((a - p) ** 2 for a, p in zip(axes, position)) ** 0.5
+    return torch.stack([radius - distance, torch.randn(shape, generator=torch.Generator().manual_seed(0))])[None]
+
+
+def test_a_look_finds_where_to_compute_in_full():
+    x = bump((9, 12, 25), 1.5)
+    plain, quick = Counting(), Counting()
+    settings = {"planes": list(PLANES), "sw_batch_size": 5}
+    expected = SliceWindowInferer((8, 8), **settings)(x, plain).sigmoid()
+    found = SliceWindowInferer((8, 8), look_every=4, **settings)(x, quick).sigmoid()
+    assert quick.windows < plain.windows / 2
+    near = expected > 0.05
+    assert int(near.sum()) > 200
+    torch.testing.assert_close(found[near], expected[near], atol=1e-5, rtol=0)
+    assert float(found[~near].max()) <= 0.05
+
+
+def test_a_look_that_finds_nothing_ends_there():
+    network = Counting()
+    found = SliceWindowInferer((24, 24), look_every=4, planes=list(PLANES))(bump((0, 0, 0), -4), network)
+    assert network.windows == 11  # every fourth of 40 slices, and the last one
+    assert float(found.sigmoid().max()) < 0.05
+
+
+def test_absent_modalities_are_told_and_kept_apart():
+    """Windows of one call have the same modalities, and the network hears beforehand how many there will be."""
+
+    class Told(Counting):
+        in_channels: ClassVar = [3, 3]
+        told: ClassVar = []
+        seen: ClassVar = []
+
+        def expect(self, windows):
+            self.told.append(dict(windows))
+
+        def __call__(self, x):
+            self.seen.append({tuple(row) for row in present_modalities(x, [3, 3]).tolist()})
+            return super().__call__(x)
+
+    x = volume(8, 8, 9)
+    x[:, 1, ..., 4:] = 0
+    network = Told()
+    found = SliceWindowInferer((8, 8), sw_batch_size=4)(x, network)
+    assert network.told == [{(True, True): 5, (True, False): 4}]
+    assert all(len(patterns) == 1 for patterns in network.seen)
+    torch.testing.assert_close(found[0, 0], x[0, 0], atol=1e-4, rtol=1e-4)
+
+
 def test_empty_slices_are_not_computed():
     x = volume(8, 8, 9)
     x[..., [0, 1, 5]] = 0
@@ -157,7 +228,12 @@ def test_one_volume_at_a_time(shape):
         SliceWindowInferer((8, 8))(torch.zeros(shape), center_of_first)
 
 
-@pytest.mark.parametrize("settings", [{"num_slices": 4}, {"planes": ["saggital"]}, {"planes": []}, {"slice_step": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"num_slices": 4}, {"planes": ["saggital"]}, {"planes": []}, {"slice_step": 0}, {"look_every": 0}, {"suspect": 1}],
+)
 def test_impossible_settings(settings):
-    with pytest.raises(ValueError, match=r"num_slices must be odd|planes must be some of|slice_step"):
+    with pytest.raises(
+        ValueError, match=r"num_slices must be odd|planes must be some of|slice_step|need look_every >= 1"
+    ):
         SliceWindowInferer((8, 8), **settings)

@@ -82,7 +82,17 @@ def code_hash() -> str:
     """SHA-256 of the package's code between a file and a mask: reading, preprocessing, network, postprocessing."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for part in ("geometry.py", "grids.py", "components.py", "inferers.py", "io", "transforms", "networks", "backends"):
+    for part in (
+        "geometry.py",
+        "grids.py",
+        "components.py",
+        "inferers.py",
+        "tiles.py",
+        "io",
+        "transforms",
+        "networks",
+        "backends",
+    ):
         files = [package / part] if part.endswith(".py") else sorted((package / part).rglob("*.py"))
         for file in files:
             digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Orientation, ResampleToMatch, Resize, Spacing, SpatialResample
+from monai.transforms import MapTransform, Orientation, ResampleToMatch, Resize, Spacing
 from nibabel.affines import from_matvec
 
 from differseg_med.errors import CaseError
@@ -18,6 +18,7 @@ from differseg_med.geometry import Grid, almost_same_grid, describe, differences
 from differseg_med.grids import audit_grids, raise_on_errors
 from differseg_med.io.images2d import filename
 from differseg_med.keys import NOTES, REFERENCE
+from differseg_med.transforms.resampling import resample_linear
 
 
 def grid_of(volume: MetaTensor) -> Grid:
@@ -198,8 +199,12 @@ def crop_to_lattice(volume: MetaTensor, reference: Grid) -> MetaTensor:
 
 def restore_grid(probability: MetaTensor, target: Grid) -> MetaTensor:
     """Resample one probability channel ``(1, h, w, d)`` to the target grid ``(1, H, W, D)``, trilinear."""
-    resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=np.float32)
-    return resample(probability, dst_affine=torch.tensor(target.affine), spatial_size=target.shape)
+    volume = probability.as_tensor()
+    to_source = np.linalg.inv(grid_of(probability).affine) @ target.affine
+    channels = [resample_linear(channel.float(), to_source, target.shape) for channel in volume]
+    restored = torch.stack(channels) if len(channels) > 1 else channels[0][None]
+    meta = {key: value for key, value in probability.meta.items() if key != "affine"}
+    return MetaTensor(restored, affine=torch.tensor(target.affine), meta=meta)
 
 
 def _inside(source: Grid, target: Grid) -> torch.Tensor:
