@@ -41,6 +41,7 @@ FORMATS = {
     "nifti": Format("mask.nii.gz", "differseg_med.export.nifti:write_nifti"),
     "seg.nrrd": Format("mask.seg.nrrd", "differseg_med.export.seg_nrrd:write_seg_nrrd"),
     "dicom-seg": Format("mask.dcm", "differseg_med.export.dicom_seg:write_dicom_seg"),
+    "rtstruct": Format("mask.rtstruct.dcm", "differseg_med.export.rtstruct:write_rtstruct"),
     "probability": Format("probability.nrrd", "differseg_med.export.seg_nrrd:write_probability"),
     "scene": Format("scene", "differseg_med.export.scene:write_scene"),
     "mrb": Format("scene.mrb", "differseg_med.export.scene:write_mrb"),

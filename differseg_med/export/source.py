@@ -83,11 +83,12 @@ class SourceSeries:
         return np.ascontiguousarray(turned.transpose(2, 1, 0)[self.places]), []
 
 
-def read_source(cell: str | Path) -> SourceSeries:
+def read_source(cell: str | Path, what: str = "a DICOM SEG") -> SourceSeries:
     """Read the headers of a series.
 
     Args:
         cell: as in a cohort table: the folder of the series, ``FOLDER::SeriesInstanceUID`` ...
+        what: the object that is to be made, for messages.
 
     Raises:
         CaseError: if this is not DICOM, or the series is no volume.
@@ -95,7 +96,7 @@ def read_source(cell: str | Path) -> SourceSeries:
     path = split_cell(cell)[0]
     if not is_dicom(cell):
         raise CaseError(
-            "a DICOM SEG refers to the DICOM images under it, and this is none",
+            f"{what} refers to the DICOM images under it, and this is none",
             file=path,
             remedy=f"Name the folder of the DICOM series. {OTHERWISE}",
         )
@@ -103,10 +104,10 @@ def read_source(cell: str | Path) -> SourceSeries:
     if part.problem is not None and not (resampled and part.stack is not None):
         raise part.problem
     with quiet():
-        return _source(part, path)
+        return _source(part, path, what)
 
 
-def _source(part: Part, path: Path) -> SourceSeries:
+def _source(part: Part, path: Path, what: str) -> SourceSeries:
     headers = list({id(frame.header): frame.header for frame in part.frames}.values())
     datasets: list[Dataset] = []
     for source, file in opened([header.source for header in headers]):
@@ -116,8 +117,8 @@ def _source(part: Part, path: Path) -> SourceSeries:
             raise CaseError(str(error), file=source.path) from error
     whole = not headers[0].frames or len(part.frames) == len(headers[0].frames)
     if part.mosaic or (headers[0].frames and len(headers) > 1) or not whole:
-        what = "slices side by side in one image (mosaic)" if part.mosaic else "several volumes in multi-frame images"
-        raise CaseError(f"no DICOM SEG can be drawn on {what}", file=path, remedy=OTHERWISE)
+        stored = "slices side by side in one image (mosaic)" if part.mosaic else "several volumes in multi-frame images"
+        raise CaseError(f"{what} cannot be drawn on {stored}", file=path, remedy=OTHERWISE)
     order = np.argsort([frame.number for frame in part.frames], kind="stable")  # as stored in a multi-frame image
     frames = [part.frames[index] for index in order]
     uids = {id(header): str(dataset.SOPInstanceUID) for header, dataset in zip(headers, datasets)}
