@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from monai.data import MetaTensor
 
@@ -13,7 +14,7 @@ from differseg_med.cohort import table as tables
 from differseg_med.cohort.check.check import Check, check_cohort, write_check
 from differseg_med.cohort.scan.choose import Naming, Scan, Unit
 from differseg_med.cohort.scan.rules import load_rules
-from differseg_med.cohort.scan.scan import scan_folder, select_modalities, write_scan
+from differseg_med.cohort.scan.scan import scan_folder, with_foreground, write_scan
 from differseg_med.io.labels import load_label
 from differseg_med.io.volumes import load_volume
 from differseg_med.progress import progress_bar, progress_shown
@@ -26,6 +27,7 @@ def scan(
     rules: str = "default",
     roi: str = "",
     modalities: Sequence[str] = (),
+    foreground: str = "",
     case_id: Naming | str = Naming.NUMBER,
     case_per: Unit | str = Unit.STUDY,
     resample: bool = False,
@@ -38,7 +40,8 @@ def scan(
         out: the table to write; None writes nothing.
         rules: rule file, or ``default``, ``mr``, ``ct``, ``pet``.
         roi: regex: which ROI or segment is the label.
-        modalities: columns to keep, the reference first; default: all.
+        modalities: only these, the reference first; default: all. The label is the one drawn on the reference.
+        foreground: values of mask files that are the target, ``1,2``.
         case_id: number the cases, or name them by the patients' folders.
         case_per: a case is one examination, or all of a patient.
         resample: take tilted and uneven series too.
@@ -50,11 +53,10 @@ def scan(
     with progress_shown(progress):
         bar = partial(progress_bar, unit="file")
         naming, unit = Naming(case_id), Unit(case_per)
-        found = scan_folder(
-            folder, load_rules(rules), roi=roi, naming=naming, unit=unit, resample=resample, progress=bar
-        )
-    if modalities:
-        found = select_modalities(found, modalities)
+        options: dict[str, Any] = {"naming": naming, "unit": unit, "resample": resample, "modalities": modalities}
+        found = scan_folder(folder, load_rules(rules), roi=roi, progress=bar, **options)
+    if foreground:
+        found = with_foreground(found, foreground)
     if out is not None:
         write_scan(found, out)
     return found

@@ -11,7 +11,7 @@ import typer
 
 from differseg_med.cli.options import Force, Kinds, Table, names, progress, read_table, tell_kinds
 from differseg_med.cohort.availability import text_table
-from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
+from differseg_med.cohort.folds import assign_folds, balance, kept_folds, levels_of, with_folds
 from differseg_med.cohort.registration.rigid import Method
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import exit_code
@@ -72,10 +72,11 @@ def folds(
     ] = "",
     seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
     validation: Annotated[int | None, typer.Option(help="Make this fold the split validation, others train.")] = None,
+    reshuffle: Annotated[bool, typer.Option("--reshuffle", help="Draw anew what has a fold or split already.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write; default: the same one.")] = None,
     force: Force = False,
 ) -> None:
-    """Fill the column fold: subjects stay together, the columns of --stratify spread evenly. Test cases get none."""
+    """Fill the column fold where it is blank: subjects together, --stratify spread evenly. Test cases get none."""
     from differseg_med.cohort.check.check import label_volumes
 
     def job() -> None:
@@ -87,16 +88,21 @@ def folds(
         wanted = names(stratify)
         values = {"label_volume": label_volumes(cases, progress("case"))} if "label_volume" in wanted else {}
         criteria = levels_of(cases, wanted, values)
+        kept = {} if reshuffle else kept_folds(cases)
         try:
-            chosen = assign_folds([case.subject_id for case in cases], criteria, k, seed)
+            chosen = assign_folds([case.subject_id for case in cases], criteria, k, seed, kept)
         except ValueError as error:
-            raise SystemExit(str(error)) from error
-        placed = {case.case_id: case for case in with_folds(cases, chosen, validation)}
-        done = [placed.get(case.case_id, case) for case in cohort.cases]
+            raise SystemExit(f"{error}. Folds are kept unless --reshuffle is given." if kept else str(error)) from error
+        done = with_folds(cases, chosen, validation, reshuffle=reshuffle)
+        placed = {case.case_id: case for case in done}
+        if kept:
+            count = sum(bool(case.fold) for case in cases)
+            typer.echo(f"{count} cases keep the fold that they have; --reshuffle draws anew")
+        rows_done = [placed.get(case.case_id, case) for case in cohort.cases]
         target = out or table
         data = [path for case in cohort.cases for path in inputs_of(case)]
         with written_table(target, "folds", data, force=force, in_place=_same(target, table)):
-            write_cohort(target, cohort.modalities, done, cohort.kinds)
+            write_cohort(target, cohort.modalities, rows_done, cohort.kinds)
         rows = [
             {"": level.criterion, "level": level.level, **{f"fold {n}": count for n, count in enumerate(level.counts)}}
             for level in balance(criteria, chosen, k)

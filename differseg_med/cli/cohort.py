@@ -57,7 +57,9 @@ def scan(
     out: Out,
     rules: Annotated[str, typer.Option(help="Rule file (YAML), or default, mr, ct, pet.")] = "default",
     roi: Annotated[str, typer.Option(help="Regex: which ROI or segment is the label.")] = "",
-    modalities: Annotated[str, typer.Option(help="Columns to keep, the reference first: t1,ct,pet.")] = "",
+    modalities: Annotated[
+        str, typer.Option(help="Only these, the reference first: t1,ct,pet. The label is that of the reference.")
+    ] = "",
     case_id: Annotated[
         Naming, typer.Option(help="Number the cases, or name them by the patients' folders.")
     ] = Naming.NUMBER,
@@ -65,6 +67,7 @@ def scan(
     resample: Annotated[
         bool, typer.Option("--resample", help="Take tilted and uneven series too, to be interpolated.")
     ] = False,
+    foreground: Annotated[str, typer.Option(help="Values of mask files that are the target: 1,2,3.")] = "",
     kind: Kinds = None,
     force: Force = False,
 ) -> None:
@@ -81,10 +84,11 @@ def scan(
             unit=case_per,
             resample=resample,
             salt=read_salt(out) if case_id is Naming.FOLDER else "",
+            modalities=names(modalities),
             progress=progress("file"),
         )
-        if modalities:
-            found = scanning.select_modalities(found, names(modalities))
+        if foreground:
+            found = scanning.with_foreground(found, foreground)
         if unknown := [name for name in given if name not in found.modalities]:
             raise CaseError(f"no case has {unknown[0]!r}", expected=f"some of {list(found.modalities)}")
         found = replace(found, kinds={**found.kinds, **given})

@@ -20,7 +20,9 @@ from differseg_med.runs.stamps import inputs_of
 from differseg_med.runs.tables import written_table
 
 Root = Annotated[Path, typer.Argument(help="Folder of the data set.", exists=True)]
-Values = Annotated[str, typer.Option(help="Label values that are the target: 1,2,3. Default: the one that is not 0.")]
+Values = Annotated[
+    str, typer.Option(help="Target: label values 1,2,3, or names of classes. Default: the value that is not 0.")
+]
 
 
 class Layout(str, Enum):
@@ -42,11 +44,14 @@ def nnunet(
     out: Out,
     foreground: Values = "",
     kind: Kinds = None,
-    splits: Annotated[Path | None, typer.Option(help="splits_final.json, for the column fold.", exists=True)] = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="splits_final.json, for the columns fold and split.", exists=True)
+    ] = None,
+    test: Annotated[str, typer.Option(help="Regex on the ids of cases that are split test.")] = "",
     force: Force = False,
 ) -> None:
     """An nnU-Net raw data set: ROOT is DatasetXXX_Name."""
-    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits), out, foreground, kind, force)))
+    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits, test), out, foreground, kind, force)))
 
 
 def msd(root: Root, out: Out, foreground: Values = "", kind: Kinds = None, force: Force = False) -> None:
@@ -139,6 +144,9 @@ def _write(found: layouts.Imported, out: Path, foreground: str, kinds: Sequence[
         cases = write_imported(found, out, foreground, progress("case"))
     for note in found.notes:
         typer.echo(f"note: {note}")
+    if len(found.classes) > 1 and not foreground:
+        named = ", ".join(f"{name} ({values})" for name, values in found.classes.items())
+        typer.echo(f"note: labels have {len(found.classes)} classes: {named}. Say which are the target: --foreground")
     for line in text_table(presence(cases, found.modalities)):
         typer.echo(line)
     typer.echo(f"{out}: {len(cases)} cases")

@@ -45,16 +45,18 @@ def write_imported(found: Imported, out: str | Path, foreground: str = "", progr
     Args:
         found: what a reader of `differseg_med.cohort.importers` returned.
         out: the table. Files of several channels are split into the folder ``<name of out>_images`` beside it.
-        foreground: label values that are the target, ``1,2,3``; default: the one value that is not 0.
+        foreground: label values that are the target, ``1,2,3``, or names of classes of the data set; default: the one
+            value that is not 0.
         progress: wraps the cases that are split.
 
     Returns:
         The rows.
 
     Raises:
-        CaseError: if a file of several channels cannot be read, or the file of kinds beside ``out`` is something else.
+        CaseError: if a file of several channels cannot be read, the file of kinds beside ``out`` is something else, or
+            ``foreground`` names a class that the data set does not have.
     """
-    out = Path(out)
+    out, foreground = Path(out), found.foreground(foreground)
     check_kinds_file(out)
     images: dict[str, dict[str, Path]] = {}
     for case_id, path in progress(found.stacked.items()):

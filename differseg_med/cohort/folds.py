@@ -28,7 +28,13 @@ class Balance:
     counts: tuple[int, ...]
 
 
-def assign_folds(subjects: Sequence[str], criteria: Sequence[Criteria], k: int, seed: int = 0) -> list[int]:
+def assign_folds(
+    subjects: Sequence[str],
+    criteria: Sequence[Criteria],
+    k: int,
+    seed: int = 0,
+    fixed: Mapping[str, int] | None = None,
+) -> list[int]:
     """Fold (0 to k - 1) of each case: all cases of a subject in one, every level of every criterion spread evenly.
 
     Subjects are placed one after another, those of rare levels and with many cases first, each into the fold where the
@@ -40,9 +46,10 @@ def assign_folds(subjects: Sequence[str], criteria: Sequence[Criteria], k: int, 
         criteria: levels of each case; may be empty mappings.
         k: number of folds.
         seed: of the random order.
+        fixed: folds of subjects that have one and stay there.
 
     Raises:
-        ValueError: for fewer than two folds, or fewer subjects than folds.
+        ValueError: for a fold outside of them, for fewer than two folds, or fewer subjects than folds.
     """
     names = sorted(set(subjects))
     if k < 2 or len(names) < k:
@@ -55,10 +62,15 @@ def assign_folds(subjects: Sequence[str], criteria: Sequence[Criteria], k: int, 
     total = sum(vectors.values())
     weight = 1 / total  # a level of three cases counts as much as one of thirty
     rng = np.random.default_rng(seed)
-    order = [names[i] for i in rng.permutation(len(names))]
+    kept = fixed or {}
+    if beyond := [fold for fold in kept.values() if not 0 <= fold < k]:
+        raise ValueError(f"a case is in fold {beyond[0]}, which {k} folds do not have")
+    order = [names[i] for i in rng.permutation(len(names)) if names[i] not in kept]
     order.sort(key=lambda name: -float((vectors[name] * weight).sum()))  # stable: equals stay shuffled
     counts = np.zeros((k, len(index)))
-    fold_of: dict[str, int] = {}
+    fold_of = {name: kept[name] for name in names if name in kept}
+    for name, fold in fold_of.items():
+        counts[fold] += vectors[name]
     for name in order:
         grown = ((counts + vectors[name]) ** 2 - counts**2) @ weight
         best = np.flatnonzero(grown <= grown.min() + 1e-9)
@@ -104,12 +116,51 @@ def _in_quarters(column: Sequence[str]) -> list[str]:
     return ["(empty)" if n is None else names[int(np.searchsorted(edges[1:-1], n, side="left"))] for n in numbers]
 
 
-def with_folds(cases: Sequence[Case], folds: Sequence[int], validation: int | None = None) -> list[Case]:
-    """The cases with their fold; with ``validation`` also split: that fold validates, the others train."""
+def kept_folds(cases: Sequence[Case]) -> dict[str, int]:
+    """The fold of each subject that has one, all its cases included.
+
+    Raises:
+        CaseError: for a fold that is no number, or a subject in two.
+    """
+    kept: dict[str, int] = {}
+    for case in cases:
+        if not case.fold:
+            continue
+        if not case.fold.isdigit():
+            raise CaseError("the fold is no number", case=case.case_id, expected="0, 1, ...", found=case.fold)
+        if kept.setdefault(case.subject_id, int(case.fold)) != int(case.fold):
+            raise CaseError(
+                "cases of one subject are in two folds", case=case.case_id, remedy="Draw anew: --reshuffle."
+            )
+    return kept
+
+
+def with_folds(
+    cases: Sequence[Case], folds: Sequence[int], validation: int | None = None, *, reshuffle: bool = True
+) -> list[Case]:
+    """The cases with their fold; with ``validation`` also split: that fold validates, the others train.
+
+    Args:
+        cases: of the table.
+        folds: of each.
+        validation: number of the fold that validates.
+        reshuffle: whether a case may leave the split that it has.
+
+    Raises:
+        CaseError: if it would have to and may not.
+    """
     done = [replace(case, fold=str(fold)) for case, fold in zip(cases, folds)]
     if validation is None:
         return done
-    return [replace(case, split="validation" if case.fold == str(validation) else "train") for case in done]
+    split = ["validation" if case.fold == str(validation) else "train" for case in done]
+    moved = [case.case_id for case, new in zip(done, split) if case.split not in ("", new)]
+    if moved and not reshuffle:
+        raise CaseError(
+            f"{len(moved)} cases would leave their split, {moved[0]} for example",
+            expected=f"fold {validation} as the validation that the table has",
+            remedy="Leave --validation out to keep the split, or replace it: --reshuffle.",
+        )
+    return [replace(case, split=new) for case, new in zip(done, split)]
 
 
 def balance(criteria: Sequence[Criteria], folds: Sequence[int], k: int) -> list[Balance]:

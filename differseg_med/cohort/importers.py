@@ -38,6 +38,7 @@ class Imported:
         stacked: files of several channels by case id; they have to be split, one file per modality.
         notes: what the user should know.
         kinds: kind of image of each modality, as far as the data set says it.
+        classes: values of each class or region of the labels, by its name: ``{"core": "2,3"}``.
     """
 
     modalities: tuple[str, ...]
@@ -45,14 +46,31 @@ class Imported:
     stacked: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+    def foreground(self, text: str) -> str:
+        """The values of ``edema``, ``core,edema`` or ``1,2,3``: names of classes or regions become their values.
+
+        Raises:
+            CaseError: for a name that the data set does not have.
+        """
+        if text in self.classes:
+            return self.classes[text]
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if unknown := [p for p in parts if p not in self.classes and not re.fullmatch(r"-?\d+(\.\d+)?|>=.+", p)]:
+            known = ", ".join(f"{name} ({values})" for name, values in self.classes.items()) or "values: 1,2,3"
+            raise CaseError(f"--foreground {unknown[0]} is no class or region of the data set", expected=known)
+        return ",".join(dict.fromkeys(v for part in parts for v in self.classes.get(part, part).split(",")))
 
 
-def read_nnunet(root: str | Path, splits: str | Path | None = None) -> Imported:
+def read_nnunet(root: str | Path, splits: str | Path | None = None, test: str = "") -> Imported:
     """An nnU-Net raw data set (``DatasetXXX_Name``, version 1 or 2 of ``dataset.json``).
 
     Args:
         root: folder with ``dataset.json``.
-        splits: ``splits_final.json``; default: the one in ``root``, if any.
+        splits: ``splits_final.json``, for the columns fold and split: the cases that the first entry validates on are
+            for validation. Without it that in ``root``, if any, fills fold only.
+        test: regular expression on ids of cases that are split "test", beside those in ``imagesTs``.
 
     Raises:
         CaseError: for a missing or unreadable ``dataset.json``, or no training case.
@@ -71,12 +89,27 @@ def read_nnunet(root: str | Path, splits: str | Path | None = None) -> Imported:
     ]
     if not cases:
         raise CaseError("no image was found", file=root / "imagesTr", expected=f"files CASE_0000{ending}")
-    splits = Path(splits) if splits else root / "splits_final.json"
-    folds = {case: str(n) for n, fold in enumerate(_json(splits)) for case in fold["val"]} if splits.is_file() else {}
-    cases = [replace(case, fold=folds.get(case.case_id, "")) for case in cases]
-    lacking = [f"{c.case_id} lacks {m}" for c in cases for m in modalities if m not in c.images]
-    notes = (*lacking, *_many_classes(info.get("labels", {})))
-    return Imported(modalities, tuple(cases), notes=notes, kinds=_known(kinds))
+    told = _folds(Path(splits) if splits else root / "splits_final.json")
+    cases = [replace(case, fold=told.get(case.case_id, "")) for case in cases]
+    if splits:
+        cases = [replace(case, split="validation") if case.fold == "0" else case for case in cases]
+    if test:
+        cases = [replace(c, split="test", fold="") if re.search(test, c.case_id) else c for c in cases]
+    notes = tuple(f"{c.case_id} lacks {m}" for c in cases for m in modalities if m not in c.images)
+    classes = _classes(info.get("labels", {}))
+    return Imported(modalities, tuple(cases), notes=notes, kinds=_known(kinds), classes=classes)
+
+
+def _folds(splits: Path) -> dict[str, str]:
+    """Fold of each case of a ``splits_final.json``; empty if there is none."""
+    if not splits.is_file():
+        return {}
+    try:
+        return {str(case): str(n) for n, fold in enumerate(_json(splits)) for case in fold["val"]}
+    except (KeyError, TypeError) as error:
+        raise CaseError(
+            "the splits are not in nnU-Net's form", file=splits, expected='[{"train": [...], "val": [...]}, ...]'
+        ) from error
 
 
 def _nnunet_cases(
@@ -128,7 +161,7 @@ def read_msd(path: str | Path) -> Imported:
                 stacked[case.case_id] = channels
     if not cases:
         raise CaseError("dataset.json lists no case", file=path, expected="entries under training")
-    return Imported(modalities, tuple(cases), stacked, _many_classes(info.get("labels", {})), _known(kinds))
+    return Imported(modalities, tuple(cases), stacked, (), _known(kinds), _classes(info.get("labels", {})))
 
 
 def _msd_case(path: Path, item: Mapping[str, Any], modalities: Sequence[str], split: str) -> tuple[Case, Path | None]:
@@ -300,14 +333,15 @@ def column_name(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_").lower()
 
 
-def _many_classes(labels: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note if a data set has several target classes: a label here is one target."""
-    names = {str(k): v for k, v in labels.items()}
-    classes = [k for k, v in names.items() if str(k).lower() != "background" and str(v).lower() != "background"]
-    classes = [name for name in classes if name.lower() != "ignore"]
-    if len(classes) < 2:
-        return ()
-    return (f"labels have {len(classes)} classes ({', '.join(classes)}): say which are the target when you train",)
+def _classes(labels: Mapping[str, Any]) -> dict[str, str]:
+    """Values by name of class or region, of either form: ``{"core": 2}`` or ``[2, 3]``, and ``{"2": "core"}``."""
+    pairs = [(str(k), v) if not str(k).isdigit() else (str(v), int(k)) for k, v in labels.items()]
+    found = {}
+    for name, value in pairs:
+        values = [str(v) for v in (value if isinstance(value, list | tuple) else [value])]
+        if name.casefold() not in ("background", "ignore"):
+            found[name] = ",".join(values)
+    return found
 
 
 def _json(path: Path) -> Any:

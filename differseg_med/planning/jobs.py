@@ -39,7 +39,7 @@ def plan_bundle(
 ) -> list[str]:
     """Plan a bundle and write it; what was done and what comes next, in lines.
 
-    A table without any split and fold gets both, as a training needs them.
+    A table without folds and without a validation gets folds, and splits if it has none, as a training needs them.
 
     Args:
         cohort: the table.
@@ -116,9 +116,10 @@ def bundle_without_data(
 
 
 def _with_folds(cohort: Cohort, cases: Sequence[Case]) -> list[str]:
-    """Fill split and fold of a table that has neither; a line that says so."""
-    if any(case.split or case.fold for case in cohort.cases):
+    """Fill fold of a table that has neither fold nor validation, and split where it has none; a line that says so."""
+    if any(case.split == "validation" or case.fold for case in cohort.cases):
         return []
+    unsplit = not any(case.split for case in cohort.cases)
     count = min(FOLDS, len({case.subject_id for case in cases}))
     if count < 2:
         raise CaseError(
@@ -128,12 +129,13 @@ def _with_folds(cohort: Cohort, cases: Sequence[Case]) -> list[str]:
             remedy="A validation needs a patient that was not trained on.",
         )
     folds = assign_folds([case.subject_id for case in cases], levels_of(cases, ["modalities"], {}), count)
-    placed = {case.case_id: case for case in with_folds(cases, folds, validation=0)}
+    placed = {case.case_id: case for case in with_folds(cases, folds, 0 if unsplit else None)}
     done = [placed.get(case.case_id, case) for case in cohort.cases]
     data = [path for case in cohort.cases for path in inputs_of(case)]
     with written_table(cohort.path, "plan", data, in_place=True):
         write_cohort(cohort.path, cohort.modalities, done, cohort.kinds)
-    return [f"{cohort.path.name} had neither split nor fold: {count} folds are filled in, fold 0 validates"]
+    also = "; fold 0 validates a single training" if unsplit else ""
+    return [f"{cohort.path.name} had no fold and no validation: its training cases are now in {count} folds{also}"]
 
 
 def _commands(folder: Path, table: Path) -> list[str]:

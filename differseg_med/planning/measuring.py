@@ -69,7 +69,7 @@ class CaseMeasures:
 
 
 def training_cases(cohort: Cohort) -> list[Case]:
-    """The cases to plan for: split "train", or where no row has a split all with a label; with folds all but "test".
+    """The cases to plan for: those of split "train"; of a table that has none, all with a label but those of "test".
 
     Raises:
         CaseError: if there is none, or one, or a modality that no case has.
@@ -77,9 +77,8 @@ def training_cases(cohort: Cohort) -> list[Case]:
     if cohort.problem is not None:
         raise cohort.problem
     rows = [case for case in cohort.cases if case.problem is None and case.label is not None and case.images]
-    folded = any(case.fold for case in rows)
-    split = {"train"} if any(case.split == "train" for case in rows) and not folded else {"train", "validation", ""}
-    cases = [case for case in rows if case.split in split]
+    told = any(case.split == "train" for case in cohort.cases)
+    cases = [case for case in rows if case.split == "train" or not (told or case.split == "test")]
     if len(cases) < 2:
         raise CaseError(
             "there is one training case" if cases else "there is no training case",

@@ -9,7 +9,7 @@ import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
 from differseg_med.case import Case
-from differseg_med.cohort.folds import assign_folds, balance, levels_of, with_folds
+from differseg_med.cohort.folds import assign_folds, balance, kept_folds, levels_of, with_folds
 from differseg_med.errors import CaseError
 
 
@@ -126,3 +126,26 @@ def test_one_fold_can_become_the_validation_split():
     done = with_folds(cases(site=["A", "B", "C"]), [0, 1, 1], validation=1)
     assert [(case.fold, case.split) for case in done] == [("0", "train"), ("1", "validation"), ("1", "validation")]
     assert [case.split for case in with_folds(cases(site=["A"]), [0])] == [""]
+
+
+def test_folds_that_are_there_stay():
+    """New cases join their subject's fold, new subjects fill up the others; nothing moves."""
+    cases = [Case(f"c{n}", f"s{n // 2}", {}, fold=str(n // 2 % 3) if n < 12 else "") for n in range(24)]
+    cases.append(Case("again", "s0", {}))
+    kept = kept_folds(cases)
+    folds = assign_folds([case.subject_id for case in cases], [{} for _ in cases], 3, fixed=kept)
+    assert [str(fold) for fold in folds[:12]] == [case.fold for case in cases[:12]]
+    assert folds[-1] == 0
+    assert max(Counter(folds).values()) - min(Counter(folds).values()) <= 2
+    with pytest.raises(ValueError, match="fold 2, which 2 folds do not have"):
+        assign_folds([case.subject_id for case in cases], [{} for _ in cases], 2, fixed=kept)
+    with pytest.raises(CaseError, match="two folds"):
+        kept_folds([Case("a", "s", {}, fold="0"), Case("b", "s", {}, fold="1")])
+
+
+def test_a_split_that_is_there_stays():
+    cases = [Case("a", "a", {}, split="train"), Case("b", "b", {}, split="validation"), Case("c", "c", {})]
+    assert [c.split for c in with_folds(cases, [1, 0, 1], 0, reshuffle=False)] == ["train", "validation", "train"]
+    with pytest.raises(CaseError, match=r"2 cases would leave their split, a for example.*--reshuffle"):
+        with_folds(cases, [0, 1, 1], 0, reshuffle=False)
+    assert [c.split for c in with_folds(cases, [0, 1, 1], 0)] == ["validation", "train", "train"]

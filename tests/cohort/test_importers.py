@@ -76,7 +76,31 @@ def test_nnunet_raw(nnunet):
     assert found.cases[0].images["ce_t1w"] == nnunet / "imagesTr" / "brain_01_0001.nii.gz"
     assert found.cases[2].label is None
     assert found.notes[0] == "brain_09 lacks ce_t1w"
-    assert "2 classes (edema, core)" in found.notes[1]
+    assert found.classes == {"edema": "1", "core": "2"}
+
+
+def test_nnunet_splits_regions_and_test_cases(nnunet, tmp_path):
+    """Names of classes and regions become values; the note on classes is silent once they are told."""
+    info = json.loads((nnunet / "dataset.json").read_text())
+    info["labels"] = {"background": 0, "whole tumour": [1, 2], "core": 2, "ignore": 3}
+    put_json(nnunet / "dataset.json", info)
+    (nnunet / "splits_final.json").rename(tmp_path / "splits.json")
+    table = tmp_path / "cohort.csv"
+    options = ("--splits", tmp_path / "splits.json", "--foreground", "whole tumour", "--test", "_02$")
+    out = run("import", "nnunet", nnunet, "--out", table, *options)
+    assert "--foreground" not in out
+    cases = {case.case_id: case for case in read_cohort(table, ["t1w", "ce_t1w"]).cases}
+    assert [(c.split, c.fold) for c in cases.values()] == [("validation", "0"), ("test", ""), ("test", "")]
+    assert str(cases["brain_01"].label).endswith("brain_01.nii.gz::1,2")
+    assert "whole tumour (1,2), core (2)" in run("import", "nnunet", nnunet, "--out", table, "--force")
+    found = read_nnunet(nnunet)
+    assert found.foreground("core,whole tumour") == "2,1"
+    assert found.foreground("1,2") == "1,2"
+    with pytest.raises(CaseError, match=r"--foreground edema is no class.*core \(2\)"):
+        found.foreground("edema")
+    put_json(tmp_path / "splits.json", {"train": []})
+    with pytest.raises(CaseError, match="not in nnU-Net's form"):
+        read_nnunet(nnunet, tmp_path / "splits.json")
 
 
 def test_nnunet_of_version_1_and_with_explicit_paths(nnunet):

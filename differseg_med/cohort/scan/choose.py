@@ -68,6 +68,7 @@ def make_cohort(
     naming: Naming = Naming.NUMBER,
     unit: Unit = Unit.STUDY,
     salt: str = "",
+    modalities: Sequence[str] = (),
 ) -> Scan:
     """Assign the sources to cases, modalities and labels.
 
@@ -81,10 +82,15 @@ def make_cohort(
         naming: what cases are called after.
         unit: a case is one examination, or all that a patient has.
         salt: secret of the table, see `read_salt`; without it an id made from a PatientID could be found by trying.
+        modalities: only these, in this order; empty for all. Others are set aside before anything is chosen, so that
+            the label is the one that was drawn on the first of these.
 
     Raises:
-        CaseError: with `Naming.FOLDER`, if folders do not tell the patients apart.
+        CaseError: with `Naming.FOLDER`, if folders do not tell the patients apart; for a modality that no source has.
     """
+    if modalities:
+        sources = _only(sources, modalities)
+        rules = replace(rules, columns=tuple(modalities))
     units = _units(sources, unit)
     names = _case_ids({key: own for key, own in units.items() if any(s.role == "image" for s in own)}, naming, salt)
     cases, audit = [], []
@@ -98,6 +104,20 @@ def make_cohort(
     kinds, audit = _kinds(cases, audit)
     audit.sort(key=lambda row: (row[0], -SEVERITY[row[1].level], row[1].path, row[1].series))
     return Scan(modalities, tuple(sorted(cases, key=lambda case: case.case_id)), tuple(audit), kinds)
+
+
+def _only(sources: Sequence[Source], modalities: Sequence[str]) -> list[Source]:
+    """The sources, ignored if they are images of other modalities."""
+    there = dict.fromkeys(source.modality for source in sources if source.role == "image")
+    if unknown := [name for name in modalities if name not in there]:
+        raise CaseError(f"no case has {unknown[0]!r}", expected=f"some of {list(there)}")
+    words = f"not used: {', '.join(modalities)} were asked for"
+    return [
+        replace(source, role="ignored", level="ok", reason=words)
+        if source.role == "image" and source.modality not in modalities
+        else source
+        for source in sources
+    ]
 
 
 def _units(sources: Sequence[Source], unit: Unit) -> dict[Key, list[Source]]:

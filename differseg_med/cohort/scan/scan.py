@@ -15,8 +15,10 @@ from differseg_med.cohort.scan.rules import Rules
 from differseg_med.cohort.scan.sources import Source, attach_files, dicom_sources, file_sources
 from differseg_med.cohort.table import relative_cell, write_cohort
 from differseg_med.errors import CaseError, printable, private
-from differseg_med.io.dicom.cells import split_cell
+from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.dicom.index import index_folder
+from differseg_med.io.headers import is_volume_file
+from differseg_med.io.slicer_header import is_segmentation
 from differseg_med.reports.cohort import write_audit_page
 from differseg_med.runs.names import MANIFEST
 from differseg_med.runs.ours import OwnResults
@@ -36,6 +38,7 @@ def scan_folder(
     unit: Unit = Unit.STUDY,
     resample: bool = False,
     salt: str = "",
+    modalities: Sequence[str] = (),
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Scan:
     """Find the cohort in a tree of DICOM or volume files; nothing is written.
@@ -43,7 +46,7 @@ def scan_folder(
     Args:
         root: folder, or zip archive of DICOM files.
         rules: which series or file is which modality.
-        roi, naming, unit, salt: see `differseg_med.cohort.scan.choose.make_cohort`.
+        roi, naming, unit, salt, modalities: see `differseg_med.cohort.scan.choose.make_cohort`.
         resample: take tilted and unevenly spaced DICOM series, to be interpolated whenever they are read.
         progress: wraps the files, for example ``tqdm``.
 
@@ -56,23 +59,33 @@ def scan_folder(
     files = attach_files(list(file_sources(root, rules)), series) if root.is_dir() else []
     ours = OwnResults(root)
     found = [_without_ours(source, ours) for source in (*series, *files)]
-    scan = make_cohort(found, rules, roi=roi, naming=naming, unit=unit, salt=salt)
+    scan = make_cohort(found, rules, roi=roi, naming=naming, unit=unit, salt=salt, modalities=modalities)
     if not scan.audit:
         raise CaseError("there is no DICOM, NIfTI, NRRD or MetaImage file in this folder", file=root)
     return scan
 
 
-def select_modalities(scan: Scan, modalities: Sequence[str]) -> Scan:
-    """The scan with these modality columns only, in this order; the first is the one that masks are drawn on.
+def with_foreground(scan: Scan, values: str) -> Scan:
+    """The scan with the values that are the target in the cells of labels that are mask files: ``PATH::1,2``.
+
+    Labels that name a region or a segment already stay as they are.
 
     Raises:
-        CaseError: for a modality that was not found in any case.
+        CaseError: if there is no such label.
     """
-    if unknown := [name for name in modalities if name not in scan.modalities]:
-        raise CaseError(f"no case has {unknown[0]!r}", expected=f"some of {list(scan.modalities)}")
-    cases = [replace(c, images={m: c.images[m] for m in modalities if m in c.images}) for c in scan.cases]
-    kinds = {name: scan.kinds[name] for name in modalities if name in scan.kinds}
-    return Scan(tuple(modalities), tuple(case for case in cases if case.images), scan.audit, kinds)
+    cases = [
+        replace(case, label=Path(join_cell(case.label, values))) if case.label and _is_mask(case.label) else case
+        for case in scan.cases
+    ]
+    if cases == list(scan.cases):
+        problem, remedy = "no case has a mask file as its label", "Leave --foreground out; --roi chooses among regions."
+        raise CaseError(problem, expected=f"labels with the value {values}", remedy=remedy)
+    return replace(scan, cases=tuple(cases))
+
+
+def _is_mask(cell: Path) -> bool:
+    path, selector = split_cell(cell)
+    return not selector and is_volume_file(path) and not is_segmentation(path)
 
 
 def _without_ours(source: Source, ours: OwnResults) -> Source:

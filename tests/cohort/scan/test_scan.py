@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from differseg_med.cli import app
 from differseg_med.cohort.scan.choose import Naming, Unit
 from differseg_med.cohort.scan.rules import parse_rules
-from differseg_med.cohort.scan.scan import scan_folder, select_modalities, write_scan
+from differseg_med.cohort.scan.scan import scan_folder, with_foreground, write_scan
 from differseg_med.cohort.table import read_cohort, table_modalities
 from differseg_med.errors import CaseError
 from differseg_med.io.labels import load_label
@@ -375,12 +375,37 @@ def test_columns_can_be_chosen_and_ordered(tmp_path):
     series(tmp_path / "mr", "t1")
     series(tmp_path / "ct", "WB", modality="CT")
     series(tmp_path / "other", "t2", patient="P2", study="S2")
-    scan = select_modalities(scanned(tmp_path), ["ct", "t1"])
+    scan = scanned(tmp_path, modalities=["ct", "t1"])
     write_scan(scan, tmp_path / "out" / "cohort.csv")
     assert table_modalities(tmp_path / "out" / "cohort.csv") == ("ct", "t1")
     assert len(scan.cases) == 1
     with pytest.raises(CaseError, match="no case has 'flair'"):
-        select_modalities(scan, ["flair"])
+        scanned(tmp_path, modalities=["flair"])
+
+
+def test_chosen_modalities_decide_which_label_is_taken(tmp_path):
+    """Of two RTSTRUCTs the one drawn on the CT, and the CT's scanner, once only the CT is asked for."""
+    mr = series(tmp_path / "mr", "t1", Manufacturer="MR maker")
+    ct = series(tmp_path / "ct", "WB", modality="CT", Manufacturer="CT maker")
+    structures(tmp_path / "rs_mr.dcm", "GTV", drawn_on=mr)
+    structures(tmp_path / "rs_ct.dcm", "GTV", drawn_on=ct)
+    whole, only = scanned(tmp_path), scanned(tmp_path, modalities=["ct"])
+    assert (whole.modalities[0], only.modalities) == ("t1", ("ct",))
+    assert "rs_mr" in str(whole.cases[0].label)
+    assert "rs_ct" in str(only.cases[0].label)
+    assert only.cases[0].extra["scanner"].startswith("CT maker")
+    assert reasons(only)["t1"] == ("ok", "not used: ct were asked for")
+
+
+def test_values_of_mask_files_are_told_once(tmp_path):
+    for name in ("t1", "mask"):
+        write_nifti(tmp_path / "p1" / f"{name}.nii.gz", Volume(np.ones((4, 4, 4)), np.eye(4)))
+    scan = with_foreground(scanned(tmp_path), "1,2")
+    assert str(scan.cases[0].label).endswith("mask.nii.gz::1,2")
+    ct = series(tmp_path / "dicom" / "ct", "WB", modality="CT")
+    structures(tmp_path / "dicom" / "rs.dcm", "GTV", drawn_on=ct)
+    with pytest.raises(CaseError, match="no case has a mask file"):
+        with_foreground(scanned(tmp_path / "dicom"), "1")
 
 
 def test_an_empty_folder_and_one_without_images_are_told(tmp_path):
