@@ -9,15 +9,13 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.config import RAISE
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.valuerep import validate_value
 
 from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
-from differseg_med.export.patient import character_set, keep_needed, make_readable
+from differseg_med.export.patient import character_set, empty_invalid, keep_needed, make_readable
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.export.source import SourceSeries, read_source
@@ -32,14 +30,8 @@ NO_SERIAL_NUMBER = "none"
 SERIES_NUMBER_OFFSET = 1000
 """Added to the source's Series Number, so that the segmentation stands behind the images in lists."""
 
-SHORT_TEXTS = ("SH", "LO", "CS", "AS", "DA", "TM")
-"""Value representations that scanners and anonymizers overfill."""
-
 SAME_PLACE = 1e-4
 """Largest difference in mm of a frame's position and pixel spacing, and in its direction cosines."""
-
-KEPT = ("PatientID", "Modality")
-"""What is never emptied, however wrong."""
 
 
 def save_dicom_seg(
@@ -72,7 +64,7 @@ def save_dicom_seg(
     try:
         with quiet():
             make_readable(source.datasets[0])
-            notes += _empty_invalid(source.datasets[0])
+            notes += empty_invalid(source.datasets[0])
             kept = frames_to_keep(frames)
             if packed_bytes(len(kept), frames[0].size) % 2:
                 notes.append("no empty frame to leave out: viewers on cornerstone may refuse its odd packed length")
@@ -192,21 +184,6 @@ def _segmentation(
     )
     seg.ContentCreatorName = ""  # type 2, and no person's name belongs here
     return seg
-
-
-def _empty_invalid(dataset: Dataset) -> list[str]:
-    """Empty the values of a header that DICOM does not allow: copied, they would make the new object invalid too."""
-    notes = []
-    for element in dataset:
-        if element.VR not in SHORT_TEXTS or element.keyword in KEPT or not element.value:
-            continue
-        try:
-            for value in [element.value] if element.VM == 1 else element.value:
-                validate_value(element.VR, value, RAISE)
-        except ValueError:
-            notes.append(f"{element.keyword} of the source breaks DICOM's rules and was left empty")
-            element.value = ""
-    return notes
 
 
 def _verify(

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydicom.charset import convert_encodings, python_encoding
+from pydicom.config import RAISE
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.valuerep import validate_value
 
 UTF8 = "ISO_IR 192"
 LATIN1 = "ISO_IR 100"
@@ -48,11 +50,33 @@ OF_STUDY = (
 """Of the study: what describes the patient or names people, and is not required."""
 
 
+SHORT_TEXTS = ("SH", "LO", "CS", "AS", "DA", "TM")
+"""Value representations that scanners and anonymizers overfill."""
+
+KEPT = ("PatientID", "Modality")
+"""What is never emptied, however wrong."""
+
+
 def keep_needed(dataset: Dataset) -> None:
     """Remove from a derived object what its modules do not require of patient and study."""
     for element in list(dataset):
         if (element.tag.group == 0x0010 and element.keyword not in NEEDED) or element.keyword in OF_STUDY:
             del dataset[element.tag]
+
+
+def empty_invalid(dataset: Dataset) -> list[str]:
+    """Empty the values of a header that DICOM does not allow: copied, they would make the new object invalid too."""
+    notes = []
+    for element in dataset:
+        if element.VR not in SHORT_TEXTS or element.keyword in KEPT or not element.value:
+            continue
+        try:
+            for value in [element.value] if element.VM == 1 else element.value:
+                validate_value(element.VR, value, RAISE)
+        except ValueError:
+            notes.append(f"{element.keyword} of the source breaks DICOM's rules and was left empty")
+            element.value = ""
+    return notes
 
 
 def make_readable(dataset: Dataset) -> None:

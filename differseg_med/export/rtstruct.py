@@ -17,7 +17,7 @@ from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
 from differseg_med.export.outlines import outlines
-from differseg_med.export.patient import character_set, keep_needed, make_readable
+from differseg_med.export.patient import character_set, empty_invalid, keep_needed, make_readable
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.export.source import Slice, SourceSeries, read_source
@@ -70,6 +70,7 @@ def save_rtstruct(
         )
     with quiet():
         make_readable(first)
+        notes += empty_invalid(first)
         structures = _structure_set(frames, source, segment)
         keep_needed(structures)
     with exporting(path, ".dcm") as temporary:
