@@ -200,8 +200,13 @@ def main() -> None:
     text = "\n".join([*head.splitlines(), "", *lines])
     print(text)
     if arguments.output:
-        arguments.output.write_text(text)
+        held = arguments.output.read_text() if arguments.output.is_file() else ""
+        others = held[held.find(PREDICTIONS) :] if PREDICTIONS in held else ""
+        arguments.output.write_text(f"{text}\n{others}")
 
+
+PREDICTIONS = "# Whole predictions"
+"""The section of `scripts/benchmark_predict.py` on the same page."""
 
 HEAD = """# Time and memory of the network
 

@@ -28,7 +28,7 @@ VARIABLE = "DIFFERSEG_BACKEND"
 """Environment variable with the backend that ``auto`` stands for."""
 
 PAYS = 64
-"""Windows of one case that lack the same modalities, from which on an engine's own program for them pays."""
+"""Windows of one plane that lack the same modalities, from which on an engine's own program for them pays."""
 
 COMPARED = 2
 """Windows that each program of an engine computes together with the network before it is trusted."""
@@ -86,9 +86,9 @@ class Prepared:
         return list(self.network.in_channels) if isinstance(self.network, DifferSeg) else None
 
     def expect(self, windows: Mapping[Pattern, int]) -> None:
-        """Say how many windows of the next case have which modalities: few of a kind pay for no program of their own.
+        """Say how many of the next windows have which modalities: few of a kind pay for no program of their own.
 
-        What a case gives must not depend on the cases before it, so this is decided for each case by itself.
+        What a case gives must not depend on the cases before it, so an inferer says it for each plane of a case.
         """
         self._own = {p for p, count in windows.items() if any(p) and (self.backend == TORCH or count >= PAYS)}
 

@@ -12,6 +12,7 @@ from support.synthetic import OBLIQUE, Volume, affine_of, label_volume, stored_a
 
 from differseg_med.geometry import Grid
 from differseg_med.keys import PRED
+from differseg_med.transforms import resampling
 from differseg_med.transforms.restoring import RestoreGridd, postprocessing, resample_mask
 
 
@@ -21,11 +22,15 @@ def image_on(affine: np.ndarray, shape: tuple[int, ...], original: Volume) -> Me
     return MetaTensor(torch.ones(2, *shape), affine=affine, meta=meta)
 
 
+@pytest.mark.parametrize("slab", [1 << 22, 300], ids=["whole", "slabs"])
+@pytest.mark.parametrize("turned", [False, True], ids=["parallel", "turned"])
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
-def test_a_probability_goes_where_scipy_puts_it(codes):
+def test_a_probability_goes_where_scipy_puts_it(codes, turned, slab, monkeypatch):
+    """Grids with parallel axes are interpolated axis by axis, others voxel by voxel, both slab by slab."""
+    monkeypatch.setattr(resampling, "SLAB_VOXELS", slab)
     own = affine_of((2.0, 2.0, 2.5), (-33, 38, -724), OBLIQUE)
     probability = np.random.default_rng(0).random((19, 18, 14)).astype(np.float32)
-    original = stored_as(label_volume(OBLIQUE), codes)
+    original = stored_as(label_volume(*(() if turned else (OBLIQUE,))), codes)
     image = image_on(own, probability.shape, original)
     found = RestoreGridd(PRED)({"image": image, PRED: torch.from_numpy(probability)[None]})[PRED]
     index = np.stack(np.meshgrid(*map(np.arange, original.data.shape), indexing="ij"), axis=-1)
@@ -34,6 +39,18 @@ def test_a_probability_goes_where_scipy_puts_it(codes):
     assert found.shape == (1, *original.data.shape)
     np.testing.assert_allclose(found[0], expected, atol=2e-3)
     np.testing.assert_allclose(found.affine, original.affine)
+
+
+def test_a_volume_on_the_same_grid_keeps_its_values():
+    """Also where there is no data: interpolation with a weight of zero would spread it."""
+    volume = torch.rand(3, 4, 5)
+    volume[1, 2, 3] = float("nan")
+    assert resampling.resample_linear(volume, np.eye(4), (3, 4, 5)) is volume
+    mirror = np.diag([-1.0, 1, 1, 1])
+    mirror[0, 3] = 2
+    torch.testing.assert_close(
+        resampling.resample_linear(volume, mirror, (3, 4, 5)), volume.flip(0), equal_nan=True, rtol=0, atol=0
+    )
 
 
 def post(logits: torch.Tensor, original: Volume, **settings) -> np.ndarray:

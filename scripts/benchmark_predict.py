@@ -1,0 +1,137 @@
+"""What does `predict` cost, against another commit? CPU seconds and memory of whole runs, interleaved, and the masks.
+
+    git worktree add ../before 058a6ac
+    python scripts/benchmark_predict.py ../before sts_cases.csv --threads 1 2 --rounds 3 --output docs/benchmarks.md
+
+Every run is a process of its own, from start to report. The order of the variants is that of the table, in each round;
+the least of the rounds counts. CPU seconds are told rather than wall time, so that other programs on the machine
+matter less (they still do: they share its caches). The first run of an engine exports the network: its row says cold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADING = "# Whole predictions"
+BUNDLE = "sts_petctmr_segmentation"
+RUN = "import sys; from differseg_med.cli import app; app(sys.argv[1:])"
+
+Measured = dict[tuple[str, int], tuple[float, float]]
+"""CPU seconds and peak memory in MiB by variant and threads."""
+
+
+def variants(old: Path, new: Path) -> dict[str, tuple[Path, dict[str, str], list[str]]]:
+    """Checkout, environment and more arguments of each variant."""
+    return {
+        "before": (old, {}, []),
+        "torch": (new, {}, ["--backend", "torch"]),
+        "openvino, cold": (new, {"DIFFERSEG_CACHE": ""}, ["--backend", "openvino"]),
+        "openvino": (new, {}, ["--backend", "openvino"]),
+    }
+
+
+def run(checkout: Path, environment: dict[str, str], more: list[str], cohort: Path, out: Path, threads: int) -> tuple:
+    """Predict in a process of its own; CPU seconds and peak memory in MiB.
+
+    Raises:
+        SystemExit: if it fails.
+    """
+    bundle = checkout / "bundles" / BUNDLE
+    words = ["predict", "--bundle", str(bundle), "--cohort", str(cohort), "--out", str(out), *more]
+    setting = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)} | environment
+    log = out.with_suffix(".log")
+    with log.open("wb") as file:
+        actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), descriptor) for descriptor in (1, 2)]
+        child = os.posix_spawn(sys.executable, [sys.executable, "-c", RUN, *words], setting, file_actions=actions)
+        _, status, used = os.wait4(child, 0)
+    if status:
+        raise SystemExit(f"{checkout.name} failed:\n{log.read_text()[-2000:]}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def dice_of(mask: Path, other: Path) -> float:
+    """Dice of two masks on one grid."""
+    a, b = (np.asarray(nib.load(path).dataobj) > 0 for path in (mask, other))
+    return float(2 * (a & b).sum() / max(int(a.sum()) + int(b.sum()), 1))
+
+
+def measure(old: Path, cohort: Path, threads: list[int], rounds: int, folder: Path) -> Measured:
+    """Run everything."""
+    found: Measured = {}
+    chosen = variants(old, ROOT)
+    caches = {"DIFFERSEG_CACHE": str(folder / "programs")}
+    (folder / "programs").mkdir(mode=0o700)
+    for count in threads:
+        for number in range(rounds):
+            for name, (checkout, environment, more) in chosen.items():
+                out = folder / f"{name} {count} {number}"
+                cost = run(checkout, caches | environment, more, cohort, out, count)
+                found[name, count] = min(cost, found.get((name, count), cost))
+                print(f"{name}, {count} threads: {cost[0]:.1f} CPU s, {cost[1]:.0f} MiB", flush=True)
+    return found
+
+
+def report(found: Measured, cohort: Path, folder: Path, command: str) -> str:
+    """The section of the page."""
+    table = pd.read_csv(cohort, dtype=str)
+    labels = dict(zip(table["case_id"], table.get("label", pd.Series(dtype=str))))
+    lines = [
+        HEADING,
+        "",
+        "Made by",
+        "",
+        f"    {command}",
+        "",
+        f"Whole runs of {len(table)} cases, start-up and pages included.",
+    ]
+    lines += [
+        "",
+        "| variant | threads | CPU s | times less | peak MiB | least Dice with before | mean Dice |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (name, threads), (seconds, memory) in found.items():
+        masks = {case: folder / f"{name} {threads} 0" / case / "mask.nii.gz" for case in labels}
+        agreement = min(
+            dice_of(mask, folder / f"before {threads} 0" / case / "mask.nii.gz") for case, mask in masks.items()
+        )
+        known = [
+            dice_of(mask, cohort.parent / labels[case]) for case, mask in masks.items() if isinstance(labels[case], str)
+        ]
+        ratio = found["before", threads][0] / seconds
+        mean = f"{np.mean(known):.4f}" if known else ""
+        lines.append(f"| {name} | {threads} | {seconds:.1f} | {ratio:.2f} | {memory:.0f} | {agreement:.4f} | {mean} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print, and put the section at the end of a page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path, help="checkout of the commit to compare with")
+    parser.add_argument("cohort", type=Path, help="cohort table; with labels the Dice is told too")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="page whose section is written")
+    chosen = parser.parse_args()
+    counts = " ".join(map(str, chosen.threads))
+    words = f"python scripts/benchmark_predict.py BEFORE {chosen.cohort.name} --threads {counts}"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        found = measure(chosen.before.resolve(), chosen.cohort.resolve(), chosen.threads, chosen.rounds, folder)
+        text = report(found, chosen.cohort.resolve(), folder, f"{words} --rounds {chosen.rounds}")
+    print(text)
+    if chosen.output:
+        page = chosen.output.read_text(encoding="utf-8").partition(HEADING)[0].rstrip()
+        chosen.output.write_text(f"{page}\n\n{text}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
