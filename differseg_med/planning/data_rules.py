@@ -198,10 +198,12 @@ def flip_prob(fingerprint: Fingerprint, target: str) -> Ruled:
             f"off: the target lies {where} of the middle in all {drawn} cases, by {label.side_offset:.0%} of the body"
         )
         return 0.0, words
-    return (
-        0.5,
-        f"on: the target lies right of the middle in {label.right_side} of {drawn} cases, so sides do not matter",
-    )
+    count = f"the target lies right of the middle in {label.right_side} of {drawn} cases"
+    if label.right_side in (0, drawn) and drawn < 6:
+        return 0.5, f"on: {count}, too few to tell whether it always does; --set flip_prob=0 if sides matter"
+    if label.right_side in (0, drawn):
+        return 0.5, f"on: {count}, but by {label.side_offset:.0%} of the body only, so that it reaches over it"
+    return 0.5, f"on: {count}, so sides do not matter"
 
 
 def max_shift(fingerprint: Fingerprint, mm: float) -> Ruled:
