@@ -33,6 +33,14 @@ from differseg_med.prediction.writers import RUN_FORMATS, write_format
 from differseg_med.cli.export import NAMES
 mask = Segmented(half.astype(np.uint8), Grid((4, 4, 4), np.eye(4)), SegmentInfo("x"), {}, "t1")
 print(write_format("count", mask, "."), open("count.txt").read(), "count" in NAMES)
+
+from monai.bundle import ConfigParser
+from differseg_med.bundles.new import TEMPLATES, new_bundle
+folder = new_bundle(TEMPLATES / "rgbxray.yaml", "bag_segmentation")
+parser = ConfigParser()
+parser.read_config(folder / "configs" / "inference.yaml")
+parser["device"] = "cpu"
+print("template", list(parser["modalities"]), parser.get_parsed_content("network_def").in_channels)
 """
 
 ENCODER = """
@@ -73,6 +81,17 @@ def insert(path: Path, after: str, line: str) -> None:
     path.write_text(text.replace(after, f"{after}\n{line}", 1), encoding="utf-8")
 
 
+TEMPLATE = """
+target: object in a bag
+modalities:
+  rgb: {kind: image, mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]}
+  bag: {kind: xray}
+spatial_size: [64, 64]
+max_epochs: 1
+val_interval: 1
+"""
+
+
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory):
     """What the copy of the package prints after all additions."""
@@ -103,6 +122,7 @@ def tried(tmp_path_factory):
         "FORMATS = {",
         '    "count": Format("count.txt", "differseg_med.export.count:write_count"),',
     )
+    (package / "bundles" / "templates" / "rgbxray.yaml").write_text(TEMPLATE)
     run = subprocess.run(
         [sys.executable, "-c", TRY],
         cwd=copy,
@@ -125,3 +145,7 @@ def test_a_metric_is_two_files_and_its_policy_follows(tried):
 
 def test_a_format_is_a_file_and_a_line(tried):
     assert "('count.txt', ['counted']) 32 True" in tried
+
+
+def test_a_template_of_bundles_is_a_file(tried):
+    assert "template ['rgb', 'bag'] [3, 1]" in tried
