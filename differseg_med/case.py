@@ -34,7 +34,7 @@ class Case:
     """One row of the cohort table; `images` holds the present modalities only, in declared order.
 
     Paths carry the selector of their cell in their text. `drawn_on` are the images as they stand in the table, also
-    those that are withheld: contours of a label find their grid among them. `case_id` is always a name that a folder
+    those that are `withheld`: contours of a label find their grid among them. `case_id` is always a name that a folder
     can have; `written_id` is what the table says where that is none.
     """
 
@@ -49,6 +49,7 @@ class Case:
     drawn_on: tuple[Path, ...] = ()
     written_id: str = ""
     kinds: Mapping[str, str] = field(default_factory=dict)
+    withheld: tuple[str, ...] = ()
 
     @property
     def modalities(self) -> str:
@@ -106,7 +107,14 @@ class Cohort:
         unknown = sorted(withheld - set(self.modalities))
         if unknown:
             raise CaseError(f"cannot withhold {unknown}", expected=f"some of {list(self.modalities)}")
-        cases = tuple(replace(c, images={m: p for m, p in c.images.items() if m not in withheld}) for c in self.cases)
+        cases = tuple(
+            replace(
+                c,
+                images={m: p for m, p in c.images.items() if m not in withheld},
+                withheld=(*c.withheld, *(m for m in c.images if m in withheld)),
+            )
+            for c in self.cases
+        )
         return replace(self, cases=cases)
 
 

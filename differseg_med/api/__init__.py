@@ -10,6 +10,7 @@ Nothing here prints or ends the process. Messages go to the logger ``differseg_m
 
 from differseg_med.api.cohorts import check, read_cohort, read_label, read_volume, scan
 from differseg_med.api.folds import train_folds
+from differseg_med.api.release import release
 from differseg_med.api.results import CohortResult, FoldsResult, Segmentation, TrainingResult
 from differseg_med.api.runs import compare, evaluate, evaluate_subsets, predict, segment, train
 from differseg_med.errors import CaseError, ConfigError
@@ -31,6 +32,7 @@ __all__ = [
     "read_cohort",
     "read_label",
     "read_volume",
+    "release",
     "scan",
     "segment",
     "train",

@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from differseg_med.api.results import FoldsResult
 from differseg_med.api.running import Set, configs, options_of, quiet_monai, run_bundle
 from differseg_med.atomic import replacing, write_text
+from differseg_med.bundles.recipe import keep_recipe
 from differseg_med.bundles.workflows import BundleRun, Workflow, readable
 from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.kinds import table_files
@@ -88,7 +89,11 @@ class FoldsRun:
 
     def opened(self) -> Workflow:
         """The configuration of the training, checked."""
-        return self._run(self.cohort, self.out, {}, self.settings).open()
+        return self.of().open()
+
+    def of(self) -> BundleRun:
+        """The training of all folds, which is none: what its folds share."""
+        return self._run(self.cohort, self.out, {}, self.settings)
 
     def of_fold(self, fold: str, number: int, parser: ConfigParser) -> BundleRun:
         """The training of a fold: on its own table, with a seed of its own and the cache of all folds."""
@@ -254,6 +259,7 @@ def _accept(run: FoldsRun, workflow: Workflow, table: Folds) -> None:
         names = [path.name for path in run.out.glob("fold*") if path.is_dir()]
         if not run.resume:
             set_aside(run.out, [MANIFEST, *names, PREDICTIONS, *RESULTS], earlier.started if earlier else "")
+        keep_recipe(run.of(), run.out)
         write_steps(run.out, {**read_steps(run.out), STEP: step})
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from differseg_med.api.results import CohortResult, Segmentation, TrainingResult
 from differseg_med.api.running import Set, configs, options_of, result_of, run_bundle, run_evaluator
 from differseg_med.bundles.patient import Image, write_patient
+from differseg_med.bundles.recipe import keep_recipe
 from differseg_med.bundles.workflows import BundleRun, declared_modalities
 from differseg_med.cohort import table as tables
 from differseg_med.cohort.kinds import table_files
@@ -224,15 +225,22 @@ def evaluate_subsets(
     return lines, CohortResult(Path(out), failures=tuple(failures), problem=text)
 
 
-def compare(metrics: Sequence[str | Path] | Mapping[str, str | Path], out: str | Path) -> list[Comparison]:
+def compare(
+    metrics: Sequence[str | Path] | Mapping[str, str | Path], out: str | Path, *, against_first: bool = False
+) -> list[Comparison]:
     """Compare models on the same cases by their ``metrics.csv``, the baseline first; each is named by its folder.
+
+    Args:
+        metrics: the tables, or the tables by name.
+        out: folder of ``comparison.csv`` and ``comparison.html``.
+        against_first: compare each model with the first only, not all pairs.
 
     Raises:
         CaseError: if the tables cannot be compared, see `differseg_med.evaluation.compare.compare`.
     """
     named = metrics if isinstance(metrics, Mapping) else dict(zip(_names(metrics), metrics))
     with occupied(out, [Path(table) for table in named.values()], deep=False):
-        return compare_tables(named, out)
+        return compare_tables(named, out, against_first=against_first)
 
 
 def train(
@@ -253,7 +261,9 @@ def train(
         CaseError: if the training cannot start or go on; arguments as for `predict`.
     """
     options = {**options_of(None, (), device), "resume": resume}
-    workflow = run_bundle(BundleRun(bundle, configs(presets, "train"), cohort, out, options, settings, trust), progress)
+    run = BundleRun(bundle, configs(presets, "train"), cohort, out, options, settings, trust)
+    workflow = run_bundle(run, progress)
+    keep_recipe(run, out)
     trainer = workflow.parser.get_parsed_content("train::trainer")
     recorder = trainer.recorder
     best = Path(out) / "best.pt"

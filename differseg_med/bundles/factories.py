@@ -21,17 +21,16 @@ from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from differseg_med.bundles.networks import training_network, with_weights
 from differseg_med.bundles.overrides import refuse_unread
 from differseg_med.cohort.table import read_cohort
-from differseg_med.errors import CaseError, ConfigError
+from differseg_med.errors import CaseError
 from differseg_med.inferers import AutocastInferer, SliceWindowInferer, check_channels
 from differseg_med.keys import CHANNELS, LABEL, PRED
 from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_loss
 from differseg_med.metrics.handlers import CaseMetric
 from differseg_med.modality import Modality, declared
 from differseg_med.networks import DifferSeg
-from differseg_med.networks.checkpoints import load_weights
-from differseg_med.networks.depthwise import quicken_depthwise
 from differseg_med.prediction import writers as exports
 from differseg_med.prediction.dataset import CohortDataset, single_item
 from differseg_med.prediction.evaluator import CohortEvaluator
@@ -39,12 +38,11 @@ from differseg_med.prediction.images2d import picture_writers
 from differseg_med.prediction.quality_flags import fingerprint_of
 from differseg_med.prediction.result import CaseWriter
 from differseg_med.prediction.summary import read_finished
-from differseg_med.reports.provenance import CHECKPOINT
 from differseg_med.training.data import labelled_data
 from differseg_med.training.train import AveragedNetwork, RecordedTrainer, TrainingRecorder, sample_loader
 from differseg_med.transforms.affines import RestoreAffined
 from differseg_med.transforms.pipelines import preprocessing, training_samples
-from differseg_med.transforms.restoring import postprocessing
+from differseg_med.transforms.restoring import RestoreGridd, postprocessing
 
 __all__ = [
     "AveragedNetwork",
@@ -74,33 +72,6 @@ __all__ = [
     "validation_evaluator",
     "with_weights",
 ]
-
-
-def with_weights(network_def: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
-    """Load a checkpoint strictly and move the network to its device, in evaluation mode.
-
-    Raises:
-        CaseError: says what is wrong with the checkpoint.
-    """
-    try:
-        load_weights(network_def, path)
-    except (FileNotFoundError, ValueError) as error:
-        raise CaseError(str(error)) from error
-    setattr(network_def, CHECKPOINT, str(path))  # reports say which weights made the masks
-    return _on(network_def, device).eval()
-
-
-def training_network(
-    network_def: nn.Module, device: torch.device | str = "cpu", initial_weights: str | Path | None = None
-) -> nn.Module:
-    """The network to train: on its device, and from ``initial_weights`` if they are given (fine-tuning).
-
-    Raises:
-        CaseError: says what is wrong with the weights.
-    """
-    if initial_weights:
-        return with_weights(network_def, initial_weights, device).train()
-    return _on(quicken_depthwise(network_def), device)
 
 
 def cohort_dataset(
@@ -286,11 +257,13 @@ def validation_evaluator(
     inferer: Inferer,
     threshold: float = 0.5,
     *,
+    postprocessing: Compose | None = None,
     amp: bool = False,
 ) -> SupervisedEvaluator | None:
-    """Mean Dice and HD95 in mm at ``threshold`` over whole volumes on the network's grid, with the policy of reports.
+    """Mean Dice and HD95 in mm over whole volumes on the network's grid, with the policy of reports.
 
-    The key metric is ``val_mean_dice``; ``amp`` computes in bfloat16. None if there is no case to validate on.
+    Masks are made as the bundle's ``postprocessing`` makes them, components and all; without it by ``threshold``. The
+    key metric is ``val_mean_dice``; ``amp`` computes in bfloat16. None if there is no case to validate on.
     """
     if not len(dataset):
         return None
@@ -300,13 +273,15 @@ def validation_evaluator(
 
     if dataset.data and CHANNELS in dataset.data[0]:
         check_channels(network, inferer, list(Counter(dataset.data[0][CHANNELS]).values()))
-    steps = [Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold), RestoreAffined(LABEL)]
+    steps = [Activationsd(PRED, sigmoid=True), AsDiscreted(PRED, threshold=threshold)]
+    if postprocessing is not None:  # but for the way back to the file's grid
+        steps = [step for step in postprocessing.transforms if not isinstance(step, RestoreGridd)]
     return SupervisedEvaluator(
         device=device,
         val_data_loader=DataLoader(dataset, batch_size=1),
         network=network,
         inferer=AutocastInferer(inferer) if amp else inferer,
-        postprocessing=Compose(steps),
+        postprocessing=Compose([RestoreAffined((LABEL, PRED)), *steps]),
         key_val_metric={"val_mean_dice": mean("dice")},
         additional_metrics={"val_mean_hd95_mm": mean("hd95_mm")},
     )
@@ -366,18 +341,6 @@ def trainer(
     kwargs |= {"max_epochs": max_epochs, "device": device, "loss_function": loss_function or dice_ce_loss()}
     kwargs["inferer"] = AutocastInferer(forward) if amp else forward
     return RecordedTrainer(recorder, network=network, **kwargs)
-
-
-def _on(network: nn.Module, device: torch.device | str) -> nn.Module:
-    """The network on its device, in the memory layout that convolutions are quickest with."""
-    try:
-        moved = network.to(device)
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        raise ConfigError(
-            "there is no such device here", entry="device", expected=f"one of {', '.join(['cpu', *gpus])}", found=device
-        ) from error
-    return moved.to(memory_format=torch.channels_last)
 
 
 def _declared(modalities: Mapping[str, Any] | Sequence[str]) -> Mapping[str, Modality] | tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from differseg_med.cli import cohort, export, lint, pacs, plan, run, status
+from differseg_med.cli import cohort, export, lint, pacs, plan, release, run, status
 from differseg_med.errors import VERBOSE
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ def _main(
 
 app.add_typer(run.app)
 app.add_typer(plan.app)
+app.add_typer(release.app)
 app.add_typer(lint.app)
 app.add_typer(export.app)
 app.add_typer(status.app)

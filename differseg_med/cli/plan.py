@@ -96,6 +96,6 @@ def new(
             made = bundle_without_data(columns, kinds, folder / name, target=target, settings=settings or ())
         typer.echo(f"{made}: look through configs/inference.yaml, then")
         typer.echo(f"  differseg-med train --bundle {made} --cohort COHORT.csv --out runs/{name}")
-        typer.echo(f"  python scripts/release_weights.py runs/{name}/best.pt {made}/models/model.pt")
+        typer.echo(f"  differseg-med release runs/{name} --out {made}_release")
 
     sys.exit(exit_code(job))

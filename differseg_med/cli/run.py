@@ -177,6 +177,9 @@ def evaluate(
 def compare(
     metrics: Annotated[list[Path], typer.Argument(help="metrics.csv of each model, the baseline first.")],
     output_dir: Output = Path("comparison"),
+    against_first: Annotated[
+        bool, typer.Option("--against-first", help="Compare each with the first only, not all pairs.")
+    ] = False,
 ) -> None:
     """Compare models on the same cases: paired tests with Holm's correction, effect sizes, comparison.html."""
 
@@ -184,9 +187,10 @@ def compare(
         from differseg_med import api
         from differseg_med.metrics.policy import KNOWN
 
-        for r in api.compare(metrics, output_dir):
+        for r in api.compare(metrics, output_dir, against_first=against_first):
             label, pair = KNOWN[r.measure].label, f"{r.second} - {r.first}"
-            typer.echo(f"{label}, {pair}: mean {r.mean_difference:+.3f}, p (Holm) {r.p_holm:.2g}")
+            smallest = f"{r.p_holm:.2g}, smallest possible {r.p_smallest:.2g}"
+            typer.echo(f"{label}, {pair}: mean {r.mean_difference:+.3f}, p (Holm) {smallest}")
         typer.echo(output_dir / "comparison.html")
 
     sys.exit(exit_code(job))
@@ -204,6 +208,9 @@ def train(
         str | None, typer.Option(help='Cross-validation: "all", or some folds with commas.', metavar="all")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="With --folds: so many at a time.")] = 1,
+    freeze: Annotated[
+        str | None, typer.Option(help="Leave this part of the network as it is: encoder.", metavar="encoder")
+    ] = None,
     resume: Resume = True,
     device: Device = None,
     presets: Presets = None,
@@ -214,6 +221,9 @@ def train(
     """Train on split "train" and validate on "validation", or train by folds; resumes if OUT has a start."""
     if fold is not None and folds is not None:
         raise typer.BadParameter("give either --fold or --folds")
+    if freeze not in (None, "encoder"):
+        raise typer.BadParameter(f'--freeze takes "encoder", not {freeze!r}')
+    settings = [*(settings or []), *(["network_def::freeze_encoder=true"] if freeze else [])]
     by_folds = fold is not None or folds is not None
     _refuse("a training without --folds", {"--jobs": jobs > 1 and folds is None})
     _refuse("folds", {"--dry-run": dry_run and by_folds})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ TIE = 1e-9
 METHOD = (
     "Differences are paired by case. Wilcoxon signed-rank test, two-sided, on the mean difference of each subject, "
     "because cases of one subject are not independent; zero differences are dropped; no difference at all gives p = 1. "
-    "p values are corrected by Holm's method over all tests of this page. Rank-biserial correlation: +1 if the second "
+    "p values are corrected by Holm's method for the pairs of models compared by one measure; measures are not "
+    "corrected for each other: name the one that decides before you look. Smallest p possible: what so few subjects "
+    "and so many pairs can reach at best, corrected. Rank-biserial correlation: +1 if the second "
     "model is better for every subject, -1 if the first is. Wins, ties and losses are counted by case, for the second "
     "model. Intervals of the mean difference: 95 % percentile bootstrap over subjects. A volume difference is better "
     "the nearer it is to 0, so its size is compared."
@@ -59,8 +61,8 @@ class Comparison:
         ties: cases without a difference.
         losses: cases in which the first model is better.
         p: of the Wilcoxon signed-rank test.
-        p_holm: corrected for all tests of the comparison.
-        p_smallest: the smallest p that so many subjects can give; above 0.05 the test cannot decide.
+        p_holm: corrected for the pairs compared by this measure.
+        p_smallest: the smallest corrected p that so many subjects and pairs can give.
     """
 
     measure: str
@@ -82,14 +84,19 @@ class Comparison:
 
 
 def compare(
-    tables: Mapping[str, str | Path], out_dir: str | Path, *, measures: Sequence[str] = COMPARED
+    tables: Mapping[str, str | Path],
+    out_dir: str | Path,
+    *,
+    measures: Sequence[str] = COMPARED,
+    against_first: bool = False,
 ) -> list[Comparison]:
     """Compare models by their ``metrics.csv`` and write ``comparison.csv`` and ``comparison.html``.
 
     Args:
         tables: path of the ``metrics.csv`` of each model, by the model's name; the first is the baseline of the figure.
         out_dir: folder of the results.
-        measures: keys of `KNOWN` to compare by. Each one makes the correction harder: name what was planned.
+        measures: keys of `KNOWN` to compare by.
+        against_first: compare each model with the first only; fewer pairs, so that fewer subjects are enough.
 
     Returns:
         One comparison per pair of models and measure.
@@ -109,7 +116,9 @@ def compare(
     measures = [
         m for m in measures if all(m in row for rows in models.values() for row in rows.values() if not is_failed(row))
     ]
-    results = _corrected([_pair(models, pair, measure) for measure in measures for pair in combinations(models, 2)])
+    names = list(models)
+    chosen = [(names[0], name) for name in names[1:]] if against_first else list(combinations(names, 2))
+    results = [r for m in measures for r in _corrected([_pair(models, pair, m) for pair in chosen])]
     pairs = [asdict(result) for result in results]
     write_frame(Path(out_dir) / "comparison.csv", pd.DataFrame(pairs))
     page = Path(out_dir) / "comparison.html"
@@ -240,5 +249,9 @@ def _pair(models: Mapping[str, Rows], pair: tuple[str, str], measure: str) -> Co
 
 
 def _corrected(results: Sequence[Comparison]) -> list[Comparison]:
+    """Corrected among themselves, and the smallest p that this can give: all of them as small as can be."""
     corrected = holm([result.p for result in results]).tolist()
-    return [Comparison(**{**asdict(result), "p_holm": p}) for result, p in zip(results, corrected)]
+    return [
+        replace(result, p_holm=p, p_smallest=min(1.0, len(results) * result.p_smallest))
+        for result, p in zip(results, corrected)
+    ]

@@ -16,7 +16,7 @@ from differseg_med.metrics.lesions import MatchRule, lesion_counts
 from differseg_med.metrics.policy import MEASURES, POLICY, emptiness, score_of_empty
 from differseg_med.metrics.surfaces import surface_dice, surface_measures
 
-__all__ = ["POLICY", "MatchRule", "Settings", "binary", "case_metrics"]
+__all__ = ["POLICY", "MatchRule", "Settings", "binary", "case_metrics", "overlap"]
 
 
 SURFACE_MEASURES = ("hd95_mm", "hd_mm", "assd_mm", "surface_dice")
@@ -99,6 +99,12 @@ def case_metrics(
         policy = [name for name in MEASURES if name != "volume_difference_ml"]
         result.update({name: score_of_empty(name, empty, diagonal_mm) for name in policy})
     return {name: result.pop(name) for name in (*MEASURES, "volume_ml", "reference_ml", "empty")} | result
+
+
+def overlap(mask: BoolArray, other: BoolArray) -> float:
+    """Dice of two masks ``(H, W, D)``; 1 if both are empty."""
+    size = int(np.count_nonzero(mask)) + int(np.count_nonzero(other))
+    return 2 * int(np.count_nonzero(mask & other)) / size if size else 1.0
 
 
 def _overlap_measures(

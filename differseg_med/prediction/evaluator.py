@@ -30,8 +30,9 @@ from differseg_med.inferers import SliceWindowInferer, check_channels
 from differseg_med.io.volumes import load_mask
 from differseg_med.keys import CHANNELS, IMAGE, NOTES, PRED, PRESENT, PROBABILITY, REFERENCE
 from differseg_med.metrics.case import Settings
+from differseg_med.networks.ensemble import mean_logits, members_of
 from differseg_med.prediction.dataset import Item
-from differseg_med.prediction.quality import Fingerprint
+from differseg_med.prediction.quality import Fingerprint, mean_agreement
 from differseg_med.prediction.quality_flags import QualityFlags
 from differseg_med.prediction.result import CaseResult, CaseWriter, write_mask, write_view
 from differseg_med.prediction.resuming import STEP, keep_what_holds, written_names
@@ -105,7 +106,7 @@ class CohortEvaluator(SupervisedEvaluator):
             check_channels(network, inferer, stack.channels)
         self.case_postprocessing = postprocessing
         self.backend = choose_backend(backend, device)
-        self._prepared: Prepared | None = None
+        self._prepared: list[Prepared] = []
         judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
@@ -134,12 +135,12 @@ class CohortEvaluator(SupervisedEvaluator):
                     reserve([case.case_id for case in cases])
             self.summary, self.metrics = Summary(self.output_dir, finished), []
             self._cases, self._measured, self.problems = {}, Measurements(self.settings), {}
-            self._prepared = None  # the weights may be others than in the run before
+            self._prepared = []  # the weights may be others than in the run before
             with recording(self.output_dir, STEP, step):
                 try:
                     self._work()
                 finally:
-                    step.remarks.extend(map(str, self._prepared.findings if self._prepared else ()))
+                    step.remarks.extend(dict.fromkeys(str(f) for n in self._prepared for f in n.findings))
 
     def _manifest(self, cases: Sequence[Case], transform: object) -> Step:
         """What this run is made of, for its manifest."""
@@ -287,20 +288,23 @@ class CohortEvaluator(SupervisedEvaluator):
         own = isinstance(self.inferer, SliceWindowInferer)  # others would pass the progress on to the network
         slices = image.shape[-1] if own and len(self.inferer.planes) == 1 else None
         place = f"{case.case_id} ({len(self.summary.rows) + 1}/{self.state.epoch_length})"
-        if self._prepared is None:  # not before: handlers may have loaded the weights
-            self._prepared = Prepared(self.network, self.backend, bfloat16=self.amp)
-        network, known = self._prepared, len(self._prepared.findings)
+        networks = self._prepare()
+        known = [len(network.findings) for network in networks]
         with (
             self.mode(self.network),
             torch.autocast(batch.device.type, torch.bfloat16, enabled=self.amp),
             progress_bar(desc=place, unit="slice", leave=False, total=slices) as bar,
         ):
-            logits = self.inferer(batch, network, **({"progress": bar.update} if own else {}))
+            more = {"progress": bar.update} if own else {}
+            found = [self.inferer(batch, network, **more) for network in networks]
+        logits = mean_logits(found)
         if not bool(torch.isfinite(logits).all()):
             raise CaseError(
                 "the network's output is not a number", remedy="Check the checkpoint; with amp, try without."
             )
-        restored = self.case_postprocessing({IMAGE: image, PRED: logits[0].float().cpu()})
+        restored = self._restored(image, logits)
+        masks = [self._restored(image, member)[PRED][0].numpy() > 0 for member in found] if len(found) > 1 else []
+        notes = dict.fromkeys(str(f) for network, count in zip(networks, known) for f in network.findings[count:])
         return CaseResult(
             case=case,
             mask=np.asarray(restored[PRED][0], dtype=np.uint8),
@@ -309,9 +313,21 @@ class CohortEvaluator(SupervisedEvaluator):
             reference=sample[REFERENCE],
             modalities=tuple(sample[PRESENT]),
             image=image,
-            notes=(*sample[NOTES], *map(str, network.findings[known:])),
+            notes=(*sample[NOTES], *notes),
             channels=tuple(sample[CHANNELS]),
+            agreement=mean_agreement(masks),
         )
+
+    def _prepare(self) -> list[Prepared]:
+        """The networks made ready: of an ensemble each; not before, as handlers may have loaded the weights."""
+        if not self._prepared:
+            self._prepared = [Prepared(n, self.backend, bfloat16=self.amp) for n in members_of(self.network)]
+        return self._prepared
+
+    def _restored(self, image: MetaTensor, logits: torch.Tensor) -> dict[Any, Any]:
+        """Mask and probability of logits ``(1, 1, R, A, S)`` on the original grid of ``image``."""
+        found: dict[Any, Any] = self.case_postprocessing({IMAGE: image, PRED: logits[0].float().cpu()})
+        return found
 
     def _label(self, case: Case, batch: Item) -> MetaTensor:
         """The label, which must be where the mask will be, or where that of an earlier run is."""

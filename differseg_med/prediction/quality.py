@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from differseg_med.atomic import write_text
 from differseg_med.components import Mask, component_sizes, foreground_box
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
+from differseg_med.metrics.case import overlap
 
 PERCENTILES = (5, 25, 75, 95)
 """Of the normalised intensities. Not the median: where fat and muscle are two peaks it jumps from one to the other."""
@@ -38,6 +40,9 @@ ENTROPY_SLACK = 1.05
 
 MARGIN = 0.5
 """Intensities are flagged from this share of the training range's width beyond it."""
+
+AGREEMENT = 0.7
+"""Mean Dice of the masks of an ensemble's networks below which a case is flagged."""
 
 Measures = dict[str, float]
 
@@ -180,7 +185,13 @@ def boundary_entropy(
     return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
 
 
-def flags(mask: Mask, grid: Grid, measures: Mapping[str, float], fingerprint: Fingerprint | None = None) -> list[str]:
+def flags(
+    mask: Mask,
+    grid: Grid,
+    measures: Mapping[str, float],
+    fingerprint: Fingerprint | None = None,
+    withheld: Sequence[str] = (),
+) -> list[str]:
     """What a reader should look at, in plain words with figures; empty if nothing.
 
     Args:
@@ -188,10 +199,19 @@ def flags(mask: Mask, grid: Grid, measures: Mapping[str, float], fingerprint: Fi
         grid: grid of the reference image.
         measures: what `measure` returned.
         fingerprint: of the training cases; without one only the mask itself is judged.
+        withheld: modalities that the case has and the run was told to leave out: that they are absent is no news.
     """
-    if not np.any(mask):
-        return ["the mask is empty", *_unlike_training(measures, fingerprint, without_mask=True)]
-    return [*_at_the_border(mask, grid), *_in_pieces(mask, fingerprint), *_unlike_training(measures, fingerprint)]
+    empty = not np.any(mask)
+    unlike = [*_unlike_training(measures, fingerprint, without_mask=empty), *_absent(measures, fingerprint, withheld)]
+    if empty:
+        return ["the mask is empty", *unlike]
+    return [*_at_the_border(mask, grid), *_in_pieces(mask, fingerprint), *unlike]
+
+
+def mean_agreement(masks: Sequence[Mask]) -> float | None:
+    """Mean Dice of all pairs of masks ``(H, W, D)``, two empty ones agree; None with fewer than two."""
+    pairs = [overlap(np.asarray(a, dtype=np.bool_), np.asarray(b, dtype=np.bool_)) for a, b in combinations(masks, 2)]
+    return float(np.mean(pairs)) if pairs else None
 
 
 def _at_the_border(mask: Mask, grid: Grid) -> Iterable[str]:
@@ -231,8 +251,12 @@ def _unlike_training(
     present = modalities_of(measures)
     for modality in present:
         yield from _unlike_intensities(modality, measures, fingerprint)
-    for modality, count in fingerprint.modalities.items():
-        if count == fingerprint.cases and modality not in present:
+
+
+def _absent(measures: Mapping[str, float], fingerprint: Fingerprint | None, withheld: Sequence[str]) -> Iterable[str]:
+    present = modalities_of(measures)
+    for modality, count in (fingerprint.modalities if fingerprint else {}).items():
+        if fingerprint and count == fingerprint.cases and modality not in (*present, *withheld):
             yield f"{modality} is absent, and all {count} training cases had it"
         if count == 0 and modality in present:
             yield f"{modality} was in no training case: the network does not know it"

@@ -12,15 +12,16 @@ from differseg_med.case import Case, run_for_case
 from differseg_med.io.labels import load_case_label
 from differseg_med.keys import CHANNELS, IMAGE
 from differseg_med.prediction.dataset import Item
-from differseg_med.prediction.quality import Fingerprint, flags, measure
+from differseg_med.prediction.quality import AGREEMENT, Fingerprint, flags, measure
 from differseg_med.prediction.result import CaseResult
 from differseg_med.progress import progress_bar
 from differseg_med.transforms.grids import grid_of
 
 logger = logging.getLogger(__name__)
 
-FLAGS, ENTROPY = "flags", "boundary_entropy"
-"""Columns of ``summary.csv``: what a reader should look at, ``; `` between flags; bits."""
+FLAGS, ENTROPY, FOLDS = "flags", "boundary_entropy", "fold_agreement"
+"""Columns of ``summary.csv``: what a reader should look at, ``; `` between flags; bits; mean Dice of the masks of an
+ensemble's networks."""
 
 
 class QualityFlags:
@@ -39,11 +40,14 @@ class QualityFlags:
             return {FLAGS: "" if result.mask.any() else "the mask is empty"}
         image = np.asarray(result.image)
         measures = measure(result.mask, result.grid, image, result.channels, result.probability)
-        found = flags(result.mask, result.grid, measures, self.fingerprint)
+        found = flags(result.mask, result.grid, measures, self.fingerprint, result.case.withheld)
+        if result.agreement is not None and result.agreement < AGREEMENT:
+            found.append(f"the networks of the folds disagree: mean Dice of their masks {result.agreement:.2f}")
         for flag in found:
             logger.warning("case %s: %s", result.case.case_id, flag)
         entropy = measures.get("boundary_entropy")
-        return {FLAGS: "; ".join(found), ENTROPY: "" if entropy is None else f"{entropy:.3f}"}
+        row: dict[str, object] = {FLAGS: "; ".join(found), ENTROPY: "" if entropy is None else f"{entropy:.3f}"}
+        return row if result.agreement is None else row | {FOLDS: f"{result.agreement:.3f}"}
 
 
 def fingerprint_of(cases: Sequence[Case], items: Sequence[Item]) -> Fingerprint:

@@ -39,6 +39,7 @@ class CaseResult:
         image: what the network saw, ``(C, h, w, d)`` on its own grid.
         notes: for the reader of the summary.
         channels: the modality of each channel of `image`, also of absent ones.
+        agreement: of an ensemble, how much the masks of its networks overlap, see `mean_agreement`; else None.
     """
 
     case: Case
@@ -50,6 +51,7 @@ class CaseResult:
     image: MetaTensor
     notes: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    agreement: float | None = None
 
     @property
     def is_picture(self) -> bool:

@@ -24,6 +24,9 @@ from differseg_med.reports.pages import (
 
 Rows = Mapping[str, Mapping[str, Any]]  # by case id
 
+LEVEL = 0.05
+"""p above which nothing is decided."""
+
 PAIR_HEADER = (
     "second - first",
     "mean difference (95 % interval)",
@@ -32,7 +35,7 @@ PAIR_HEADER = (
     "wins / ties / losses",
     "p",
     "p (Holm)",
-    "smallest p possible",
+    "smallest p (Holm) possible",
 )
 
 
@@ -66,7 +69,7 @@ def write_comparison_page(
         "Comparison of models",
         sections,
         lead=f"{len(models)} models, {len(cases)} cases of {len(set(subjects))} subjects.",
-        notices=list(_other_modalities(models, cases)),
+        notices=[*_other_modalities(models, cases), *_undecidable(pairs)],
         provenance=provenance or {},
     )
 
@@ -113,6 +116,16 @@ def _other_modalities(models: Mapping[str, Rows], cases: Sequence[str]) -> Itera
         yield Notice(
             f"{differing} of {len(cases)} cases were given to the models with different modalities ({words}): the "
             "differences below are also those of the modalities."
+        )
+
+
+def _undecidable(pairs: Sequence[Mapping[str, Any]]) -> Iterator[Notice]:
+    """A notice if no result could have been significant."""
+    if pairs and (smallest := min(pair["p_smallest"] for pair in pairs)) > LEVEL:
+        per_measure = len({(pair["first"], pair["second"]) for pair in pairs})
+        yield Notice(
+            f"With {pairs[0]['subjects']} subjects and {per_measure} pairs of models no corrected p can be below "
+            f"{smallest:.2g}: this comparison cannot decide. Compare fewer models (--against-first), or more subjects."
         )
 
 

@@ -34,6 +34,7 @@ SHOWN = {
     "volume_ml": "volume (ml)",
     "area_percent": "area (%)",
     "boundary_entropy": "boundary entropy (bits)",
+    "fold_agreement": "agreement of the folds",
     "flags": "flags",
     "notes": "notes",
 }

@@ -25,6 +25,7 @@ from differseg_med.io.images2d import is_picture
 from differseg_med.metrics.case import binary, case_metrics
 from differseg_med.metrics.rows import is_failed
 from differseg_med.metrics.statistics import summarize
+from differseg_med.prediction.quality import boundary_entropy
 from differseg_med.progress import progress_bar
 from differseg_med.reports.evaluation import write_evaluation_page
 from differseg_med.reports.provenance import provenance
@@ -50,7 +51,10 @@ RESULTS = (
 )
 """What `write_tables` leaves."""
 
-ROWS = ("case", "fold", "subset", "threshold", "largest_only", "dice", "hd95_mm", "volume_ml", "reference_ml", "reason")
+ROWS = (
+    *("case", "fold", "subset", "threshold", "largest_only", "dice", "hd95_mm", "volume_ml", "reference_ml"),
+    *("reason", "boundary_entropy"),
+)
 LOW = 0.7
 """Dice below which a case is counted."""
 
@@ -151,6 +155,8 @@ def _measured(case: Case, folder: Path, modalities: Sequence[str], rule: Rule) -
             continue
         mask = rule.apply(probability, grid.voxel_volume_mm3)
         found = case_metrics(mask, reference, spacing)
+        if name == ALL and (entropy := boundary_entropy(mask, probability, spacing)) is not None:
+            row["boundary_entropy"] = entropy
         if picture:
             found = {name: found[name] for name in OVERLAP}
             found |= {"area_percent": 100 * float(mask.mean()), "reference_percent": 100 * float(reference.mean())}

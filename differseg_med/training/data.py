@@ -14,7 +14,7 @@ from differseg_med.case import Cohort
 from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError
 from differseg_med.prediction.dataset import TrainingDataset, cached_items, tell_presence
-from differseg_med.training.preflight import refuse_leaks, try_samples
+from differseg_med.training.preflight import refuse_leaks, refuse_processes, try_samples
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,10 @@ def labelled_data(
     """Labelled cases of a split; see the factory `differseg_med.bundles.factories.training_dataset`.
 
     Raises:
-        CaseError: if a subject is on both sides of the split, no case can be used, or one is too small for the samples.
+        CaseError: if this is one of several processes, a subject is on both sides of the split, no case can be used,
+            or one is too small for the samples.
     """
+    refuse_processes()
     refuse_leaks(cohort)
     wanted = [split] if isinstance(split, str) else split
     if samples is None and not any(case.split in wanted for case in cohort.cases):

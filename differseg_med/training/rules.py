@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from differseg_med.components import CONNECTIVITY, large_components, largest_component
 from differseg_med.geometry import BoolArray
+from differseg_med.metrics.case import overlap
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(14))
 """Those that are tried: 0.20 to 0.85."""
@@ -56,12 +57,6 @@ def candidates(own: Rule) -> list[Rule]:
     return [
         replace(own, threshold=threshold, largest_only=largest) for threshold in THRESHOLDS for largest in (False, True)
     ]
-
-
-def overlap(mask: BoolArray, label: BoolArray) -> float:
-    """Dice of two masks ``(H, W, D)``; 1 if both are empty."""
-    size = int(np.count_nonzero(mask)) + int(np.count_nonzero(label))
-    return 2 * int(np.count_nonzero(mask & label)) / size if size else 1.0
 
 
 def scores_of(

@@ -30,6 +30,7 @@ from differseg_med.runs.manifest import Step, list_differences, read_steps, reco
 from differseg_med.runs.names import MANIFEST
 from differseg_med.runs.stamps import inputs_of
 from differseg_med.tables import write_table
+from differseg_med.training.preflight import refuse_processes
 
 logger = logging.getLogger(__name__)
 
@@ -333,6 +334,7 @@ class RecordedTrainer(SupervisedTrainer):
         Raises:
             CaseError: if the folder is of another training, or the numbers break down.
         """
+        refuse_processes()
         validation = getattr(self.recorder.evaluator, "data_loader", None)
         datasets = [getattr(loader, "dataset", None) for loader in (self.data_loader, validation)]
         cases = [case for dataset in datasets for case in getattr(dataset, "cases", ())]

@@ -20,9 +20,10 @@ import differseg_med as ds
 from differseg_med.cli import app
 from differseg_med.cohort.table import read_cohort
 from differseg_med.keys import CHANNELS, IMAGE, LABEL
+from differseg_med.metrics.case import overlap
 from differseg_med.training.folds import read_folds
 from differseg_med.training.out_of_fold import predict_case, subset_names
-from differseg_med.training.rules import Rule, best_rule, nested_rules, overlap
+from differseg_med.training.rules import Rule, best_rule, nested_rules
 
 TINY = {
     "network_def::encoder": "test_resnet",

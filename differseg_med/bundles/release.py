@@ -1,0 +1,230 @@
+"""The bundle to ship, made of a training or of the folds of a cross-validation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from safetensors.torch import save_file
+from torch import Tensor
+
+from differseg_med.atomic import replacing, write_text
+from differseg_med.bundles.manifest import write_manifest
+from differseg_med.bundles.recipe import Recipe
+from differseg_med.bundles.rewriting import released_configs
+from differseg_med.errors import CaseError
+from differseg_med.networks.checkpoints import read_state_dict
+from differseg_med.prediction.quality import Fingerprint
+from differseg_med.runs.manifest import read_steps
+from differseg_med.training.crossvalidation import CASES, RULE, SUMMARY
+
+logger = logging.getLogger(__name__)
+
+FOLD_WEIGHTS, BEST = "model.pt", "best.pt"
+FINGERPRINT = "fingerprint.json"
+SCORES = "Out-of-fold scores"
+"""Heading of the card's section with the scores of a cross-validation."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a folder of results has to ship.
+
+    Args:
+        weights: files of weights by the name that the bundle gives them, without ending.
+        fingerprint: what the training cases measured; None if nothing says so.
+        rule: threshold and component rule; empty to keep the bundle's.
+        card: for the model card, Markdown.
+        cases: ids of the cases that were trained on.
+    """
+
+    weights: Mapping[str, Path]
+    fingerprint: Fingerprint | None = None
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    card: str = ""
+    cases: frozenset[str] = frozenset()
+
+
+def read_trained(run: str | Path) -> Trained:
+    """What a training or a cross-validation left.
+
+    Raises:
+        CaseError: if it is neither, or folds are missing.
+    """
+    run = Path(run)
+    folds = {path.parent.name: path for path in sorted(run.glob(f"fold*/{FOLD_WEIGHTS}"))}
+    if folds:
+        return _of_folds(run, folds)
+    if not (run / BEST).is_file():
+        remedy = "Give the --out of differseg-med train, when it is done."
+        raise CaseError("there is nothing to release here", file=run, expected=f"{BEST}, or folds", remedy=remedy)
+    known = run / FINGERPRINT
+    ids = {name.split(" ", 1)[-1] for step in read_steps(run).values() for name in step.inputs if " " in name}
+    return Trained({"model": run / BEST}, Fingerprint.read(known) if known.is_file() else None, cases=frozenset(ids))
+
+
+def _of_folds(run: Path, folds: Mapping[str, Path]) -> Trained:
+    rows = _rows(run / CASES)
+    step = read_steps(run).get("folds")
+    wanted = {f"fold{row['fold']}" for row in rows} | {
+        f"fold{i['fold']}" for i in (step.inputs if step else {}).values()
+    }
+    measured = {f"fold{row['fold']}" for row in rows if row.get("dice")}
+    if missing := sorted(wanted - (set(folds) & measured)):
+        raise CaseError(
+            "the folds are not all there",
+            file=run,
+            found=f"{', '.join(missing)} not trained or not predicted",
+            remedy="Run differseg-med train --folds all again with this --out.",
+        )
+    prints = [Fingerprint.read(path) for name in folds if (path := run / name / FINGERPRINT).is_file()]
+    rule = json.loads((run / RULE).read_text(encoding="utf-8"))["rule"] if (run / RULE).is_file() else {}
+    text = (run / SUMMARY).read_text(encoding="utf-8") if (run / SUMMARY).is_file() else ""
+    kept = "\n".join(line for line in text.splitlines() if not line.startswith("not used"))  # it names cases
+    return Trained(
+        folds, _joined(prints, rows), rule, re.sub(r"\n{3,}", "\n\n", kept), frozenset(row["case"] for row in rows)
+    )
+
+
+def _joined(prints: Sequence[Fingerprint], rows: Sequence[Mapping[str, str]]) -> Fingerprint | None:
+    """The ranges of all training cases: each case is in those of every fold but its own."""
+    if not prints:
+        return None
+    times = max(1, len(prints) - 1)
+    ranges: dict[str, tuple[float, float]] = {}
+    for name in sorted({name for found in prints for name in found.ranges}):
+        limits = [found.ranges[name] for found in prints if name in found.ranges]
+        ranges[name] = (min(low for low, _ in limits), max(high for _, high in limits))
+    entropy = [float(row["boundary_entropy"]) for row in rows if row["subset"] == "all" and row.get("boundary_entropy")]
+    if entropy:  # of predictions for cases that were not trained on
+        ranges["boundary_entropy"] = (min(entropy), max(entropy))
+    names = dict.fromkeys(name for found in prints for name in found.modalities)
+    counts = {name: sum(found.modalities.get(name, 0) for found in prints) // times for name in names}
+    return Fingerprint(sum(found.cases for found in prints) // times, ranges, counts)
+
+
+def write_bundle(
+    trained: Trained,
+    states: Mapping[str, Mapping[str, Tensor]],
+    recipe: Recipe,
+    out: Path,
+    *,
+    safetensors: bool = False,
+    remark: str = "",
+) -> Path:
+    """Write a bundle with weights in half precision and the hash of every file.
+
+    Args:
+        trained: rule, fingerprint and scores.
+        states: weights by the name that the bundle gives them; several make an ensemble.
+        recipe: of the training.
+        out: folder of the bundle, which is made.
+        safetensors: write files that can hold nothing but tensors.
+        remark: on the weights, for the card.
+
+    Raises:
+        CaseError: if the folder is there already, or a weight does not fit half precision.
+    """
+    if out.exists():
+        raise CaseError("there is a folder of that name already", file=out, remedy="Choose another --out.")
+    ending = ".safetensors" if safetensors else ".pt"
+    texts = released_configs(recipe, _changes(recipe, trained, [f"{name}{ending}" for name in states]))
+    making = out.with_name(f".{out.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        for folder in ("configs", "docs"):
+            if (recipe.bundle / folder).is_dir():
+                shutil.copytree(recipe.bundle / folder, making / folder)
+        for licence in recipe.bundle.glob("LICENSE*"):
+            shutil.copyfile(licence, making / licence.name)
+        for name, text in texts.items():
+            write_text(making / "configs" / f"{name}.yaml", text)
+        for name, state in states.items():
+            save_half(state, making / "models" / f"{name}{ending}")
+        if trained.fingerprint is not None:
+            trained.fingerprint.write(making / "models" / FINGERPRINT)
+        _fill_card(making / "docs" / "README.md", trained, states, remark)
+        (making / "manifest.json").unlink(missing_ok=True)
+        write_manifest(making)
+        making.rename(out)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return out
+
+
+def _changes(recipe: Recipe, trained: Trained, files: Sequence[str]) -> dict[str, Any]:
+    """The entries that the bundle has otherwise than its recipe."""
+    parser = ConfigParser()
+    parser.read_config([str(recipe.bundle / "configs" / "inference.yaml"), *map(str, recipe.presets)])
+    paths = [f"$@bundle_root + '/models/{file}'" for file in files]
+    place = "checkpoint" if "checkpoint" in parser else "network::path"
+    changes: dict[str, Any] = {place: paths[0] if len(paths) == 1 else paths}
+    entry = parser.get("postprocessing")
+    if trained.rule and isinstance(entry, dict) and str(entry.get("_target_", "")).endswith("bundle.postprocessing"):
+        shared = entry.get("threshold") == "@threshold"
+        changes["threshold" if shared else "postprocessing::threshold"] = trained.rule["threshold"]
+        changes["postprocessing::largest_only"] = trained.rule["largest_only"]
+    elif trained.rule:
+        logger.warning("the bundle's postprocessing is its own: the rule of the folds is in the card only")
+    return changes
+
+
+def save_half(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights in half precision, as plain tensors.
+
+    Raises:
+        CaseError: if a value does not fit.
+    """
+    largest = max((float(value.abs().max()) for value in state.values() if value.is_floating_point()), default=0.0)
+    if not largest <= torch.finfo(torch.float16).max:
+        raise CaseError("a weight does not fit half precision", file=path, found=f"{largest:.3g}")
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    with replacing(path) as temporary:
+        if path.suffix == ".safetensors":
+            save_file({name: value.contiguous() for name, value in halved.items()}, temporary)
+        else:
+            with temporary.open("wb") as file:  # of a path torch writes the name into the file
+                torch.save(halved, file)
+
+
+def read_states(trained: Trained) -> dict[str, dict[str, Tensor]]:
+    """The weights by name.
+
+    Raises:
+        CaseError: if a file cannot be read.
+    """
+    try:
+        return {name: read_state_dict(path) for name, path in trained.weights.items()}
+    except ValueError as error:
+        raise CaseError(str(error)) from error
+
+
+def _fill_card(card: Path, trained: Trained, states: Mapping[str, object], remark: str) -> None:
+    """Put the scores of the cross-validation and what the weights are into the card, in place of earlier ones."""
+    text = card.read_text(encoding="utf-8") if card.is_file() else "# Model card\n"
+    count = trained.fingerprint.cases if trained.fingerprint else len(trained.cases)
+    made = f"The mean probability of {len(states)} networks, one per fold." if len(states) > 1 else "One network."
+    lines = [f"## {SCORES}", "", f"{made} Trained on {count} cases; weights in half precision. {remark}".strip(), ""]
+    if trained.card:
+        lines += ["Each case was predicted by a network that did not see it:", "", trained.card.strip(), ""]
+        lines += ["They are scores of single networks: an ensemble or a mean of weights has no out-of-fold score.", ""]
+    section = re.compile(rf"^## {SCORES}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    block = "\n".join(lines) + "\n"
+    filled = section.sub(lambda _: block, text) if section.search(text) else f"{text.rstrip()}\n\n{block}"
+    write_text(card, filled.rstrip() + "\n")
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
