@@ -11,56 +11,35 @@ command resumes after an interruption, and `--folds 0,1` does a part. In RUNS: `
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 import yaml
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 from prepare_sts_cohort import FOLDS, MODALITIES, NUM_FOLDS, find_cases, read_folds, split_by_fold
 from torch import Tensor, nn
 
 from differseg_med.atomic import replacing
 from differseg_med.case import Case
 from differseg_med.cohort.table import write_cohort
-from differseg_med.components import label_components
-from differseg_med.geometry import Grid
-from differseg_med.metrics.case import case_metrics
-from differseg_med.metrics.statistics import summarize
 from differseg_med.networks import DifferSeg
 from differseg_med.networks.inference import fuse_for_inference
-from differseg_med.transforms.grids import restore_grid
+from differseg_med.training.crossvalidation import PREDICTIONS, measure_folds, summary_text, write_tables
+from differseg_med.training.rules import Rule
 from differseg_med.transforms.slices import from_plane, gather_slabs, to_plane
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "sts_petctmr_segmentation"
 SUBSETS = {"all": (1, 1, 1), "without t1": (0, 1, 1), "without ct": (1, 0, 1), "without pet": (1, 1, 0)}
-THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(14))
-ROWS = ("case", "fold", "subset", "threshold", "largest_only", "dice", "hd95_mm", "volume_ml", "reference_ml")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How probabilities become a mask."""
-
-    threshold: float
-    largest_only: bool
-
-    def apply(self, probability: np.ndarray) -> np.ndarray:
-        """The mask of a probability ``(H, W, D)``."""
-        mask = probability > self.threshold
-        labels, count = label_components(mask) if self.largest_only else (mask, 0)
-        return labels == 1 + np.bincount(labels.ravel())[1:].argmax() if count > 1 else mask
+OWN = Rule(0.35, largest_only=True)
+"""The bundle's own rule."""
 
 
 def train(fold: int, cases: list[Case], arguments: argparse.Namespace) -> None:
@@ -154,76 +133,17 @@ def predict(fold: int, cases: list[Case], arguments: argparse.Namespace) -> None
         print(f"predicted {case.case_id}", flush=True)
 
 
-def overlap(mask: np.ndarray, label: np.ndarray) -> float:
-    """Dice of two masks that are not both empty."""
-    return 2 * float((mask & label).sum()) / float(mask.sum() + label.sum())
-
-
-def dice_by_rule(content: dict[str, Any], rules: Sequence[Rule]) -> np.ndarray:
-    """Dice of each rule on the network's grid, all modalities: what rules are chosen by."""
-    probability, label = content["probabilities"][:, 0].float().mean(dim=0).numpy(), content["label"][0].numpy() > 0
-    return np.array([overlap(rule.apply(probability), label) for rule in rules])
-
-
-def measure(case: Case, subset: int, content: dict[str, Any], rule: Rule) -> dict[str, Any]:
-    """Dice and HD95 in mm of a patient on the label's own grid."""
-    mean = content["probabilities"][:, subset].float().mean(dim=0, keepdim=True)
-    probability = MetaTensor(mean, affine=content["affine"])
-    grid = Grid(tuple(content["original_shape"]), content["original_affine"].numpy())
-    restored = restore_grid(probability, grid)[0].numpy()
-    label = np.asanyarray(nibabel.load(case.label).dataobj) > 0
-    spacing = tuple(float(s) for s in np.linalg.norm(grid.affine[:3, :3], axis=0))
-    return case_metrics(rule.apply(restored), label, spacing)
-
-
 def tabulate(cases: list[Case], arguments: argparse.Namespace) -> None:
-    """Choose rules on the other folds, measure, and write ``cases.csv`` and ``summary.md``."""
+    """Choose rules on the other folds, measure, and write ``cases.csv``, ``summary.md`` and ``rule.json``."""
+    folder = arguments.out / PREDICTIONS
+    there = [case for case in cases if (folder / f"{case.case_id}.pt").is_file()]
     folds = read_folds(FOLDS)
-    found = {
-        case.case_id: torch.load(path, weights_only=True)
-        for case in cases
-        if (path := arguments.out / "predictions" / f"{case.case_id}.pt").is_file()
-    }
-    rules = [Rule(threshold, largest) for threshold in THRESHOLDS for largest in (False, True)]
-    scores = {name: dice_by_rule(content, rules) for name, content in found.items()}
-    rows = []
-    for case in cases:
-        if case.case_id not in found:
-            continue
-        fold = folds[case.case_id]
-        others = [score for name, score in scores.items() if folds[name] != fold]
-        rule = rules[int(np.mean(others, axis=0).argmax())] if others else Rule(0.5, True)
-        for index, subset in enumerate(SUBSETS):
-            row = measure(case, index, found[case.case_id], rule)
-            row |= {"case": case.case_id, "fold": fold, "subset": subset}
-            row |= {"threshold": rule.threshold, "largest_only": rule.largest_only}
-            rows.append({name: round(v, 4) if isinstance(v := row[name], float) else v for name in ROWS})
-    with replacing(arguments.out / "cases.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ROWS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    text = summary(rows)
-    if unseen := [row for row in rows if row["fold"] not in arguments.chosen_on.split(",")]:
-        text += f"\nWithout fold {arguments.chosen_on}, on which the recipe was chosen:\n\n{summary(unseen)}"
-    (arguments.out / "summary.md").write_text(text, encoding="utf-8")
-    print(text)
-
-
-def summary(rows: list[dict[str, Any]]) -> str:
-    """Markdown table of the subsets, with 95 % bootstrap intervals by patient."""
-    lines = ["| given | patients | mean Dice (95 %) | median Dice (95 %) | Dice < 0.7 | mean HD95 mm (95 %) | median |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    for subset in SUBSETS:
-        own = [row for row in rows if row["subset"] == subset]
-        names = [row["case"] for row in own]
-        dice, hd95 = (summarize([row[key] for row in own], names) for key in ("dice", "hd95_mm"))
-        low = sum(row["dice"] < 0.7 for row in own)
-        lines.append(
-            f"| {subset} | {dice.n} | {dice.mean:.3f} ({dice.mean_low:.3f} to {dice.mean_high:.3f}) "
-            f"| {dice.median:.3f} ({dice.median_low:.3f} to {dice.median_high:.3f}) | {low} "
-            f"| {hd95.mean:.1f} ({hd95.mean_low:.1f} to {hd95.mean_high:.1f}) | {hd95.median:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+    found = measure_folds([replace(case, fold=folds[case.case_id]) for case in there], folder, MODALITIES, OWN)
+    notices = []
+    if unseen := [row for row in found.rows if row["fold"] not in arguments.chosen_on.split(",")]:
+        text = f"Without fold {arguments.chosen_on}, on which the recipe was chosen:"
+        notices = [f"{text}\n\n{summary_text(unseen)}"]
+    print(write_tables(found, MODALITIES, arguments.out, OWN, notices))
 
 
 def main() -> None:

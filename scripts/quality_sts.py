@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from crossvalidate_sts import SUBSETS, Rule, overlap
+from crossvalidate_sts import SUBSETS
 from scipy.stats import rankdata, spearmanr
+
+from differseg_med.metrics.case import overlap
+from differseg_med.training.rules import Rule
 
 LOW = 0.7
 FEWEST = 5
@@ -40,7 +43,7 @@ def agreement(masks: list[np.ndarray]) -> float:
 def measures(content: dict[str, Any], rule: Rule) -> dict[str, float]:
     """The measures of one case, all higher for better predictions."""
     probabilities = content["probabilities"].float().numpy()  # planes, subsets, R, A, S
-    masks = [rule.apply(p) for p in probabilities.mean(axis=0)]
+    masks = [rule.apply(p, 1.0) for p in probabilities.mean(axis=0)]
     names = list(SUBSETS)
     without = {name: masks[names.index(f"without {name}")] for name in ("t1", "ct", "pet")}
     mean = probabilities[:, 0].mean(axis=0)
@@ -48,7 +51,9 @@ def measures(content: dict[str, Any], rule: Rule) -> dict[str, float]:
     found = {
         "t1+ct against ct+pet": agreement([without["pet"], without["t1"]]),
         "subsets": agreement(list(without.values())),
-        "planes": agreement([rule.apply(plane) for plane in probabilities[:, 0]]) if len(probabilities) > 1 else 1.0,
+        "planes": agreement([rule.apply(plane, 1.0) for plane in probabilities[:, 0]])
+        if len(probabilities) > 1
+        else 1.0,
         "entropy": float((p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean()) if p.size else -1.0,
     }
     return found | {"subsets and planes": (found["subsets"] + found["planes"]) / 2}

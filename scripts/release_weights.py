@@ -1,4 +1,4 @@
-"""Turn a training's best.pt into the weights of a bundle: half precision, plain tensors, half the size.
+"""Turn weights alone into those of a bundle: half precision, plain tensors; `differseg-med release` makes a bundle.
 
     python scripts/release_weights.py runs/best.pt bundles/NAME/models/model.pt
 
@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
-from differseg_med.atomic import replacing
+from differseg_med.bundles.release import save_half
+from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import read_state_dict
 
 
@@ -26,18 +24,11 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
-    state = read_state_dict(arguments.source)
-    largest = max(float(value.abs().max()) for value in state.values() if value.is_floating_point())
-    if largest > torch.finfo(torch.float16).max:
-        parser.error(f"a value of {largest:.3g} does not fit half precision")
-    halved = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    with replacing(arguments.target) as temporary:
-        if arguments.target.suffix == ".safetensors":
-            save_file({key: value.contiguous() for key, value in halved.items()}, temporary)
-        else:
-            with temporary.open("wb") as file:  # of a path torch writes the name into the file
-                torch.save(halved, file)
-    print(f"{arguments.target}: {arguments.target.stat().st_size / 1e6:.1f} MB, largest value {largest:.3g}")
+    try:
+        save_half(read_state_dict(arguments.source), arguments.target)
+    except (CaseError, ValueError) as error:
+        parser.error(str(error))
+    print(f"{arguments.target}: {arguments.target.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from differseg_med.api.results import FoldsResult
 from differseg_med.api.running import Set, configs, options_of, quiet_monai, run_bundle
 from differseg_med.atomic import replacing, write_text
+from differseg_med.backends.prepared import TORCH, Prepared
 from differseg_med.bundles.recipe import keep_recipe
 from differseg_med.bundles.workflows import BundleRun, Workflow, readable
 from differseg_med.case import Case, run_for_case
@@ -209,7 +210,7 @@ def _predict(run: BundleRun, folder: Path, cases: Sequence[Case], target: Path, 
         amp = bool(parser.get_parsed_content("amp")) if "amp" in parser else False
     parts = described(preprocessing=preprocess, network=network, inferer=inferer, amp=amp)
     common = digest(parts, code_hash(), list(subset_names(modalities).items()))
-    failed: dict[str, str] = {}
+    quick, failed = Prepared(network, TORCH, bfloat16=amp), dict[str, str]()
     for case in progress_bar(cases, desc=f"predicting {folder.name}", unit="case"):
         made_of = digest(common, case_stamps(case), stamp(case.label or ""))
         path = target / f"{case.case_id}.pt"
@@ -220,7 +221,7 @@ def _predict(run: BundleRun, folder: Path, cases: Sequence[Case], target: Path, 
         def work(case: Case) -> dict[str, Any]:
             if case.problem is not None:
                 raise case.problem
-            return predict_case(preprocess(case.as_item()), network, inferer, modalities, device, amp=amp)
+            return predict_case(preprocess(case.as_item()), quick, inferer, modalities, device, amp=amp)
 
         try:
             save_prediction(run_for_case(work, case, case) | {"made_of": made_of}, path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from monai.bundle import ConfigParser
 
 from differseg_med.atomic import replacing, write_text
 from differseg_med.bundles.workflows import BundleRun
@@ -41,6 +43,14 @@ class Recipe:
         """A run of configurations of the bundle with the presets and settings over them."""
         names = [*configs, *map(str, self.presets)]
         return BundleRun(self.bundle, names, self.bundle, self.bundle, settings=self.settings)
+
+    def merged(self) -> ConfigParser:
+        """The inference with the presets over it, parts of the training that they bring too."""
+        parser = ConfigParser()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on those parts
+            parser.read_config([str(self.bundle / "configs" / "inference.yaml"), *map(str, self.presets)])
+        return parser
 
 
 def keep_recipe(run: BundleRun, out: str | Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -163,8 +162,7 @@ def write_bundle(
 
 def _changes(recipe: Recipe, trained: Trained, files: Sequence[str]) -> dict[str, Any]:
     """The entries that the bundle has otherwise than its recipe."""
-    parser = ConfigParser()
-    parser.read_config([str(recipe.bundle / "configs" / "inference.yaml"), *map(str, recipe.presets)])
+    parser = recipe.merged()
     paths = [f"$@bundle_root + '/models/{file}'" for file in files]
     place = "checkpoint" if "checkpoint" in parser else "network::path"
     changes: dict[str, Any] = {place: paths[0] if len(paths) == 1 else paths}

@@ -23,7 +23,7 @@ START_ONLY = ("encoder_weights", "pretrained", "freeze_encoder", "freeze_stages"
 def released_configs(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, str]:
     """The texts of ``inference.yaml`` and ``train.yaml``, with presets, settings and changes merged into them.
 
-    Entries that stay as they are keep their remarks.
+    Entries that stay as they are keep their remarks; those of others go, as they may be wrong now.
 
     Args:
         recipe: bundle, presets and settings of the training.
@@ -63,8 +63,7 @@ _GIVEN = ("bundle_root", "cohort", "output_dir")
 
 def _merged(recipe: Recipe, trained: Workflow, train: Mapping[str, Any]) -> ConfigParser:
     """The entries of the inference with presets and settings, but without those of ``train.yaml``."""
-    parser = ConfigParser()
-    parser.read_config([str(recipe.bundle / "configs" / "inference.yaml"), *map(str, recipe.presets)])
+    parser = recipe.merged()
     given = trained.configuration.given if trained.configuration else {}
     for place in given:
         if place.split(SEP)[0] in parser and place.split(SEP)[0] not in train:
@@ -86,7 +85,7 @@ def with_entries(text: str, entries: Mapping[str, Any], remarks: Mapping[str, st
     Args:
         text: YAML whose entries begin at the margin.
         entries: by name.
-        remarks: in place of those behind an entry.
+        remarks: behind changed entries; theirs go, as they may be wrong now.
     """
     lines, out, left = text.splitlines(keepends=True), list[str](), dict(entries)
     skipping = False
@@ -95,9 +94,8 @@ def with_entries(text: str, entries: Mapping[str, Any], remarks: Mapping[str, st
             skipping = match[1] in left
             if skipping:
                 value = left.pop(match[1])
-                found = re.search(r"\s{2,}#.*$", line.rstrip("\n")) if not isinstance(value, dict | list) else None
-                new = (remarks or {}).get(match[1])
-                remark = f"   # {new}" if new else found[0] if found else ""
+                new = (remarks or {}).get(match[1])  # what stood there was said of the old value
+                remark = f"   # {new}" if new else ""
                 out.append(yaml_entry(match[1], value).rstrip("\n") + remark + "\n")
                 continue
         elif not line.strip() or line.startswith("#"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 
 from differseg_med.atomic import replacing
 from differseg_med.geometry import Grid
@@ -39,7 +39,7 @@ def subset_names(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
 @torch.no_grad()
 def predict_case(
     sample: Mapping[str, Any],
-    network: nn.Module,
+    network: Callable[..., Tensor],
     inferer: Inferer,
     modalities: Sequence[str],
     device: torch.device | str,
@@ -53,7 +53,7 @@ def predict_case(
 
     Args:
         sample: with ``image`` ``(C, R, A, S)``, ``label`` and the modality of each channel.
-        network: in evaluation mode, on the device.
+        network: in evaluation, on the device.
         inferer: volume to logits.
         modalities: of the bundle, in order.
         device: of the network.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from differseg_med.case import Case, Cohort
 from differseg_med.cohort.table import read_cohort, write_cohort
 from differseg_med.errors import CaseError
 
@@ -168,6 +169,13 @@ def test_selection_by_split(tmp_path):
     assert len(cohort.select(None)) == 4
     with pytest.raises(CaseError, match=r"no case to work on \(expected rows with split \['validation'\], found"):
         cohort.select("val")
+
+
+def test_a_case_remembers_what_of_its_images_is_withheld():
+    cohort = Cohort(
+        Path("t.csv"), ("t1", "pet"), (Case("a", "a", {"t1": Path("1")}), Case("b", "b", {"pet": Path("2")}))
+    )
+    assert [case.withheld for case in cohort.withhold(["pet"]).cases] == [(), ("pet",)]
 
 
 def test_withheld_modalities_are_absent_and_nothing_else_changes(tmp_path):

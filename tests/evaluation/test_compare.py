@@ -81,7 +81,7 @@ def test_holm_by_hand():
     assert holm([0.03]).tolist() == [0.03]
 
 
-def test_all_pairs_and_measures_are_one_family(tmp_path):
+def test_the_pairs_of_a_measure_are_one_family(tmp_path):
     tables = {n: table(tmp_path / n, BASE + d) for n, d in (("a", 0.0), ("b", 0.02), ("c", 0.04))}
     found = compare(tables, tmp_path / "out", measures=["dice", "hd95_mm"])
     assert [(r.measure, r.first, r.second) for r in found][:3] == [
@@ -89,8 +89,25 @@ def test_all_pairs_and_measures_are_one_family(tmp_path):
         ("dice", "a", "c"),
         ("dice", "b", "c"),
     ]
-    assert [r.p_holm for r in found] == pytest.approx(holm([r.p for r in found]).tolist())
-    assert found[0].p_holm == pytest.approx(6 * found[0].p)
+    for family in (found[:3], found[3:]):
+        assert [r.p_holm for r in family] == pytest.approx(holm([r.p for r in family]).tolist())
+    assert found[0].p_holm == pytest.approx(3 * found[0].p)
+    assert {r.p_smallest for r in found} == {3 * 2 / 2**12}
+
+
+def test_against_the_first_only_fewer_subjects_are_enough(tmp_path):
+    few = CASES[:7]
+    names = ("a", "b", "c", "d", "e")
+    tables = {n: table(tmp_path / n, BASE[:7] + 0.02 * i, cases=few) for i, n in enumerate(names)}
+    found = compare(tables, tmp_path / "all", measures=["dice"])
+    assert len(found) == 10
+    assert found[0].p_smallest == pytest.approx(10 / 2**6)
+    page = (tmp_path / "all" / "comparison.html").read_text()
+    assert "With 7 subjects and 10 pairs of models no corrected p can be below 0.16" in page
+    found = compare({n: tables[n] for n in "abc"}, tmp_path / "first", measures=["dice"], against_first=True)
+    assert [(r.first, r.second) for r in found] == [("a", "b"), ("a", "c")]
+    assert found[0].p_smallest == found[0].p_holm == pytest.approx(2 / 2**6)
+    assert "no corrected p can be below" not in (tmp_path / "first" / "comparison.html").read_text()
 
 
 def test_rank_biserial_by_hand():

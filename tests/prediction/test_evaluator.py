@@ -22,7 +22,7 @@ from support.synthetic import (
 )
 
 from differseg_med.api.runs import evaluate
-from differseg_med.bundles.factories import preprocessing, training_dataset, validation_evaluator
+from differseg_med.bundles.factories import postprocessing, preprocessing, training_dataset, validation_evaluator
 from differseg_med.errors import CaseError
 from differseg_med.inferers import SliceWindowInferer
 from differseg_med.prediction import result as results
@@ -293,5 +293,13 @@ def test_validation_during_training_measures_as_the_report_does(tmp_path):
         for measure in ("dice", "hd95_mm"):
             expected = np.mean([row[measure] for row in reported.metrics])
             assert validation.state.metrics[f"val_mean_{measure}"] == pytest.approx(expected, rel=1e-6)
+    rule, by_rule = postprocessing(largest_only=True), evaluator_of(table, network)
+    by_rule.case_postprocessing = rule
+    by_rule.run()
+    validation = validation_evaluator(torch.device("cpu"), dataset, network, inferer, 0.9, postprocessing=rule)
+    validation.run()  # by the bundle's own rule, not by the threshold alone
+    expected = np.mean([row["dice"] for row in by_rule.metrics])
+    assert validation.state.metrics["val_mean_dice"] == pytest.approx(expected, rel=1e-6)
+    assert expected != pytest.approx(np.mean([row["dice"] for row in reported.metrics]), rel=1e-3)
     assert 0 < np.mean([row["dice"] for row in reported.metrics]) < 1
     assert np.mean([row["hd95_mm"] for row in reported.metrics]) > 3

@@ -141,6 +141,12 @@ def test_modalities_are_compared_with_training(trained, words):
     assert said(INSIDE, fingerprint=Fingerprint(9, {}, trained)) == words
 
 
+def test_what_was_withheld_is_no_news():
+    trained = Fingerprint(9, {}, {"t1": 9, "ct": 9, "pet": 9, "mr2": 9})
+    found = flags(INSIDE, GRID, measure(INSIDE, GRID, IMAGE, ("t1", "ct")), trained, withheld=["pet"])
+    assert found == ["mr2 is absent, and all 9 training cases had it"]
+
+
 def test_an_unsure_boundary_is_flagged_beyond_what_is_usual():
     usual = Fingerprint(9, {"boundary_entropy": (0.4, 0.6)})
     assert said(INSIDE, fingerprint=usual, boundary_entropy=0.62) == []

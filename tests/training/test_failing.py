@@ -151,6 +151,16 @@ def test_a_case_that_gives_no_sample_is_named_before_the_training(tmp_path):
         try_samples(data, training_samples([3, 3, 3], (16, 16)))
 
 
+def test_one_of_several_processes_does_not_train(tmp_path, monkeypatch):
+    """`torchrun --nproc_per_node=2` would train the same network twice into one folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CaseError, match=r"in one process.*expected WORLD_SIZE 1, found 2.*without torchrun"):
+        trainer(tmp_path / "out", items()).run()
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    trainer(tmp_path / "out", items(), epochs=1).run()
+
+
 def test_subjects_on_both_sides_are_refused(tmp_path):
     odd = Path(__file__).parents[1] / "data" / "odd_tables"
     with pytest.raises(CaseError, match="subject P1 is on both sides of the split"):

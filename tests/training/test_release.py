@@ -121,11 +121,12 @@ def test_what_cannot_be_released_is_refused(folds, tmp_path):
         ds.release(half, tmp_path / "made", bundle=BUNDLE)
 
 
-def test_entries_are_replaced_and_remarks_stay():
-    text = "# head\na: 1   # one\nb: {c: 2,\n  d: 3}\n\ne: [1, 2]\n"
+def test_entries_are_replaced_and_remarks_of_others_stay():
+    text = "# head\na: 1   # one\nz: 1   # zed\nb: {c: 2,\n  d: 3}\n\ne: [1, 2]\n"
     made = with_entries(text, {"a": 5, "b": {"c": 7}, "f": "$@a"})
-    assert yaml.safe_load(made) == {"a": 5, "b": {"c": 7}, "e": [1, 2], "f": "$@a"}
-    assert made.startswith("# head\na: 5   # one\nb:")
+    assert yaml.safe_load(made) == {"a": 5, "z": 1, "b": {"c": 7}, "e": [1, 2], "f": "$@a"}
+    assert made.startswith("# head\na: 5\nz: 1   # zed\nb:")
+    assert "a: 5   # five\n" in with_entries(text, {"a": 5}, {"a": "five"})
     assert with_entries(text, {}) == text
 
 
