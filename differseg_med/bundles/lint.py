@@ -7,7 +7,6 @@ likes. See docs/security.md for what this holds against, and what not.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from differseg_med.bundles.allowed import BY_NAME, NAMING, PRIVATE, target_allowed
 from differseg_med.bundles.expressions import parsed, statement_refused
+from differseg_med.bundles.reading import read_config
 from differseg_med.bundles.texts import FREE, ROOTS, Entries, NotAllowedError, Value, has_relative, leaves, normal
 from differseg_med.errors import CaseError, printable
 
-_MAX_BYTES, MAX_ENTRIES, _MAX_DEPTH = 2**20, 20_000, 40
+MAX_ENTRIES, _MAX_DEPTH = 20_000, 40
 """Bounds of a configuration: aliases of YAML make millions of entries from one line."""
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|(hf[-_]hub|ms[-_]hub|local[-_]dir):", re.IGNORECASE)
@@ -92,44 +90,6 @@ def check_trust(files: Sequence[str | Path]) -> None:
             found="; ".join(map(str, refused[:3])) + more,
             remedy="See docs/security.md. If you trust who wrote it, --trust runs it.",
         )
-
-
-class _Loader(yaml.SafeLoader):
-    """MONAI's reading of YAML: data only, and no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, whose keys are all different."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if len({str(key) for key in keys}) < len(keys):
-            raise yaml.YAMLError("a key stands there twice")
-        return super().construct_mapping(node, deep=deep)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return dict(pairs)
-
-
-def read_config(file: str | Path) -> Any:
-    """The content of a YAML or JSON file, bounded in size.
-
-    Raises:
-        CaseError: if it cannot be read or is no such file.
-    """
-    file = Path(file)
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise CaseError("the configuration is too large", file=file, expected=f"at most {_MAX_BYTES} bytes")
-        text = file.read_text(encoding="utf-8")
-        if file.suffix.lower() == ".json":
-            return json.loads(text, object_pairs_hook=_once)
-        return yaml.load(text, _Loader)
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        why = str(error).split("\n")[0]
-        raise CaseError(
-            "the configuration cannot be read", file=file, found=f"{type(error).__name__}: {why}"
-        ) from error
 
 
 class _Lint:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from differseg_med.bundles.lint import read_config
+from differseg_med.bundles.reading import read_config
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.networks.checkpoints import load_weights, read_state_dict
 from differseg_med.networks.depthwise import quicken_depthwise

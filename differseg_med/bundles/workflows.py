@@ -16,9 +16,10 @@ from monai.bundle import ConfigWorkflow
 from differseg_med.bundles.arguments import Problem
 from differseg_med.bundles.configuration import SEP, Configuration
 from differseg_med.bundles.failures import explained
-from differseg_med.bundles.lint import check_trust, read_config
+from differseg_med.bundles.lint import check_trust
 from differseg_med.bundles.manifest import check_manifest
 from differseg_med.bundles.preflight import preflight_of
+from differseg_med.bundles.reading import read_config
 from differseg_med.bundles.values import as_device, as_value
 from differseg_med.errors import CaseError
 from differseg_med.runs.manifest import configured
