@@ -77,7 +77,7 @@ def read_folds(cohort: Cohort) -> Folds:
             f"all labelled rows are in fold {names[0]}, so nothing is left to train on",
             file=cohort.path,
             expected="two folds or more",
-            remedy=_remedy(cohort.path, possible),
+            remedy=f"{_remedy(cohort.path, possible)[:-1]} --reshuffle.",
         )
     for name in names:
         safe_part(f"fold{name}", "name of the fold")

@@ -159,7 +159,7 @@ def test_a_folder_of_another_run_is_refused(table, done, tmp_path, settings, fol
         (dict.fromkeys("abcd", ""), "the table has no folds .*Make them: differseg-med cohort folds cohort.csv --k 5"),
         (
             dict.fromkeys("abcd", "2"),
-            "all labelled rows are in fold 2, so nothing is left .*differseg-med cohort folds",
+            "all labelled rows are in fold 2, so nothing is left .*cohort folds cohort.csv --k 5 --reshuffle",
         ),
         (dict(zip("abcd", "0/1/")), "the name of the fold cannot be"),
     ],
