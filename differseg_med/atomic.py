@@ -6,8 +6,9 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from differseg_med.errors import CaseError
@@ -15,6 +16,22 @@ from differseg_med.guard import check_target
 
 _LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[A-Za-z.]+)?")
 """Names of the temporary files of `replacing`."""
+
+
+_announced: ContextVar[Mapping[Path, Callable[[Path], None]]] = ContextVar("announced")
+
+
+@contextmanager
+def announcing(path: str | Path, tell: Callable[[Path], None]) -> Iterator[None]:
+    """Have `replacing` call ``tell`` with the whole, still temporary file before it becomes ``path``.
+
+    Whoever keeps a record of what was written has it before the file is there, so that no kill comes in between.
+    """
+    token = _announced.set({**_announced.get({}), Path(path).absolute(): tell})
+    try:
+        yield
+    finally:
+        _announced.reset(token)
 
 
 @contextmanager
@@ -39,6 +56,8 @@ def replacing(path: str | Path, suffix: str = "") -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())  # the rename must not reach the disk before the content
+        if tell := _announced.get({}).get(path.absolute()):
+            tell(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

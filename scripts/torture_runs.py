@@ -4,7 +4,8 @@ Four parts on tiny cases, each prints a line per trial that went wrong and a tab
 
 * ``--kills N``: SIGKILL at a random moment after the first file appears, over predict, export, scan, evaluate, train
   and release; then the command again. Nothing may be lost, half written or left over, and the end is that of a run that
-  was never killed, byte by byte (times and durations in run.json and summary.csv apart).
+  was never killed, byte by byte (times and durations in run.json and summary.csv apart). The commands run in forks of
+  a process that has imported everything; one in twenty is a process of its own.
 * ``--changes N``: one thing changes between two runs in one folder; the second computes again or refuses.
 * ``--onto N``: ``--out`` onto data; hashes of all data before and after.
 * ``--faults N``: full and read-only disks, missing permissions, files in place of folders, devices that are not there;
@@ -42,6 +43,8 @@ def run_part(name: str, trials: Sequence[tuple[str, Callable[[Path], str]]], cou
             found = trial(place)
         except BaseException as error:  # a trial reports whatever happens
             found = f"{type(error).__name__}: {error}"
+        if number % 20 == 19:
+            print(f"{name}: {number + 1} of {count}, {len(wrong)} wrong", flush=True)
         if found:
             wrong.append(f"{title}: {found}")
             print(f"WRONG {name} {number}: {title}: {found}", flush=True)
@@ -56,6 +59,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ.setdefault("MPLBACKEND", "Agg")
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a fork takes no threads along
     import torture
 
     logging.getLogger().setLevel(logging.CRITICAL)

@@ -31,6 +31,7 @@ from differseg_med.prediction.result import CaseResult
 from differseg_med.prediction.summary import FAILED, as_predicted
 from differseg_med.progress import progress_bar, progress_shown
 from differseg_med.runs.folder import occupied
+from differseg_med.runs.stamps import inputs_of
 
 
 def predict(
@@ -211,16 +212,19 @@ def evaluate_subsets(
     names = declared_modalities(bundle)
     results: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     failures: list[str] = []
-    for subset in all_subsets(names):
-        options = {**options_of(split, [name for name in names if name not in subset], device), "resume": resume}
-        folder = inside(out, subset_name(subset))
-        run = BundleRun(bundle, configs((), "evaluate"), cohort, folder, options, settings, trust)
-        evaluator = run_evaluator(run, progress)
-        results[subset] = evaluator.metrics
-        failures += evaluator.failures
-    if not any(row["status"] != FAILED for rows in results.values() for row in rows):
-        raise CaseError("no case could be measured with any subset, see each subset's summary.csv")
-    lines = write_subsets(results, names, out)
+    cases = tables.read_cohort(cohort, names).cases
+    inputs = [*table_files(cohort), *(path for case in cases for path in inputs_of(case))]
+    with occupied(out, inputs, "The same command with --resume goes on where it stopped."):
+        for subset in all_subsets(names):
+            options = {**options_of(split, [name for name in names if name not in subset], device), "resume": resume}
+            folder = inside(out, subset_name(subset))
+            run = BundleRun(bundle, configs((), "evaluate"), cohort, folder, options, settings, trust)
+            evaluator = run_evaluator(run, progress)
+            results[subset] = evaluator.metrics
+            failures += evaluator.failures
+        if not any(row["status"] != FAILED for rows in results.values() for row in rows):
+            raise CaseError("no case could be measured with any subset, see each subset's summary.csv")
+        lines = write_subsets(results, names, out)
     text = f"{len(failures)} runs of a case failed, see each subset's summary.csv" if failures else ""
     return lines, CohortResult(Path(out), failures=tuple(failures), problem=text)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from differseg_med.atomic import sweep
 from differseg_med.errors import CaseError
 from differseg_med.export.bids import subjects
 from differseg_med.export.formats import onto_reference
@@ -198,6 +199,10 @@ def _export(
     for name in formats:
         try:
             written, notes = write_format(name, segmented, folder)
+            place = folder / written
+            sweep(
+                place if place.is_dir() else place.parent, deep=False
+            )  # what a killed run left in a folder of a format
         except CaseError as error:
             logger.error("%s: %s", name, error)
             problems.append(error)

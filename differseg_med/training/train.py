@@ -6,6 +6,7 @@ import copy
 import csv
 import logging
 import pickle
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,15 @@ def sample_loader(
     return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, drop_last=True)
 
 
+def _plain(content: Any) -> Any:
+    """The same without parts that stand twice: what a resumed training saves is then the same to the last byte."""
+    if type(content) is dict:
+        return {_plain(key): _plain(value) for key, value in content.items()}
+    if type(content) in (list, tuple):
+        return type(content)(map(_plain, content))
+    return sys.intern(content) if type(content) is str else content
+
+
 def _save(content: Any, path: Path) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:  # of a path torch writes the name into the file
-        torch.save(content, file)
+        torch.save(_plain(content), file)

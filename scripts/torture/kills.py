@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import random
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import torch
 from support.synthetic import read_rows, write_table
 
 from differseg_med.cli import app
@@ -22,8 +26,14 @@ from torture import Trial
 from torture.common import BUNDLE, cohort, differences, results
 
 SMALL = ["roi_size=[32,32]", "planes=[axial]", "pixdim=null"]
-TRAINING = ["max_epochs=3", "iterations=2", "batch_size=2", "val_interval=1", "network_def::encoder_weights=null"]
+TRAINING = ["max_epochs=3", "iterations=1", "batch_size=2", "val_interval=1", "network_def::encoder_weights=null"]
 SECONDS = 120
+FRESH = 0.05
+"""Share of the killed commands that are processes of their own."""
+
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Kept, as Python would wait for those that it forgets."""
+
 ERRORS = Path(tempfile.gettempdir()) / f"torture_{os.getpid()}.log"
 """Where the tracebacks of commands go that end unforeseen."""
 
@@ -108,7 +118,8 @@ def _kill(
     name: str, command: list[str], again: list[str], reference: Path, takes: float, numbers: random.Random, place: Path
 ) -> str:
     out = place / "out"
-    child = _fork(lambda: _command(_to(command, name, out)))
+    arguments = _to(command, name, out)
+    child = _fresh(arguments) if name != "release" and numbers.random() < FRESH else _fork(lambda: _command(arguments))
     started = time.perf_counter()
     while not out.exists() and time.perf_counter() - started < SECONDS and not _ended(child):
         time.sleep(0.002)
@@ -116,15 +127,41 @@ def _kill(
     if not _ended(child):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    kept = results(out) if out.exists() else {}
-    half = [n for n in kept if ".tmp" not in n and n.endswith((".json", ".csv")) and not (out / n).stat().st_size]
-    if half:
+    if half := [path.name for path in out.rglob("*") if path.is_file() and ".tmp" not in path.name and _half(path)]:
         return f"half written: {half}"
     _finish(_to([*command, *again], name, out))
     wrong = differences(results(out), results(reference))
     left = [path.name for path in out.rglob(".*") if path.is_file()]
     shutil.rmtree(out)
     return "; ".join(filter(None, [f"differs: {wrong}" if wrong else "", f"left over: {left}" if left else ""]))
+
+
+def _half(path: Path) -> bool:
+    """Whether a file with its final name is not whole."""
+    content = path.read_bytes()
+    try:
+        if path.suffix == ".json":
+            json.loads(content)
+        elif path.name.endswith(".gz"):
+            gzip.decompress(content)
+        elif path.suffix == ".pt":
+            torch.load(path, weights_only=True)
+        elif path.suffix == ".png":
+            return not content.endswith(b"IEND\xaeB`\x82")
+        elif path.suffix == ".html":
+            return not content.rstrip().endswith(b"</html>")
+        return not content
+    except Exception:  # whatever a reader makes of half a file
+        return True
+
+
+def _fresh(arguments: list[str]) -> int:
+    """A process of its own that imports everything itself."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "differseg_med.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _STARTED.append(child)
+    return child.pid
 
 
 def _ended(child: int) -> bool:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.config import IGNORE
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
@@ -198,17 +199,17 @@ def check_codec(syntax: str, header: Header) -> None:
         CaseError: naming the command that installs the decoders.
     """
     try:
-        decoder = get_decoder(UID(syntax))
+        decoder = get_decoder(UID(syntax, IGNORE))
     except NotImplementedError:
         raise CaseError(
             "the image is stored in a transfer syntax that cannot be decoded",
             file=header.source.path,
-            found=UID(syntax).name,
+            found=UID(syntax, IGNORE).name,
             remedy="Have the archive send it uncompressed.",
         ) from None
     if not decoder.is_available:
         raise CaseError(
-            f"the image is compressed ({UID(syntax).name}) and the decoder for that is not installed",
+            f"the image is compressed ({UID(syntax, IGNORE).name}) and the decoder for that is not installed",
             file=header.source.path,
             remedy=f"Install it: {CODECS}",
         )

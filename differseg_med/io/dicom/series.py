@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydicom.config import IGNORE
 from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from differseg_med.errors import CaseError
@@ -74,7 +75,7 @@ def series_parts(headers: Sequence[Header]) -> list[Part]:
     return [
         replace(
             part,
-            what=f"{UID(kind).name}, {part.what}".removesuffix(", ") if len(kinds) > 1 else part.what,
+            what=f"{UID(kind, IGNORE).name}, {part.what}".removesuffix(", ") if len(kinds) > 1 else part.what,
             doubts=(*part.doubts, *_loss(part.frames)),
         )
         for kind, own in sorted(kinds.items())
