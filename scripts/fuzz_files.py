@@ -54,6 +54,9 @@ VOXELS = np.random.default_rng(0).integers(0, 900, SHAPE).astype(np.int16)
 SUMMED = ("t1.nii.gz", "packed.nrrd", "packed.mha", "mask.seg.nrrd", "picture.png")
 """Files whose bodies carry a checksum."""
 
+KINDS = "kinds of damage"
+"""Name under which headers and bodies are counted."""
+
 NUMBERS = (
     0,
     -1,
@@ -317,6 +320,7 @@ def fuzz(files: int, seed: int, *, keep: Path | None = None) -> tuple[Counter[tu
                 found = "the process died"
                 pool = ProcessPoolExecutor(1, mp_context=get_context("fork"))
             counts[name, found if found in ("read", "refused") else "wrong"] += 1
+            counts[KINDS, kind] += 1
             if found not in ("read", "refused"):
                 bad.append(f"{name} {kind}: {found}")
                 if keep is not None:
@@ -337,9 +341,10 @@ def main() -> None:
     counts, bad = fuzz(arguments.files, arguments.seed, keep=arguments.keep)
     writer = csv.writer(sys.stdout)
     writer.writerow(("file", "read", "refused", "wrong"))
-    for name in sorted({name for name, _ in counts}):
+    for name in sorted({name for name, _ in counts if name != KINDS}):
         writer.writerow((name, *(counts[name, what] for what in ("read", "refused", "wrong"))))
-    print(f"{arguments.files} files, seed {arguments.seed}: {len(bad)} wrong")
+    headers, bodies = counts[KINDS, "header"], counts[KINDS, "body"]
+    print(f"{headers} headers and {bodies} bodies, seed {arguments.seed}: {len(bad)} wrong")
     print("\n".join(bad))
     sys.exit(bool(bad))
 

@@ -200,9 +200,7 @@ def _export(
         try:
             written, notes = write_format(name, segmented, folder)
             place = folder / written
-            sweep(
-                place if place.is_dir() else place.parent, deep=False
-            )  # what a killed run left in a folder of a format
+            sweep(place if place.is_dir() else place.parent, deep=False)  # what a killed run left in a format's folder
         except CaseError as error:
             logger.error("%s: %s", name, error)
             problems.append(error)

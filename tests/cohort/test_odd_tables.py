@@ -152,3 +152,32 @@ def test_one_subject_on_both_sides(tmp_path, one, other):
     assert finding.level == "error"
     assert one in finding.text
     assert subject_leaks(read(ODD / "leak.csv").cases)[0].level == "error"
+
+
+READ = {
+    "bids.csv": ["S1_11", "S11_1"],
+    "thin.csv": ["thin1", "thin2", "thin2v"],
+    "leak.csv": None,
+    "res.csv": None,
+    "ids.csv": None,
+    "split_var.csv": None,
+    **{name: ["007"] for name in ("tab.csv", "tab_utf16.csv", "sep_line.csv", "blank_lines.csv")},
+}
+REFUSED = ("cp1252.csv", "xlsx.csv")
+
+
+def test_every_table_is_read_right_or_refused_with_a_remedy():
+    """The files are all there is in the folder; above stands what each of them is about."""
+    assert {path.name for path in ODD.glob("*.csv")} == {*READ, *REFUSED}
+    for name, ids in READ.items():
+        cases = read(ODD / name).cases
+        written_lines = len([line for line in (ODD / name).read_bytes().split(b"\n") if line.strip()])
+        assert cases
+        assert written_lines >= len(cases)
+        assert ids is None or [case.case_id for case in cases][: len(ids)] == ids
+        if name != "ids.csv":
+            assert [case.problem for case in cases if case.problem is not None] == [], name
+    for name in REFUSED:
+        with pytest.raises(CaseError) as caught:
+            read(ODD / name)
+        assert caught.value.remedy

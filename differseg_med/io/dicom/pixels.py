@@ -199,7 +199,8 @@ def check_codec(syntax: str, header: Header) -> None:
         CaseError: naming the command that installs the decoders.
     """
     try:
-        decoder = get_decoder(UID(syntax, IGNORE))
+        with quiet():
+            decoder = get_decoder(UID(syntax, IGNORE))
     except NotImplementedError:
         raise CaseError(
             "the image is stored in a transfer syntax that cannot be decoded",
