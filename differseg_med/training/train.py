@@ -6,7 +6,6 @@ import copy
 import csv
 import logging
 import pickle
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from differseg_med.runs.names import MANIFEST
 from differseg_med.runs.stamps import inputs_of
 from differseg_med.tables import write_table
 from differseg_med.training.preflight import refuse_processes
+from differseg_med.training.saving import save
 
 logger = logging.getLogger(__name__)
 
@@ -268,9 +268,9 @@ class TrainingRecorder:
             score = float(metrics[self.evaluator.state.key_metric_name])
             if score > self.best:
                 self.best = score
-                _save(self._finite(self.average.average), self.output_dir / BEST)
+                save(self._finite(self.average.average), self.output_dir / BEST)
         elif self.evaluator is None and (epoch % self.val_interval == 0 or epoch == trainer.state.max_epochs):
-            _save(self._finite(self.average.average), self.output_dir / BEST)
+            save(self._finite(self.average.average), self.output_dir / BEST)
         self.rows.append(row)
         self._save_last(trainer)
         self._write_log()
@@ -292,7 +292,7 @@ class TrainingRecorder:
             "epoch": trainer.state.epoch,
             "iteration": trainer.state.iteration,
         }
-        _save(state, self.output_dir / LAST)
+        save(state, self.output_dir / LAST)
 
     def _finite(self, network: nn.Module) -> dict[str, torch.Tensor]:
         """The weights, if all are numbers: a file that lies on disk is always a good one."""
@@ -388,17 +388,3 @@ def sample_loader(
     generator = torch.Generator().manual_seed(seed)
     sampler = RandomSampler(dataset, replacement=True, num_samples=batch_size * iterations, generator=generator)
     return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, drop_last=True)
-
-
-def _plain(content: Any) -> Any:
-    """The same without parts that stand twice: what a resumed training saves is then the same to the last byte."""
-    if type(content) is dict:
-        return {_plain(key): _plain(value) for key, value in content.items()}
-    if type(content) in (list, tuple):
-        return type(content)(map(_plain, content))
-    return sys.intern(content) if type(content) is str else content
-
-
-def _save(content: Any, path: Path) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:  # of a path torch writes the name into the file
-        torch.save(_plain(content), file)
