@@ -55,6 +55,12 @@ def private(text: object, instead: str = "[hidden]") -> str:
     return str(text) if os.environ.get(VERBOSE) else instead
 
 
+def shown(path: str | Path) -> str:
+    """A path as output and log show it: the name of a file, of a folder that it is the output folder."""
+    path = Path(path)
+    return private(path, path.name if path.suffix and not path.is_dir() else "the output folder")
+
+
 class CaseError(Exception):
     """A problem with one case or table that its owner can act on.
 
@@ -220,5 +226,16 @@ def os_problem(error: OSError) -> CaseError:
 
 
 def without_folders(text: str) -> str:
-    """The text with every path cut down to its last part: folders may hold names."""
-    return " ".join(re.split(r"[/\\]", word)[-1] for word in text.split())
+    """The text without folders, which may hold names: of a path between quotation marks its last part is left.
+
+    Where a path has no marks nobody can tell where it ends, as folders have spaces: all from its beginning to the last
+    separator is left out. A relative path begins at the last colon, bracket or comma.
+    """
+    text = re.sub(r"""(['"])[^'"]*[/\\]([^'"/\\]*)\1""", r"\1\2\1", text)
+    if (first := re.search(r"[/\\]", text)) is not None:
+        head, tail = text[: first.start()], re.split(r"[/\\]", text)[-1]
+        if re.search(r"(^|[\s:,;=(\[{'\"])([A-Za-z]:)?$", head):
+            text = re.sub(r"\b[A-Za-z]:$", "", head) + tail
+        else:
+            text = re.sub(r"[^:,;=(\[{'\"]*$", "", head) + tail
+    return " ".join(text.split())

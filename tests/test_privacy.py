@@ -8,15 +8,12 @@ import logging
 import stat
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from support.hostile import FORMULAS
 from support.making import rtstruct, save, slices, stored, uid
-from support.running import evaluator_of
-from support.synthetic import row_of, write_case, write_table
+from support.markers import Markers, planted_png
 from typer.testing import CliRunner
 
 from differseg_med.case import Case, run_for_case
@@ -30,102 +27,11 @@ from differseg_med.prediction.summary import Summary, read_finished
 from differseg_med.tables import guarded, unguarded, write_frame
 from differseg_med.tables import write_table as write_csv
 
-TAGS = (
-    *("PatientName", "PatientID", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "PatientAddress"),
-    *("ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "InstitutionName", "InstitutionAddress"),
-    *("StationName", "SeriesDescription", "StudyDescription", "ProtocolName", "PatientComments", "ImageComments"),
-    *("RequestedProcedureDescription", "PerformedProcedureStepDescription", "AdditionalPatientHistory", "Occupation"),
-    *("PatientTelephoneNumbers", "MilitaryRank", "EthnicGroup", "RequestingPhysician", "PhysiciansOfRecord"),
-    *("DeviceSerialNumber", "InstitutionalDepartmentName", "NameOfPhysiciansReadingStudy", "ResponsiblePerson"),
-)
-"""DICOM elements that are planted; also private ones, folders, files, regions, NIfTI, NRRD and PNG fields below."""
-
-
-class Markers:
-    """Gives names that stand nowhere else."""
-
-    def __init__(self) -> None:
-        self.given: list[str] = []
-
-    def __call__(self) -> str:
-        self.given.append(f"ZQ{len(self.given):03d}DOE")
-        return self.given[-1]
-
-    def found_in(self, text: str) -> list[str]:
-        return [marker for marker in self.given if marker.lower() in text.lower()]
-
 
 @pytest.fixture(autouse=True)
 def _as_users_see_it(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv(VERBOSE, raising=False)
     caplog.set_level(logging.INFO)
-
-
-def plant(marker: Markers):
-    """Put markers into the tags of a data set."""
-
-    def change(dataset, number: int) -> None:
-        if number == 0:
-            change.values = {keyword: marker() for keyword in TAGS}
-            change.private = [marker() for _ in range(8)]
-        for keyword, value in change.values.items():
-            setattr(dataset, keyword, value)
-        for index, value in enumerate(change.private):
-            block = dataset.private_block(0x0011 + 2 * (index % 3), f"MAKER {index}", create=True)
-            block.add_new(index, "LO", value)
-
-    return change
-
-
-def planted_dicom(folder: Path, marker: Markers) -> Path:
-    """A series in folders called after the patient."""
-    return save(folder / marker() / marker(), slices(change=plant(marker)))
-
-
-def test_sixty_markers_reach_no_output_of_a_run(tmp_path, marker_run):
-    marker, table, told = marker_run
-    assert len(marker.given) >= 60
-    out = table.parent / "out"
-    outputs = [path for path in out.rglob("*") if path.is_file()]
-    assert {path.name for path in outputs} >= {"summary.csv", "report.html", "metrics.csv", "mask.nii.gz"}
-    for path in outputs:
-        assert marker.found_in(path.name) == []
-        assert marker.found_in(path.read_bytes().decode("latin-1")) == [], path.name
-    assert marker.found_in(told) == []
-
-
-@pytest.fixture
-def marker_run(tmp_path, caplog, capfd):
-    """A run over good and bad cases whose folders, names and fields hold markers."""
-    marker = Markers()
-    root = tmp_path / marker()
-    root.mkdir()
-    table = root / "cohort.csv"
-    rows = []
-    for case in ("good", "damaged", "absent", "dicom", "two", "region"):
-        files = write_case(root / marker() / case)
-        for name, path in list(files.items()):  # NIfTI's texts and names of files
-            image = nib.load(path)
-            voxels, affine = np.asarray(image.dataobj), image.affine
-            header = image.header.copy()
-            header["descrip"], header["db_name"], header["aux_file"] = marker(), marker(), marker()
-            renamed = path.with_name(f"{marker()}_{name}.nii.gz")
-            nib.save(nib.Nifti1Image(voxels, affine, header), renamed)
-            path.unlink()
-            files[name] = renamed
-        rows.append(row_of(case, files, table))
-    by_id = {row["case_id"]: row for row in rows}
-    (root / by_id["damaged"]["t1"]).write_bytes(b"damaged")
-    by_id["absent"]["t1"] = f"{marker()}/{marker()}.nii.gz"
-    by_id["dicom"]["t1"] = str(planted_dicom(root, marker).relative_to(root))  # elsewhere: does not fit
-    two = save(root / marker(), [*slices(series=marker()), *slices(stored(seed=1), series=marker())])
-    by_id["two"]["t1"] = two.name
-    regions = {marker(): [np.zeros((3, 3))], marker(): [np.zeros((3, 3))]}
-    drawn = save(root / marker(), [rtstruct(regions)])
-    by_id["region"]["label"] = f"{drawn.name}::{marker()}"
-    write_table(table, rows)
-    evaluator_of(table).run()
-    return marker, table, caplog.text + "".join(capfd.readouterr())
 
 
 def message(job, case: Case | None = None) -> str:
@@ -171,13 +77,8 @@ def test_series_and_regions_are_counted_and_listed_only_when_asked(tmp_path, mon
 
 
 def test_pictures_tell_nothing_of_their_texts(tmp_path):
-    marker, info = Markers(), PngInfo()
-    for key in ("Author", "Title", "Comment"):
-        info.add_text(key, marker())
-    exif = Image.Exif()
-    exif[0x013B], exif[0x010E] = marker(), marker()
-    path = tmp_path / "rgb.png"
-    Image.new("RGB", (8, 8)).save(path, pnginfo=info, exif=exif)
+    marker = Markers()
+    path = planted_png(tmp_path / "rgb.png", marker)
     assert marker.found_in(str(load_volume(path).meta)) == []
     path.write_bytes(path.read_bytes()[:-40])
     assert marker.found_in(str(message_or_volume(path))) == []
@@ -190,7 +91,6 @@ def message_or_volume(path: Path) -> object:
         return error
 
 
-FORMULAS = ("=cmd|' /C calc'!A0", "=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", '=HYPERLINK("http://x")')
 NUMBERS = ("-1.5", "+3", "-1e-3", "-inf", "1", ".5", "-.5", "text", "")
 
 

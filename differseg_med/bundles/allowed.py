@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 from collections.abc import Mapping
@@ -126,6 +127,13 @@ def target_allowed(name: str) -> bool:
         return False
     found = [module] if module else _places().get(short, [])
     return bool(found) and all(_defined(place, short) for place in found)
+
+
+def meant(name: str) -> str:
+    """The question whether a name of this package that is not there is a misspelt one; empty for others."""
+    module, _, short = name.rpartition(".")
+    near = difflib.get_close_matches(short, _factories(), 1) if _OURS.fullmatch(name) else []
+    return f". Did you mean {module}.{near[0]}?" if near else ""
 
 
 def _defined(module: str, name: str) -> bool:

@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from differseg_med.bundles.allowed import BY_NAME, NAMING, PRIVATE, target_allowed
+from differseg_med.bundles.allowed import BY_NAME, NAMING, PRIVATE, meant, target_allowed
 from differseg_med.bundles.expressions import parsed, statement_refused
 from differseg_med.bundles.reading import read_config
 from differseg_med.bundles.texts import FREE, ROOTS, Entries, NotAllowedError, Value, has_relative, leaves, normal
@@ -70,11 +70,30 @@ def lint_files(files: Sequence[str | Path]) -> list[Refused]:
 
 def bundle_files(bundle: str | Path) -> list[Path]:
     """The configurations of a bundle: what MONAI may be told to read, and the metadata, which it parses like them."""
+    check_links(bundle)
     configs = Path(bundle) / "configs"
     files = sorted(path for path in configs.glob("*") if path.suffix.lower() in (".yaml", ".yml", ".json"))
     if not files:
         raise CaseError("there is no configuration here", file=configs, remedy="Give the folder of a bundle.")
     return files
+
+
+def check_links(bundle: str | Path) -> None:
+    """Refuse links of a bundle that lead out of it: what is read or written there would be files of somebody else.
+
+    Raises:
+        CaseError: with the first of them.
+    """
+    bundle = Path(bundle)
+    inside = bundle.resolve()
+    for path in bundle.rglob("*"):
+        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(inside)):
+            raise CaseError(
+                "the bundle has a link that leads out of it, or nowhere",
+                file=bundle,
+                found=path.relative_to(bundle).as_posix(),
+                remedy="Put the file itself there. If you trust who made the bundle, --trust runs it.",
+            )
 
 
 def check_trust(files: Sequence[str | Path]) -> None:
@@ -142,7 +161,7 @@ class _Lint:
                 yield (*entry, key), f"{part} is not one of MONAI's {', '.join(PRIVATE)}"
         name = parts[-1]
         if name == "_target_" and not (isinstance(value, str) and target_allowed(value)):
-            yield (*entry, key), f"_target_ {str(value)[:80]!r} is not in the list"
+            yield (*entry, key), f"_target_ {str(value)[:80]!r} is not in the list{meant(str(value))}"
         if name == "allow_pickle" and value is not False:
             yield (*entry, key), "a pickle runs what it likes"
         if (allowed := BY_NAME.get(name)) is not None:

@@ -16,7 +16,7 @@ import torch
 from differseg_med.case import Case, Cohort
 from differseg_med.cohort.table import read_cohort
 from differseg_med.cohort.usage import usage_lines
-from differseg_med.errors import CaseError, os_problem
+from differseg_med.errors import CaseError, os_problem, shown
 from differseg_med.guard import protecting
 from differseg_med.io.volumes import file_grid
 from differseg_med.runs.folder import refuse_data
@@ -129,7 +129,7 @@ def _folder(out: Path, cohort: Cohort, cases: Sequence[Case]) -> Iterator[str]:
             pass
     except OSError as error:
         raise os_problem(error) from error
-    yield f"{out.name}: can be written, {shutil.disk_usage(existing).free / 1e9:.1f} GB are free"
+    yield f"{shown(out)}: can be written, {shutil.disk_usage(existing).free / 1e9:.1f} GB are free"
 
 
 def _volumes(plan: Plan, cases: Sequence[Case]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from monai.bundle import ConfigWorkflow
 from differseg_med.bundles.arguments import Problem
 from differseg_med.bundles.configuration import SEP, Configuration
 from differseg_med.bundles.failures import explained
-from differseg_med.bundles.lint import check_trust
+from differseg_med.bundles.lint import check_links, check_trust
 from differseg_med.bundles.manifest import check_manifest
 from differseg_med.bundles.preflight import preflight_of
 from differseg_med.bundles.reading import read_config
@@ -63,6 +63,7 @@ class BundleRun:
             logger.warning("--trust: the bundle is run as it is, and may run any program and open any file")
         else:
             check_trust([*files, *filter(Path.is_file, [Path(self.bundle) / "configs" / "metadata.json"])])
+            check_links(self.bundle)
             check_manifest(self.bundle)
         given = self.settings
         if isinstance(given, Mapping):

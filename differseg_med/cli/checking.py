@@ -14,7 +14,7 @@ from differseg_med.cohort.availability import text_table
 from differseg_med.cohort.folds import assign_folds, balance, kept_folds, levels_of, with_folds
 from differseg_med.cohort.registration.rigid import Method
 from differseg_med.cohort.table import write_cohort
-from differseg_med.errors import exit_code
+from differseg_med.errors import exit_code, shown
 from differseg_med.runs.stamps import inputs_of
 from differseg_med.runs.tables import written_table
 
@@ -154,6 +154,6 @@ def _tell(done: Sequence[Changed], out: Path) -> None:
         for note in changed.notes:
             typer.echo(f"{changed.case.case_id}: {note}")
     failed = [changed.error for changed in done if changed.error is not None]
-    typer.echo(f"{out / TABLE}: {len(done) - len(failed)} of {len(done)} cases done, failed ones keep their row")
+    typer.echo(f"{shown(out / TABLE)}: {len(done) - len(failed)} of {len(done)} cases done, failed ones keep their row")
     if failed:
         raise SystemExit("\n".join(str(error) for error in failed))

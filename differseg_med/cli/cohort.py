@@ -19,7 +19,7 @@ from differseg_med.cohort.scan import scan as scanning
 from differseg_med.cohort.scan.choose import Naming, Unit, read_salt
 from differseg_med.cohort.scan.rules import load_rules
 from differseg_med.cohort.table import write_cohort
-from differseg_med.errors import CaseError, exit_code
+from differseg_med.errors import CaseError, exit_code, shown
 from differseg_med.runs.stamps import inputs_of
 from differseg_med.runs.tables import written_table
 
@@ -96,9 +96,9 @@ def scan(
         for line in scanning.summary_lines(found):
             typer.echo(line)
         tell_kinds(out, found.modalities, read_kinds(out))
-        typer.echo(f"{out}; what became of each file: {out.parent / 'audit.html'}, audit.csv")
+        typer.echo(f"{shown(out)}; what became of each file: audit.html and audit.csv beside it")
         if not found.cases:
-            raise SystemExit(f"no case was found: {out.parent / 'audit.csv'} says what became of each file")
+            raise SystemExit(f"no case was found: {shown(out.parent / 'audit.csv')} says what became of each file")
 
     sys.exit(exit_code(job))
 
@@ -136,7 +136,7 @@ def folders(
                 typer.echo(f"{text}: {line}")
         splits = Counter(case.split or "no split" for case in cases)
         counts = ", ".join(f"{number} {split}" for split, number in splits.items())
-        typer.echo(f"{len(cases)} cases ({counts}), {len({case.subject_id for case in cases})} subjects: {out}")
+        typer.echo(f"{len(cases)} cases ({counts}), {len({case.subject_id for case in cases})} subjects: {shown(out)}")
         tell_kinds(out, list(columns), read_kinds(out))
 
     sys.exit(exit_code(job))

@@ -15,7 +15,7 @@ from differseg_med.cli.options import Force, Kinds, Out, Table, progress, read_t
 from differseg_med.cohort import importers as layouts
 from differseg_med.cohort.availability import absent_of, presence, text_table
 from differseg_med.cohort.kinds import parse_kinds, read_kinds
-from differseg_med.errors import CaseError, exit_code
+from differseg_med.errors import CaseError, exit_code, shown
 from differseg_med.runs.stamps import inputs_of
 from differseg_med.runs.tables import written_table
 
@@ -149,5 +149,5 @@ def _write(found: layouts.Imported, out: Path, foreground: str, kinds: Sequence[
         typer.echo(f"note: labels have {len(found.classes)} classes: {named}. Say which are the target: --foreground")
     for line in text_table(presence(cases, found.modalities)):
         typer.echo(line)
-    typer.echo(f"{out}: {len(cases)} cases")
+    typer.echo(f"{shown(out)}: {len(cases)} cases")
     tell_kinds(out, found.modalities, read_kinds(out))

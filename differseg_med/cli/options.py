@@ -12,6 +12,7 @@ import typer
 from differseg_med.case import Cohort
 from differseg_med.cohort.kinds import kinds_path, parse_kinds, question, with_kinds
 from differseg_med.cohort.table import read_cohort, table_modalities
+from differseg_med.errors import shown
 from differseg_med.progress import progress_bar
 
 Table = Annotated[Path, typer.Argument(help="Cohort table (CSV).", exists=True, dir_okay=False)]
@@ -46,6 +47,6 @@ def read_table(table: Path, modalities: str = "", kinds: Sequence[str] | None = 
 def tell_kinds(table: Path, modalities: Iterable[str], kinds: Mapping[str, str]) -> None:
     """Print what a new table says of kinds, and the question that it leaves open."""
     if known := [f"{name} {kinds[name]}" for name in modalities if name in kinds]:
-        typer.echo(f"{kinds_path(table)}: {', '.join(known)}")
+        typer.echo(f"{shown(kinds_path(table))}: {', '.join(known)}")
     if unknown := [name for name in modalities if name not in kinds]:
         typer.echo(f"What kind of image {', '.join(unknown)} holds is not known. Say it: {question(table, unknown)}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from differseg_med.cli.options import names
-from differseg_med.errors import CaseError, exit_code
+from differseg_med.errors import CaseError, exit_code, shown
 
 app = typer.Typer()
 
@@ -191,7 +191,7 @@ def compare(
             label, pair = KNOWN[r.measure].label, f"{r.second} - {r.first}"
             smallest = f"{r.p_holm:.2g}, smallest possible {r.p_smallest:.2g}"
             typer.echo(f"{label}, {pair}: mean {r.mean_difference:+.3f}, p (Holm) {smallest}")
-        typer.echo(output_dir / "comparison.html")
+        typer.echo(shown(output_dir / "comparison.html"))
 
     sys.exit(exit_code(job))
 

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 
 from differseg_med.atomic import replacing
 from differseg_med.case import Case, run_for_case
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, shown
 from differseg_med.evaluation.images2d import draw_picture, measure_picture
 from differseg_med.evaluation.run import STEP, evaluation_step, make_room, refuse_the_label, too_good
 from differseg_med.evaluation.tables import write_metrics
@@ -204,7 +204,7 @@ class Measurements:
         write_evaluation_page(self.rows, summary, page, pictures=overlays, group_by=self.group_by, provenance=made_by)
         means = [f"{KNOWN[name].label} {number(found['mean'])}" for name, found in summary["metrics"].items()][:2]
         counts = f"{summary['counts']['evaluated']} of {len(self.rows)} cases measured"
-        logger.info("%s: %s", ", mean ".join([counts, *means]), "/".join(page.parts[-2:]))
+        logger.info("%s: %s", ", mean ".join([counts, *means]), shown(page))
         return Evaluation(self.rows, summary, out_dir)
 
 

@@ -45,13 +45,19 @@ OF_STUDY = (
     "RequestingServiceCodeSequence", "ReferencedStudySequence", "ProcedureCodeSequence",
     "ReasonForPerformedProcedureCodeSequence", "ReasonForVisit", "ReasonForVisitCodeSequence", "AdmissionID",
     "IssuerOfAdmissionIDSequence", "ServiceEpisodeID", "ServiceEpisodeDescription",
-    "IssuerOfServiceEpisodeIDSequence", "PatientState",
+    "IssuerOfServiceEpisodeIDSequence", "PatientState", "StudyDescription",
 )  # fmt: skip
 """Of the study: what describes the patient or names people, and is not required."""
 
 
 SHORT_TEXTS = ("SH", "LO", "CS", "AS", "DA", "TM")
 """Value representations that scanners and anonymizers overfill."""
+
+OF_EQUIPMENT = (
+    "InstitutionName", "InstitutionAddress", "InstitutionCodeSequence", "InstitutionalDepartmentName",
+    "InstitutionalDepartmentTypeCodeSequence", "StationName", "OperatorsName", "OperatorIdentificationSequence",
+)  # fmt: skip
+"""Where, and by whom, images were made; highdicom copies it into ContributingEquipmentSequence."""
 
 KEPT = ("PatientID", "Modality")
 """What is never emptied, however wrong."""
@@ -62,6 +68,16 @@ def keep_needed(dataset: Dataset) -> None:
     for element in list(dataset):
         if (element.tag.group == 0x0010 and element.keyword not in NEEDED) or element.keyword in OF_STUDY:
             del dataset[element.tag]
+    if dataset.get("ReferringPhysicianName"):
+        dataset.ReferringPhysicianName = ""  # type 2: there, and empty
+    for equipment in (dataset, *dataset.get("ContributingEquipmentSequence", ())):
+        for keyword in OF_EQUIPMENT:
+            if keyword in equipment:
+                del equipment[keyword]
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        for keyword in ("DeviceSerialNumber", "DeviceUID"):  # the scanner's; at the top it is our own
+            if keyword in equipment:
+                del equipment[keyword]
 
 
 def empty_invalid(dataset: Dataset) -> list[str]:

@@ -20,7 +20,7 @@ from differseg_med.backends.engines import installed
 from differseg_med.backends.prepared import AUTO, Prepared, choose_backend
 from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.kinds import table_files
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, shown
 from differseg_med.evaluation.evaluate import Measurements, check_predictions, mask_file, read_reference
 from differseg_med.evaluation.run import STEP as EVALUATION
 from differseg_med.evaluation.run import evaluation_step, make_room
@@ -163,7 +163,7 @@ class CohortEvaluator(SupervisedEvaluator):
                 self._write_evaluation()
             page = write_results_page(self.summary.all_rows, self.output_dir, provenance=self._provenance())
         done = len(self.summary.with_status(DONE))
-        logger.info("%d of %d cases done: %s", done, len(self.summary.rows), "/".join(page.parts[-2:]))
+        logger.info("%d of %d cases done: %s", done, len(self.summary.rows), shown(page))
 
     def _write_evaluation(self) -> None:
         """Write the scores of what has been measured; cases that failed are listed as such."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from differseg_med.case import Case
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, shown
 from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
 from differseg_med.evaluation.run import RESULTS as EVALUATION
 from differseg_med.prediction.summary import FILE, Summary, SummaryRow
@@ -48,7 +48,7 @@ def keep_what_holds(
         return {}
     if earlier is None:
         if finished:
-            logger.warning("%s does not say what made the masks in %s: all are computed again", MANIFEST, folder.name)
+            logger.warning("%s does not say what made the masks in %s: all are computed again", MANIFEST, shown(folder))
         set_aside(folder, [*RESULTS, *folders])
         return {}
     if differences := earlier.differences(step):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from differseg_med.atomic import sweep
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, os_problem
 from differseg_med.export.bids import subjects
 from differseg_med.export.formats import onto_reference
 from differseg_med.export.registry import FORMATS, Format
@@ -201,9 +201,10 @@ def _export(
             written, notes = write_format(name, segmented, folder)
             place = folder / written
             sweep(place if place.is_dir() else place.parent, deep=False)  # what a killed run left in a format's folder
-        except CaseError as error:
-            logger.error("%s: %s", name, error)
-            problems.append(error)
+        except (CaseError, OSError) as error:  # a name too long for the disk: other formats may have a shorter one
+            problem = os_problem(error) if isinstance(error, OSError) else error
+            logger.error("%s: %s", name, problem)
+            problems.append(problem)
         else:
             step.results[written] = ""
             logger.info("%s", "; ".join([f"{name}: {written}", *notes]))

@@ -13,7 +13,7 @@ from types import FrameType
 
 from differseg_med.atomic import sweep
 from differseg_med.case import Case
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, shown
 from differseg_med.guard import holds_data, protecting
 from differseg_med.runs.lock import locked
 from differseg_med.runs.names import EARLIER, MANIFEST
@@ -41,13 +41,13 @@ def occupied(folder: str | Path, inputs: Iterable[Path] = (), go_on: str = "", *
     folder = Path(folder)
     with locked(folder) as first, protecting(folder, inputs), _terminating():
         if first and (left := sweep(folder, deep=deep)):
-            logger.info("%s: %d half-written files of a run that was killed are removed", folder.name, left)
+            logger.info("%s: %d half-written files of a run that was killed are removed", shown(folder), left)
         try:
             yield
         except KeyboardInterrupt as stop:
             if first:
                 why = "the system ended the run" if isinstance(stop, Terminated) else "interrupted"
-                logger.error("%s; what was finished is kept in %s. %s", why, folder.name, go_on)
+                logger.error("%s; what was finished is kept in %s. %s", why, shown(folder), go_on)
             raise
 
 
@@ -116,5 +116,5 @@ def set_aside(folder: Path, names: Iterable[str], when: str = "") -> Path | None
     target.mkdir(parents=True)
     for path in sorted(present, key=lambda path: path.name != MANIFEST):  # without it nothing there counts as finished
         path.rename(target / path.name)
-    logger.warning("%s: the results of an earlier run are now in %s", folder.name, target.relative_to(folder))
+    logger.warning("%s: the results of an earlier run are now in %s", shown(folder), target.relative_to(folder))
     return target

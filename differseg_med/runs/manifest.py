@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from differseg_med.atomic import write_text
-from differseg_med.errors import without_folders
+from differseg_med.io.dicom.cells import split_cell
 from differseg_med.runs.names import MANIFEST
 from differseg_med.runs.stamps import code_hash
 
@@ -23,6 +24,12 @@ PROGRAM, FORMAT = "differseg_med", 1
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom")
 PLACES = ("bundle_root", "cohort", "dataset_dir", "output_dir", "cache_dir")
 """Entries of a configuration that say where a run happens; folders may hold names."""
+
+PATH_OPTIONS = (
+    *("--out", "--output-dir", "-o", "--cohort", "--bundle", "--reference", "--segment", "--predictions", "--preset"),
+    *("--root", "--mask", "--rules", "--folder", "--label", "--image"),
+)
+"""Options of our commands whose values are paths, also of files that are not there yet."""
 
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
 MAX_DIFFERENCES = 8
@@ -173,11 +180,12 @@ def _scalars(configuration: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _without_paths(words: Sequence[str]) -> Iterator[str]:
-    """The words of a command; what is a path, or looks like one, is PATH."""
+    """The words of a command; what is a path, looks like one, or stands where one is asked for, is PATH."""
     for number, word in enumerate(words):
         name, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
-        is_path = number > 0 and ("/" in value or "\\" in value or Path(value).exists())
-        yield f"{name}{equals}PATH" if is_path else Path(word).name if number == 0 else word
+        asked = (name if equals else words[number - 1]) in PATH_OPTIONS and word != name
+        is_path = asked or "/" in value or "\\" in value or split_cell(value)[0].exists()
+        yield Path(word).name if number == 0 else f"{name}{equals}PATH" if is_path else word
 
 
 def _plain(value: Any) -> Any:
@@ -187,7 +195,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, str):
-        return value if value.startswith(("$", "@")) else without_folders(value)
+        return value if value.startswith(("$", "@")) else re.split(r"[/\\]", value)[-1]
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 

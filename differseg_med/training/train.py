@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import RandomSampler
 
 from differseg_med.atomic import replacing
-from differseg_med.errors import CaseError
+from differseg_med.errors import CaseError, shown
 from differseg_med.progress import no_bar
 from differseg_med.runs.describe import described, digest
 from differseg_med.runs.folder import occupied, set_aside
@@ -277,9 +277,9 @@ class TrainingRecorder:
 
     def _end(self, trainer: Engine) -> None:
         if self.evaluator is None:
-            logger.info("%s of %s: the average of the last epoch; nothing was validated", BEST, self.output_dir.name)
+            logger.info("%s of %s: the average of the last epoch; nothing was validated", BEST, shown(self.output_dir))
         if self.best >= 0:
-            logger.info("%s of %s: validation Dice %.3f", BEST, self.output_dir.name, self.best)
+            logger.info("%s of %s: validation Dice %.3f", BEST, shown(self.output_dir), self.best)
 
     def _save_last(self, trainer: Engine) -> None:
         state = {

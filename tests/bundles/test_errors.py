@@ -107,7 +107,7 @@ def test_a_setting_of_a_training_is_told_in_one_line(setting, start, expected, f
     ("line", "words"),
     [
         ("+inferer: {_target_: differseg_med.bundle.SliceWindowInferr}",
-         r"entry inferer::_target_, .*Did you mean .*rer\?"),
+         r"mine.yaml: \+inferer::_target_: .*Did you mean .*rer\?"),
         ("+inferer: {overlp: 0.3}", r"entry inferer::overlp, file .*mine.yaml: .*Did you mean overlap\?"),
         ("+inferer: {overlap: '@overlp'}", r"entry inferer::overlap, file .*mine.yaml: it refers to @overlp"),
         ("device: $torch.device('gpu')", r"entry device, file .*mine.yaml: .*gpu"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -136,6 +138,19 @@ def test_our_bundles_pass(bundle):
 @pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_bundles_of_templates_pass(template, tmp_path):
     assert lint_files(bundle_files(new_bundle(template, tmp_path / "task"))) == []
+
+
+def test_bundles_of_modalities_pass(tmp_path):
+    done = CliRunner().invoke(
+        app, ["new", "--name", "task", "--modalities", "flair=mr,t1c=mr,ct=ct,p=pet", "--out", str(tmp_path)]
+    )
+    assert done.exit_code == 0, done.output
+    files = bundle_files(tmp_path / "task")
+    assert {file.name for file in files} == {"inference.yaml", "train.yaml", "evaluate.yaml", "metadata.json"}
+    assert lint_files(files) == []
+    with (tmp_path / "task" / "configs" / "inference.yaml").open("a") as file:
+        file.write("\nx: $exit()\n")
+    assert [refused.entry for refused in lint_files(files)] == ["x"]
 
 
 @pytest.mark.parametrize("file", sorted(ZOO.iterdir()), ids=lambda path: path.name)
@@ -271,6 +286,42 @@ def test_the_command_lists_what_is_refused(tmp_path):
     assert result.exit_code == 1
     assert result.stdout.splitlines() == ["inference.yaml: x: exit() is not in the list"]
     assert CliRunner().invoke(app, ["lint-bundle", str(BUNDLE)]).exit_code == 0
+
+
+@pytest.mark.parametrize("target", ["/etc/hosts", "../beside", "../../bundle_of_others", "models/../../x", "itself"])
+def test_links_that_lead_out_are_refused(target, tmp_path, caplog):
+    from differseg_med.bundles.workflows import BundleRun
+
+    bundle = evil_bundle(tmp_path, "")
+    (tmp_path / "beside").write_text("x")
+    (bundle / "models").mkdir()
+    (bundle / "models" / "inner.pt").symlink_to("../evil_module.py")  # leads to another file of the bundle
+    (tmp_path / "another_name").symlink_to(bundle)  # where the bundle lies may be a link
+    assert CliRunner().invoke(app, ["lint-bundle", str(tmp_path / "another_name")]).exit_code == 0
+    link = bundle / "itself"
+    link.symlink_to(target)
+    assert CliRunner().invoke(app, ["lint-bundle", str(bundle)]).exit_code == 1
+    assert "leads out of it, or nowhere (found itself)" in caplog.text
+    with pytest.raises(CaseError, match="leads out of it"):
+        BundleRun(bundle, ["inference"], TABLE, tmp_path / "out").open()
+
+
+def test_a_manifest_has_the_weights_too(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from differseg_med.bundles.workflows import BundleRun
+
+    bundle, weights = evil_bundle(tmp_path, ""), tmp_path / "bundle" / "models" / "model.safetensors"
+    weights.parent.mkdir()
+    save_file({"a": np.zeros(3, np.float32)}, weights)
+    write_manifest(bundle)
+    hashes = json.loads((bundle / MANIFEST).read_text())["sha256"]
+    assert hashes["models/model.safetensors"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    check_manifest(bundle)
+    save_file({"a": np.ones(3, np.float32)}, weights)
+    assert load_file(weights)["a"][0] == 1
+    with pytest.raises(CaseError, match=r"models/model\.safetensors is changed"):
+        BundleRun(bundle, ["inference"], TABLE, tmp_path / "out").open()
 
 
 def test_a_manifest_tells_of_changed_missing_and_new_files(tmp_path):
