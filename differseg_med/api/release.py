@@ -14,7 +14,7 @@ from torch import Tensor
 
 from differseg_med.api.running import Set, quiet_monai
 from differseg_med.bundles.recipe import Recipe, read_recipe
-from differseg_med.bundles.release import Trained, read_states, read_trained, write_bundle
+from differseg_med.bundles.release import Trained, read_states, read_trained, write_released
 from differseg_med.bundles.workflows import BundleRun, readable
 from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.cells import same_subject
@@ -65,7 +65,7 @@ def release(
         states, remark = read_states(trained), ""
         if average is not None:
             states, remark = _averaged(trained, states, recipe, Path(average))
-        made = write_bundle(trained, states, recipe, Path(out), safetensors=safetensors, remark=remark)
+        made = write_released(trained, states, recipe, Path(out), safetensors=safetensors, remark=remark)
         check = BundleRun(made, ["inference"], made / "cohort.csv", made / "eval", {"device": "cpu"}).open()
         with readable(check.configuration):
             check.parser.get_parsed_content("network")  # what is shipped loads
@@ -79,7 +79,7 @@ def _averaged(
     if len(states) < 2:
         raise CaseError("only the folds of a cross-validation can be averaged", remedy="Leave out --average.")
     with tempfile.TemporaryDirectory(prefix="differseg-med-") as folder:
-        ensemble = write_bundle(trained, states, recipe, Path(folder) / "ensemble")
+        ensemble = write_released(trained, states, recipe, Path(folder) / "ensemble")
         mean = {"model": mean_weights(list(states.values()))}
         cases = _held_out(trained, ensemble, table)
         first, second = _dice(trained, ensemble, mean["model"], cases).mean(axis=0)

@@ -12,11 +12,11 @@ from pathlib import Path
 from differseg_med.atomic import replacing
 from differseg_med.runs.cache import prune
 
-VARIABLE = "DIFFERSEG_CACHE"
+FOLDER_VARIABLE = "DIFFERSEG_CACHE"
 """Environment variable with another folder; empty for none at all."""
 
 SUFFIX = ".program"
-DAYS, BYTES = 30, 2_000_000_000
+MAX_DAYS, MAX_BYTES = 30, 2_000_000_000
 """What nobody has used for so long is removed when another is stored; then the oldest, beyond this size."""
 
 _HASH_BYTES = 32
@@ -27,7 +27,7 @@ def programs_folder() -> Path | None:
 
     A program is native code's input: it is read only from a folder that belongs to the user alone.
     """
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(FOLDER_VARIABLE)
     if named == "":
         return None
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -62,5 +62,5 @@ def stored(folder: Path | None, key: str, make: Callable[[], bytes]) -> bytes:
     with suppress(OSError):  # a full disk costs time, not the run
         with replacing(path) as temporary:
             temporary.write_bytes(hashlib.sha256(content).digest() + content)
-        prune(folder, SUFFIX, days=DAYS, limit=BYTES)
+        prune(folder, SUFFIX, days=MAX_DAYS, limit=MAX_BYTES)
     return content

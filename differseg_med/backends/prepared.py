@@ -30,7 +30,7 @@ VARIABLE = "DIFFERSEG_BACKEND"
 PAYS = 64
 """Windows of one plane that lack the same modalities, from which on an engine's own program for them pays."""
 
-COMPARED = 2
+COMPARED_WINDOWS = 2
 """Windows that each program of an engine computes together with the network before it is trusted."""
 
 LARGEST = {False: 1e-4, True: 5e-2}
@@ -134,8 +134,8 @@ class Prepared:
         found = self._programs[pattern](taken)
         if first:
             with torch.autocast(self.device.type, enabled=False):
-                expected: Tensor = self.network(x[:COMPARED])
-            difference = float((found[:COMPARED] - expected).abs().max())
+                expected: Tensor = self.network(x[:COMPARED_WINDOWS])
+            difference = float((found[:COMPARED_WINDOWS] - expected).abs().max())
             largest = max(1.0, float(expected.abs().max()))
             if not difference <= LARGEST[self.bfloat16] * largest:  # NaN is no rounding either
                 raise ArithmeticError(f"outputs up to {largest:.3g} differ by {difference:.3g}")

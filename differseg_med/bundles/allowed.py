@@ -11,7 +11,7 @@ from functools import cache
 _OURS = re.compile(r"differseg_med\.bundle\.[A-Za-z][A-Za-z0-9_]*")
 """Factories of this package: the module has nothing but them."""
 
-TORCH = re.compile(r"torch\.(device|nn\.[A-Z]\w*|optim\.[A-Z]\w*|optim\.lr_scheduler\.[A-Z]\w*)")
+TORCH_NAMES = re.compile(r"torch\.(device|nn\.[A-Z]\w*|optim\.[A-Z]\w*|optim\.lr_scheduler\.[A-Z]\w*)")
 """Classes of torch; not ``torch.load``, ``torch.hub``, ``torch.jit`` and whatever else opens files."""
 
 MONAI = re.compile(
@@ -41,7 +41,7 @@ BY_NAME = {
 }
 """Arguments whose text MONAI looks up and calls: only these."""
 
-PRIVATE = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_", "_meta_")
+PRIVATE_NAMES = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_", "_meta_")
 """Names of MONAI's own in configurations; ``_debug_`` would stop in a debugger."""
 
 MODULES = ("glob", "ignite", "math", "monai", "numpy", "os", "torch")
@@ -118,7 +118,7 @@ SETTINGS = frozenset(
 
 def target_allowed(name: str) -> bool:
     """Whether a component of this name may be built: names are looked up as MONAI does, which may find others."""
-    if any(pattern.fullmatch(name) for pattern in (TORCH, IGNITE)):
+    if any(pattern.fullmatch(name) for pattern in (TORCH_NAMES, IGNITE)):
         return not REFUSED.fullmatch(name.rpartition(".")[2])
     if _OURS.fullmatch(name):
         return name.rpartition(".")[2] in _factories()

@@ -19,7 +19,7 @@ NODES = (
 REFUSED_OPERATORS = (ast.Pow, ast.LShift, ast.MatMult)
 """Short texts with endless results."""
 
-MAX_TEXT, _MAX_NUMBER = 2000, 10**7
+MAX_EXPRESSION, _MAX_NUMBER = 2000, 10**7
 LOCAL = "__local_refs"
 """The name under which MONAI's expressions find what references stand for."""
 
@@ -35,7 +35,7 @@ def parsed(code: str) -> ast.stmt:
         raise ValueError(f"{LOCAL} is MONAI's own")
     for found in sorted(_REFERENCE.findall(code), key=len, reverse=True):
         code = code.replace(found, f"{LOCAL}['{found[1:]}']")
-    if len(code) > MAX_TEXT:
+    if len(code) > MAX_EXPRESSION:
         raise ValueError(f"an expression of {len(code)} characters")
     try:
         module = ast.parse(code.strip())

@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from differseg_med.bundles.allowed import BY_NAME, NAMING, PRIVATE, meant, target_allowed
+from differseg_med.bundles.allowed import BY_NAME, NAMING, PRIVATE_NAMES, meant, target_allowed
 from differseg_med.bundles.expressions import parsed, statement_refused
 from differseg_med.bundles.reading import read_config
 from differseg_med.bundles.texts import FREE, ROOTS, Entries, NotAllowedError, Value, has_relative, leaves, normal
@@ -31,8 +31,8 @@ _READ = ("data", "base_dir")
 
 
 Entry = tuple[str, ...]
-Found = tuple[Entry, str]
-META = "_meta_"
+Refused = tuple[Entry, str]
+METADATA = "_meta_"
 """Where MONAI puts the content of ``metadata.json``."""
 
 
@@ -58,7 +58,7 @@ def lint_files(files: Sequence[str | Path]) -> list[Refused]:
         CaseError: for a file that cannot be read or is no configuration.
     """
     contents = {Path(file): read_config(file) for file in files}
-    places = [(META if file.name == "metadata.json" else "", content) for file, content in contents.items()]
+    places = [(METADATA if file.name == "metadata.json" else "", content) for file, content in contents.items()]
     texts = (text for content in contents.values() for text in _texts(content))
     naming = next((text for text in texts if NAMING.fullmatch(text.rpartition(".")[2])), "")
     return [
@@ -128,13 +128,13 @@ class _Lint:
         self.relative = any(map(has_relative, texts))
         self.macros = any(text.startswith("%") for text in texts)
 
-    def run(self) -> Iterator[Found]:
+    def run(self) -> Iterator[Refused]:
         """What is refused: the path of each entry, and why."""
         if self.relative and self.macros:
             yield (), "relative references beside macros"
         yield from self._walk(self.content, ())
 
-    def _walk(self, value: Any, entry: Entry) -> Iterator[Found]:
+    def _walk(self, value: Any, entry: Entry) -> Iterator[Refused]:
         self.count += 1
         if self.count > MAX_ENTRIES or len(entry) > _MAX_DEPTH:
             if self.count <= MAX_ENTRIES + 1:
@@ -151,14 +151,14 @@ class _Lint:
         elif not isinstance(value, (bool, int, float, date, type(None))):
             yield entry, f"a value of type {type(value).__name__}"
 
-    def _key(self, key: str, value: Any, entry: Entry) -> Iterator[Found]:
+    def _key(self, key: str, value: Any, entry: Entry) -> Iterator[Refused]:
         """What a key makes of its value: ``_target_`` and names that MONAI looks up, also as ``a::_target_``."""
         parts = normal(key).lstrip("+").split("::")
         if self.relative and not all(re.fullmatch(r"\w+", part) for part in parts):
             yield (*entry, key), "a key that is no name beside relative references"  # MONAI pastes it into expressions
         for part in parts:
-            if re.fullmatch(r"_.*_", part) and part not in PRIVATE:
-                yield (*entry, key), f"{part} is not one of MONAI's {', '.join(PRIVATE)}"
+            if re.fullmatch(r"_.*_", part) and part not in PRIVATE_NAMES:
+                yield (*entry, key), f"{part} is not one of MONAI's {', '.join(PRIVATE_NAMES)}"
         name = parts[-1]
         if name == "_target_" and not (isinstance(value, str) and target_allowed(value)):
             yield (*entry, key), f"_target_ {str(value)[:80]!r} is not in the list{meant(str(value))}"
@@ -192,7 +192,7 @@ class _Lint:
             return str(error)
         except RecursionError:
             return "an expression that is too deep"
-        return "" if META in (self.place, place[0]) else self._values_refused(found, place)
+        return "" if METADATA in (self.place, place[0]) else self._values_refused(found, place)
 
     def _values_refused(self, found: list[Value], place: list[str]) -> str:
         """Why what a text stands for is refused where it stands."""

@@ -33,7 +33,7 @@ THIN = 8
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowPlan:
     """What a run is about to do.
 
     Args:
@@ -55,7 +55,7 @@ class Plan:
     pixdim: Sequence[float] | None = None
 
     @classmethod
-    def of(cls, entries: Mapping[str, Any], kind: str) -> Plan:
+    def of(cls, entries: Mapping[str, Any], kind: str) -> RowPlan:
         """From the resolved entries of a configuration: cohort, modalities, output_dir, split and pixdim."""
         split = entries.get("split")
         splits = None if not split else (split,) if isinstance(split, str) else tuple(split)
@@ -85,7 +85,7 @@ def preflight_of(parser: Any, kind: str) -> list[str]:
     entries = {name: parser.get_parsed_content(name) for name in names if name in parser}
     if "dataset::split" in parser:
         entries["split"] = parser.get_parsed_content("dataset::split")
-    lines = preflight(Plan.of(entries, kind))
+    lines = preflight(RowPlan.of(entries, kind))
     device = parser.get_parsed_content("device")
     try:
         torch.zeros(1, device=device)
@@ -97,7 +97,7 @@ def preflight_of(parser: Any, kind: str) -> list[str]:
     return [*lines, f"network of {count / 1e6:.1f} million weights on {device}", "dry run: nothing was written"]
 
 
-def preflight(plan: Plan) -> list[str]:
+def preflight(plan: RowPlan) -> list[str]:
     """Try what a run needs; what it would do, in lines.
 
     Raises:
@@ -132,7 +132,7 @@ def _folder(out: Path, cohort: Cohort, cases: Sequence[Case]) -> Iterator[str]:
     yield f"{shown(out)}: can be written, {shutil.disk_usage(existing).free / 1e9:.1f} GB are free"
 
 
-def _volumes(plan: Plan, cases: Sequence[Case]) -> Iterator[str]:
+def _volumes(plan: RowPlan, cases: Sequence[Case]) -> Iterator[str]:
     """The largest case against the memory, and the thinnest; cases whose headers cannot be read."""
     sizes: dict[str, tuple[float, int]] = {}
     unreadable = []

@@ -20,8 +20,8 @@ from differseg_med.errors import CaseError
 FOLDER = "recipe"
 """In the folder of a run: ``bundle/`` (its configurations and card, no weights), ``presets/0.yaml`` ..., settings."""
 
-SETTINGS = "settings.json"
-PLACES = ("initial_weights", "checkpoint", "cache_dir", "cohort", "output_dir", "device", "resume")
+RECIPE_SETTINGS = "settings.json"
+RECIPE_PLACES = ("initial_weights", "checkpoint", "cache_dir", "cohort", "output_dir", "device", "resume")
 """Settings of one run, which no bundle is made with."""
 
 
@@ -70,7 +70,7 @@ def keep_recipe(run: BundleRun, out: str | Path) -> None:
         if isinstance(given, Mapping)
         else [text for text in given if _kept(text.partition("=")[0])]
     )
-    write_text(folder / SETTINGS, json.dumps(kept, indent=1, default=str) + "\n")
+    write_text(folder / RECIPE_SETTINGS, json.dumps(kept, indent=1, default=str) + "\n")
 
 
 def read_recipe(out: str | Path) -> Recipe:
@@ -81,7 +81,7 @@ def read_recipe(out: str | Path) -> Recipe:
     """
     folder = Path(out) / FOLDER
     try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = json.loads((folder / RECIPE_SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CaseError(
             "the folder does not say which bundle was trained",
@@ -96,7 +96,7 @@ def read_recipe(out: str | Path) -> Recipe:
 
 
 def _kept(name: str) -> bool:
-    return name.strip().split("::")[-1] not in PLACES
+    return name.strip().split("::")[-1] not in RECIPE_PLACES
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -24,12 +24,12 @@ from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import read_state_dict
 from differseg_med.prediction.quality import Fingerprint
 from differseg_med.runs.manifest import read_steps
-from differseg_med.training.crossvalidation import CASES, RULE, SUMMARY
+from differseg_med.training.crossvalidation import CASES, FOLD_SUMMARY, RULE
 
 logger = logging.getLogger(__name__)
 
-FOLD_WEIGHTS, BEST = "model.pt", "best.pt"
-FINGERPRINT = "fingerprint.json"
+FOLD_WEIGHTS, BEST_WEIGHTS = "model.pt", "best.pt"
+SHIPPED_FINGERPRINT = "fingerprint.json"
 SCORES = "Out-of-fold scores"
 """Heading of the card's section with the scores of a cross-validation."""
 
@@ -63,12 +63,16 @@ def read_trained(run: str | Path) -> Trained:
     folds = {path.parent.name: path for path in sorted(run.glob(f"fold*/{FOLD_WEIGHTS}"))}
     if folds:
         return _of_folds(run, folds)
-    if not (run / BEST).is_file():
+    if not (run / BEST_WEIGHTS).is_file():
         remedy = "Give the --out of differseg-med train, when it is done."
-        raise CaseError("there is nothing to release here", file=run, expected=f"{BEST}, or folds", remedy=remedy)
-    known = run / FINGERPRINT
+        raise CaseError(
+            "there is nothing to release here", file=run, expected=f"{BEST_WEIGHTS}, or folds", remedy=remedy
+        )
+    known = run / SHIPPED_FINGERPRINT
     ids = {name.split(" ", 1)[-1] for step in read_steps(run).values() for name in step.inputs if " " in name}
-    return Trained({"model": run / BEST}, Fingerprint.read(known) if known.is_file() else None, cases=frozenset(ids))
+    return Trained(
+        {"model": run / BEST_WEIGHTS}, Fingerprint.read(known) if known.is_file() else None, cases=frozenset(ids)
+    )
 
 
 def _of_folds(run: Path, folds: Mapping[str, Path]) -> Trained:
@@ -85,9 +89,9 @@ def _of_folds(run: Path, folds: Mapping[str, Path]) -> Trained:
             found=f"{', '.join(missing)} not trained or not predicted",
             remedy="Run differseg-med train --folds all again with this --out.",
         )
-    prints = [Fingerprint.read(path) for name in folds if (path := run / name / FINGERPRINT).is_file()]
+    prints = [Fingerprint.read(path) for name in folds if (path := run / name / SHIPPED_FINGERPRINT).is_file()]
     rule = json.loads((run / RULE).read_text(encoding="utf-8"))["rule"] if (run / RULE).is_file() else {}
-    text = (run / SUMMARY).read_text(encoding="utf-8") if (run / SUMMARY).is_file() else ""
+    text = (run / FOLD_SUMMARY).read_text(encoding="utf-8") if (run / FOLD_SUMMARY).is_file() else ""
     kept = "\n".join(line for line in text.splitlines() if not line.startswith("not used"))  # it names cases
     return Trained(
         folds, _joined(prints, rows), rule, re.sub(r"\n{3,}", "\n\n", kept), frozenset(row["case"] for row in rows)
@@ -111,7 +115,7 @@ def _joined(prints: Sequence[Fingerprint], rows: Sequence[Mapping[str, str]]) ->
     return Fingerprint(sum(found.cases for found in prints) // times, ranges, counts)
 
 
-def write_bundle(
+def write_released(
     trained: Trained,
     states: Mapping[str, Mapping[str, Tensor]],
     recipe: Recipe,
@@ -150,7 +154,7 @@ def write_bundle(
         for name, state in states.items():
             save_half(state, making / "models" / f"{name}{ending}")
         if trained.fingerprint is not None:
-            trained.fingerprint.write(making / "models" / FINGERPRINT)
+            trained.fingerprint.write(making / "models" / SHIPPED_FINGERPRINT)
         _fill_card(making / "docs" / "README.md", trained, states, remark)
         (making / "manifest.json").unlink(missing_ok=True)
         write_manifest(making)

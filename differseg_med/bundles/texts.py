@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from differseg_med.bundles.expressions import LOCAL, MAX_TEXT, dotted, is_setting, parsed, reference_of
+from differseg_med.bundles.expressions import LOCAL, MAX_EXPRESSION, dotted, is_setting, parsed, reference_of
 
 ROOTS = ("bundle_root", "output_dir", "cohort")
 """Entries that a run sets: paths that the user gave."""
@@ -49,7 +49,7 @@ class Value:
     items: frozenset[Value] = frozenset()
 
 
-NUMBER, OBJECT, UNKNOWN = Value("number"), Value("object"), Value("text")
+NUMBER_TEXT, OBJECT, UNKNOWN_TEXT = Value("number"), Value("object"), Value("text")
 Values = frozenset[Value]
 
 
@@ -125,7 +125,7 @@ class Entries:
                 return frozenset({OBJECT})
             items = [self.of(inner, f"{place}::{normal(key)}", seen) for key, inner in _children(value)]
             return frozenset({listed(frozenset().union(*items))})
-        return frozenset({NUMBER})
+        return frozenset({NUMBER_TEXT})
 
     def _of_text(self, text: str, seen: tuple[str, ...]) -> Values:
         if text.startswith("$"):
@@ -206,7 +206,7 @@ class _Evaluation:
         return handler(node)
 
     def _constant(self, node: ast.Constant) -> Values:
-        return frozenset({Value("text", node.value) if isinstance(node.value, str) else NUMBER})
+        return frozenset({Value("text", node.value) if isinstance(node.value, str) else NUMBER_TEXT})
 
     def _list(self, node: ast.List | ast.Tuple | ast.Set) -> Values:
         return frozenset({listed(frozenset().union(*map(self._element, node.elts)))})
@@ -232,11 +232,11 @@ class _Evaluation:
     def _compare(self, node: ast.Compare) -> Values:
         for part in (node.left, *node.comparators):
             self.piece(part)
-        return frozenset({NUMBER})
+        return frozenset({NUMBER_TEXT})
 
     def _unaryop(self, node: ast.UnaryOp) -> Values:
         found = self.value(node.operand)
-        return frozenset({NUMBER}) if isinstance(node.op, ast.Not) else _no_text(found, "a sign")
+        return frozenset({NUMBER_TEXT}) if isinstance(node.op, ast.Not) else _no_text(found, "a sign")
 
     def _binop(self, node: ast.BinOp) -> Values:
         if not isinstance(node.op, ast.Add):
@@ -290,10 +290,10 @@ def _added(left: Value, right: Value) -> Value:
         kinds = {left.kind, right.kind}
         if "list" in kinds:
             return listed(left.items | right.items)
-        return NUMBER if kinds == {"number"} else OBJECT
+        return NUMBER_TEXT if kinds == {"number"} else OBJECT
     if left.kind != "text" or right.kind != "text" or left.known is None or right.known is None or right.below:
         raise NotAllowedError("a text is put together from what is not known")
-    if len(text := left.known + right.known) > MAX_TEXT:
+    if len(text := left.known + right.known) > MAX_EXPRESSION:
         raise NotAllowedError(f"a text of {len(text)} characters")
     if left.below:
         # "out" + "2" is a folder beside it
@@ -318,7 +318,7 @@ def _no_text(values: Values, what: str) -> Values:
         raise NotAllowedError(f"{what} of a text")
     if any(value.kind == "list" for value in values):
         return frozenset(value for value in values if value.kind == "list")
-    return frozenset({NUMBER if all(value.kind == "number" for value in values) else OBJECT})
+    return frozenset({NUMBER_TEXT if all(value.kind == "number" for value in values) else OBJECT})
 
 
 def _holds_text(value: Value) -> bool:
@@ -330,9 +330,9 @@ def _of_method(name: str, values: Values) -> Values:
         raise NotAllowedError(f"{name} of a text")
     items: Values = frozenset().union(*(value.items for value in values if value.kind == "list"))
     if name == "items":
-        items = frozenset({listed(items | {UNKNOWN})})
+        items = frozenset({listed(items | {UNKNOWN_TEXT})})
     elif name == "keys":
-        items = frozenset({UNKNOWN})
+        items = frozenset({UNKNOWN_TEXT})
     return frozenset({listed(items)}) if name in ("items", "keys", "values") else frozenset({OBJECT})
 
 
@@ -352,7 +352,7 @@ def _in_words(given: list[Values]) -> Values:
 
 
 def _number(given: list[Values]) -> Values:
-    return frozenset({NUMBER})
+    return frozenset({NUMBER_TEXT})
 
 
 _CALLS: Mapping[str, Callable[[list[Values]], Values]] = {
@@ -361,11 +361,11 @@ _CALLS: Mapping[str, Callable[[list[Values]], Values]] = {
     **dict.fromkeys(("max", "min"), _one_of),
     "dict": lambda given: frozenset({listed(frozenset().union(*given))}),
     "glob.glob": lambda given: frozenset(
-        {listed(frozenset({replace(UNKNOWN, free=any(value.free for values in given for value in values))}))}
+        {listed(frozenset({replace(UNKNOWN_TEXT, free=any(value.free for values in given for value in values))}))}
     ),
     "monai.data.load_decathlon_datalist": lambda given: frozenset({listed(frozenset({OBJECT}))}),
-    "os.path.basename": lambda given: frozenset({UNKNOWN}),
-    "range": lambda given: frozenset({listed(frozenset({NUMBER}))}),
+    "os.path.basename": lambda given: frozenset({UNKNOWN_TEXT}),
+    "range": lambda given: frozenset({listed(frozenset({NUMBER_TEXT}))}),
     "str": _in_words,
     "sum": lambda given: _no_text(frozenset().union(*map(_inner, given)), "sum"),
     "zip": lambda given: frozenset({listed(frozenset({listed(_inner(frozenset().union(*given)))}))}),

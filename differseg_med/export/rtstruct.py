@@ -35,7 +35,7 @@ FROM_PATIENT = (
 """What the object has in common with its images: whose it is, of which study, and in which space."""
 
 MAY_BE_EMPTY = FROM_PATIENT[:2] + FROM_PATIENT[3:5] + FROM_PATIENT[8:13] + FROM_PATIENT[15:]
-STEP_MM = 1e-4
+WRITTEN_MM = 1e-4
 """Contours are written to a ten-thousandth of a mm."""
 
 

@@ -27,7 +27,7 @@ from differseg_med.io.volumes import load_volume
 from differseg_med.modality import display_windows, shown_in_color
 from differseg_med.transforms.grids import grid_of
 
-SCENE, MASK = "scene.mrml", "mask.seg.nrrd"
+SCENE, MASK_FILE = "scene.mrml", "mask.seg.nrrd"
 GREY, COLORED = "vtkMRMLColorTableNodeGrey", "vtkMRMLPETProceduralColorNodePET-Heat"
 """Color tables that every Slicer has."""
 
@@ -66,7 +66,7 @@ def save_scene(
     files = _files([reference, *(name for name in volumes if name != reference)])
     for name, (voxels, own) in volumes.items():
         save_nrrd_volume(voxels, own, folder / files[name])
-    save_seg_nrrd(mask, affine, folder / MASK, segment)
+    save_seg_nrrd(mask, affine, folder / MASK_FILE, segment)
     windows = {name: _window(name, voxels, kinds) for name, (voxels, _) in volumes.items()}
     write_text(folder / SCENE, _mrml(files, windows, kinds, segment.name))
     _verify(folder)
@@ -109,7 +109,7 @@ def _files(names: list[str]) -> dict[str, str]:
     files: dict[str, str] = {}
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-        taken = {file.casefold() for file in files.values()} | {MASK}
+        taken = {file.casefold() for file in files.values()} | {MASK_FILE}
         number = next(n for n in range(1, len(names) + 2) if _numbered(plain, n).casefold() not in taken)
         files[name] = _numbered(plain, number)
     return files
@@ -150,7 +150,7 @@ def _mrml(
         parts = f"display:vtkMRMLScalarVolumeDisplayNode{number};storage:vtkMRMLVolumeArchetypeStorageNode{number};"
         _node(root, "Volume", ids[name], name, references=parts)
     _node(root, "SegmentationDisplay", "vtkMRMLSegmentationDisplayNode1", "mask display", Opacity2DFill="0.3")
-    _stored(root, "SegmentationStorage", "vtkMRMLSegmentationStorageNode1", "mask", MASK)
+    _stored(root, "SegmentationStorage", "vtkMRMLSegmentationStorageNode1", "mask", MASK_FILE)
     reference, *others = files
     parts = "display:vtkMRMLSegmentationDisplayNode1;storage:vtkMRMLSegmentationStorageNode1;"
     parts += f"referenceImageGeometryRef:{ids[reference]};"

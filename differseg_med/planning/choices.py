@@ -64,7 +64,7 @@ class Size:
     on_gpu: bool = False
 
 
-SIZES = (
+NETWORK_SIZES = (
     Size("small", 64, (24, 32, 48, 64), 3, 8, 0, 3_000),
     Size("medium", 96, (32, 48, 64, 96), 0, 8, 2_000, 10_000),
     Size("large", 160, (48, 64, 96, 128), 0, 16, 5_000, 25_000, on_gpu=True),

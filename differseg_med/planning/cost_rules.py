@@ -13,7 +13,7 @@ from differseg_med.planning.cost import GB, Cost
 
 Ruled = tuple[Any, str]
 
-RESERVED = 0.15
+RESERVED_SHARE = 0.15
 """Share of the time that is left for validation and whatever else the machine does."""
 
 SMALLEST_BATCH = 2
@@ -80,7 +80,7 @@ def step_seconds(cost: Cost, batch: int) -> float:
 
 def steps_in(limits: Limits, preparing_seconds: float, seconds: float) -> float:
     """Steps that fit the time."""
-    return max((limits.seconds * (1 - RESERVED) - preparing_seconds) / seconds, 0.0)
+    return max((limits.seconds * (1 - RESERVED_SHARE) - preparing_seconds) / seconds, 0.0)
 
 
 def iterations(steps: float) -> Ruled:
@@ -96,7 +96,7 @@ def max_epochs(steps: float, per_epoch: int, size: Size, seconds: float, limits:
     if steps > size.most_steps:
         return epochs, f"{words}; more than {size.most_steps} steps bring little to the {size.name} size"
     if steps < 300:
-        enough = _time(600 * seconds / (1 - RESERVED))
+        enough = _time(600 * seconds / (1 - RESERVED_SHARE))
         return epochs, f"{words} of {_time(limits.seconds)}: few; 600 steps would take {enough} (--time)"
     return epochs, f"{words} of {_time(limits.seconds)}; the rest is for preparing and validation"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from differseg_med.planning import cost_rules, data_rules
-from differseg_med.planning.choices import SIZES, Plan
+from differseg_med.planning.choices import NETWORK_SIZES, Plan
 from differseg_med.planning.fingerprint import ModalityFacts, Spread
 from differseg_med.planning.planner import weights_at_hand
 
@@ -28,7 +28,7 @@ def plan_without_data(plan: Plan, kinds: Mapping[str, str], *, flat: bool, targe
     """
     plan.choose("modalities", lambda: _modalities(kinds))
     plan.choose("reference", lambda: (next(iter(kinds)), "the first that was named"))
-    size = SIZES[1]
+    size = NETWORK_SIZES[1]
     given: dict[str, Any] = {"max_epochs": 30, "iterations": 50, "batch_size": size.batch_size, "val_interval": 5}
     if flat:
         given = {"spatial_size": [352, 352], **given, "iterations": 25, "batch_size": 4, "learning_rate": 0.001}

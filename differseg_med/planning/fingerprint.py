@@ -11,7 +11,7 @@ import numpy as np
 
 from differseg_med.atomic import write_text
 
-PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
+GREY_PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
 """Of the grey values in the body and in the target."""
 
 

@@ -23,7 +23,7 @@ from differseg_med.planning.writing import write_plan
 from differseg_med.runs.stamps import inputs_of
 from differseg_med.runs.tables import written_table
 
-FOLDS = 5
+PLANNED_FOLDS = 5
 
 
 def plan_bundle(
@@ -120,7 +120,7 @@ def _with_folds(cohort: Cohort, cases: Sequence[Case]) -> list[str]:
     if any(case.split == "validation" or case.fold for case in cohort.cases):
         return []
     unsplit = not any(case.split for case in cohort.cases)
-    count = min(FOLDS, len({case.subject_id for case in cases}))
+    count = min(PLANNED_FOLDS, len({case.subject_id for case in cases}))
     if count < 2:
         raise CaseError(
             "all training cases are of one patient",

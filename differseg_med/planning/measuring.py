@@ -25,7 +25,7 @@ from differseg_med.io.labels import load_case_label
 from differseg_med.io.volumes import load_volume
 from differseg_med.metrics.similarity import measure_alignment
 from differseg_med.modality import is_judged
-from differseg_med.planning.fingerprint import PERCENTILES, Fingerprint, LabelFacts, ModalityFacts, Spread
+from differseg_med.planning.fingerprint import GREY_PERCENTILES, Fingerprint, LabelFacts, ModalityFacts, Spread
 from differseg_med.transforms.grids import grid_of
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 POINTS = 20_000
 """Voxels of the body, and of the target, whose grey values are looked at in each image."""
 
-COMPARED = 6
+COMPARED_CASES = 6
 """Pairs of images that are compared with each other, case by case until there are so many: two seconds per pair."""
 
 AIR_HU = -500.0
@@ -176,7 +176,7 @@ def _measured(case: Case, pairs: list[tuple[float, bool]]) -> CaseMeasures:
         name: _image(volume, case.kinds.get(name, ""), world, label_grid, random) for name, volume in volumes.items()
     }
     seconds = time.perf_counter() - start
-    if len(pairs) < COMPARED:
+    if len(pairs) < COMPARED_CASES:
         _compare(volumes, case.kinds, pairs)
     sizes = tuple(size * label_grid.voxel_volume_mm3 for size in component_sizes(mask))
     slices = np.moveaxis(mask, _slice_axis(label_grid), 0).reshape(mask.shape[_slice_axis(label_grid)], -1)
@@ -251,11 +251,11 @@ def _modality(name: str, kind: str, measured: Sequence[CaseMeasures]) -> Modalit
     images = [case.images[name] for case in measured if name in case.images]
     spacing = np.array([np.array(image.grid.spacing_mm)[_ras(image.grid)] for image in images])
     extent = np.array([image.extent_mm for image in images])
-    body = {f"p{p:g}": float(np.median([np.percentile(i.body, p) for i in images])) for p in PERCENTILES}
+    body = {f"p{p:g}": float(np.median([np.percentile(i.body, p) for i in images])) for p in GREY_PERCENTILES}
     body |= {"mean": float(np.median([i.body.mean() for i in images]))}
     body |= {"std": float(np.median([i.body.std() for i in images]))}
     target = np.concatenate([image.foreground for image in images])
-    foreground = {f"p{p:g}": float(np.percentile(target, p)) for p in PERCENTILES} if target.size else {}
+    foreground = {f"p{p:g}": float(np.percentile(target, p)) for p in GREY_PERCENTILES} if target.size else {}
     zscore, percentile = _varies([image for image in images if image.foreground.size])
     return ModalityFacts(
         kind,

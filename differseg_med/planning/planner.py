@@ -15,7 +15,7 @@ from differseg_med.cohort.kinds import need_kinds
 from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import PACKAGED_WEIGHTS, packaged_path
 from differseg_med.planning import cost_rules, data_rules
-from differseg_med.planning.choices import FLAT_SIZES, SIZES, Limits, Plan, Size
+from differseg_med.planning.choices import FLAT_SIZES, NETWORK_SIZES, Limits, Plan, Size
 from differseg_med.planning.cost import Cost, allowed_memory, free_memory, measure_cost
 from differseg_med.planning.fingerprint import Fingerprint
 from differseg_med.planning.measuring import measure_cohort, training_cases
@@ -59,7 +59,7 @@ class Planner:
         reference = self.plan.choose("reference", lambda: data_rules.reference(found))
         if unknown := [name for name in (reference, *modalities) if name not in found.modalities]:
             raise CaseError(f"there is no modality {unknown[0]!r}", expected=f"one of {', '.join(found.modalities)}")
-        sizes = FLAT_SIZES if found.flat else SIZES
+        sizes = FLAT_SIZES if found.flat else NETWORK_SIZES
         size, why = cost_rules.choose_size(sizes, self.limits, self._steps)
         chosen = self.plan.choose("size", lambda: (size.name, why))
         if (size := next((size for size in sizes if size.name == chosen), size)).name != chosen:

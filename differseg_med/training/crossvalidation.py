@@ -44,9 +44,9 @@ from differseg_med.transforms.grids import grid_of
 logger = logging.getLogger(__name__)
 
 PREDICTIONS, CASES, RULE = "predictions", "cases.csv", "rule.json"
-SUMMARY, SUMMARY_TABLE = "summary.md", "summary.csv"
+FOLD_SUMMARY, SUMMARY_TABLE = "summary.md", "summary.csv"
 RESULTS = (
-    *(CASES, RULE, SUMMARY, SUMMARY_TABLE, "metrics.csv", "metrics.json", "evaluation.html"),
+    *(CASES, RULE, FOLD_SUMMARY, SUMMARY_TABLE, "metrics.csv", "metrics.json", "evaluation.html"),
     *("subsets.csv", "subsets.html", "subsets.png"),
 )
 """What `write_tables` leaves."""
@@ -59,7 +59,7 @@ LOW = 0.7
 """Dice below which a case is counted."""
 
 Scores = NDArray[np.float64]
-Row = dict[str, Any]
+FoldRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class OutOfFold:
         own_dice: that of the bundle's own rule there.
     """
 
-    rows: list[Row]
+    rows: list[FoldRow]
     rule: Rule | None
     rule_dice: float
     own_dice: float
@@ -102,7 +102,7 @@ def measure_folds(
             scores[case.case_id] = _scores(content, rules)
     folds = {case.case_id: case.fold for case in cases}
     nested = nested_rules({name: score[:-1] for name, score in scores.items()}, folds, rules[:-1], own)
-    rows: list[Row] = []
+    rows: list[FoldRow] = []
     for case in progress_bar(cases, desc="measuring", unit="case"):
         why = (reasons or {}).get(case.case_id, "there is no prediction")
         rule = nested.get(case.fold, own)
@@ -130,14 +130,14 @@ def _scores(content: Content, rules: Sequence[Rule]) -> Scores:
     return scores_of(probability[0].numpy(), content["label"][0].numpy() > 0, voxel, rules)
 
 
-def _identity(case: Case, subset: str, given: Sequence[str]) -> Row:
+def _identity(case: Case, subset: str, given: Sequence[str]) -> FoldRow:
     left = [name for name in case.images if name in given]
     row = {"case": case.case_id, "case_id": case.case_id, "subject_id": case.subject_id, "fold": case.fold}
     row |= {"status": "ok", "reason": "", "subset": subset, "modalities": "+".join(left) or "none"}
     return row | {name: case.extra.get(name, "") for name in GROUP_COLUMNS}
 
 
-def _measured(case: Case, folder: Path, modalities: Sequence[str], rule: Rule) -> list[Row]:
+def _measured(case: Case, folder: Path, modalities: Sequence[str], rule: Rule) -> list[FoldRow]:
     """The rows of a case."""
     content = read_prediction(folder / f"{case.case_id}.pt")
     if content is None:
@@ -193,7 +193,7 @@ def write_tables(found: OutOfFold, modalities: Sequence[str], out: Path, own: Ru
         write_subsets(by_subset, modalities, out)
     write_table(out / SUMMARY_TABLE, SUMMARY_COLUMNS, summary_rows(found.rows))
     text = summary_text(found.rows) + "".join(f"\n{line}\n" for line in (*_rule_lines(found, own), *notices))
-    write_text(out / SUMMARY, text)
+    write_text(out / FOLD_SUMMARY, text)
     if found.rule is not None:
         chosen = {"rule": found.rule.as_dict(), "cases": len({row["case"] for row in found.rows if "dice" in row})}
         figures = {"dice_where_chosen": round(found.rule_dice, 4), "dice_of_the_bundles_rule": round(found.own_dice, 4)}
@@ -201,13 +201,13 @@ def write_tables(found: OutOfFold, modalities: Sequence[str], out: Path, own: Ru
     return text
 
 
-def write_cases(rows: Sequence[Row], path: Path) -> None:
+def write_cases(rows: Sequence[FoldRow], path: Path) -> None:
     """Write ``cases.csv``: a row per case and subset, four digits."""
     rounded = [{name: round(v, 4) if isinstance(v := row.get(name, ""), float) else v for name in ROWS} for row in rows]
     write_table(path, ROWS, rounded)
 
 
-def _without_subset(row: Row) -> Row:
+def _without_subset(row: FoldRow) -> FoldRow:
     return {name: value for name, value in row.items() if name not in ("case", "subset")}
 
 
@@ -232,14 +232,14 @@ SUMMARY_COLUMNS = (
 )
 
 
-def summary_rows(rows: Sequence[Row]) -> list[Row]:
+def summary_rows(rows: Sequence[FoldRow]) -> list[FoldRow]:
     """Per subset the means and medians of Dice and HD95, with 95 % bootstrap intervals by patient."""
     lines = []
     for subset in dict.fromkeys(str(row["subset"]) for row in rows):
         own = [row for row in rows if row["subset"] == subset]
         done = [row for row in own if not is_failed(row)]
         patients = [str(row.get("subject_id") or row["case"]) for row in done]
-        line: Row = {"subset": subset, "cases": len(done), "failed": len(own) - len(done)}
+        line: FoldRow = {"subset": subset, "cases": len(done), "failed": len(own) - len(done)}
         line["patients"] = len(set(patients))
         for measure in ("dice", "hd95_mm"):
             if done and all(measure in row for row in done):
@@ -250,7 +250,7 @@ def summary_rows(rows: Sequence[Row]) -> list[Row]:
     return lines
 
 
-def summary_text(rows: Sequence[Row]) -> str:
+def summary_text(rows: Sequence[FoldRow]) -> str:
     """`summary_rows` as a Markdown table."""
     lines = ["| given | patients | mean Dice (95 %) | median Dice (95 %) | Dice < 0.7 | mean HD95 mm (95 %) | median |"]
     lines.append("|---|---|---|---|---|---|---|")
@@ -266,7 +266,7 @@ def summary_text(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _interval(line: Row, name: str, digits: int) -> str:
+def _interval(line: FoldRow, name: str, digits: int) -> str:
     value, low, high = (line.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return ""

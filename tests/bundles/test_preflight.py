@@ -9,7 +9,7 @@ import pytest
 from support.running import cohort
 from support.synthetic import MODALITIES, read_rows, write_table
 
-from differseg_med.bundles.preflight import Plan, preflight
+from differseg_med.bundles.preflight import RowPlan, preflight
 from differseg_med.errors import CaseError
 from differseg_med.runs.lock import locked
 
@@ -17,11 +17,11 @@ SPLITS = ("train", "trian", "", "Val", "test")
 
 
 @pytest.fixture
-def plan(tmp_path) -> Plan:
+def plan(tmp_path) -> RowPlan:
     """Five cases in as many splits, to be trained on."""
     table = cohort(tmp_path, *"abcde")
     rows = [{**row, "split": split} for row, split in zip(read_rows(table).values(), SPLITS)]
-    return Plan(write_table(table, rows), tuple(MODALITIES), tmp_path / "out", ("train", "validation"), True, True)
+    return RowPlan(write_table(table, rows), tuple(MODALITIES), tmp_path / "out", ("train", "validation"), True, True)
 
 
 def test_rows_that_are_used_and_those_that_are_not(plan, tmp_path):
@@ -79,7 +79,7 @@ def test_unreadable_headers_and_thin_and_large_cases(plan, monkeypatch):
 
 def test_entries_of_a_configuration():
     entries = {"cohort": "c.csv", "modalities": {"t1": {}}, "output_dir": "out", "split": "test", "pixdim": [2, 2, 2]}
-    found = Plan.of(entries, "inference")
-    assert found == Plan(Path("c.csv"), ("t1",), Path("out"), ("test",), False, False, [2, 2, 2])
-    assert Plan.of({**entries, "split": None}, "evaluate").needs_label
-    assert Plan.of(entries, "train").splits == ("train", "validation")
+    found = RowPlan.of(entries, "inference")
+    assert found == RowPlan(Path("c.csv"), ("t1",), Path("out"), ("test",), False, False, [2, 2, 2])
+    assert RowPlan.of({**entries, "split": None}, "evaluate").needs_label
+    assert RowPlan.of(entries, "train").splits == ("train", "validation")

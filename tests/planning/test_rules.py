@@ -8,12 +8,12 @@ import pytest
 
 from differseg_med.errors import CaseError
 from differseg_med.planning import cost_rules, data_rules
-from differseg_med.planning.choices import SIZES, Limits, Plan
+from differseg_med.planning.choices import NETWORK_SIZES, Limits, Plan
 from differseg_med.planning.cost import Cost, allowed_memory, parse_memory, parse_time
 from differseg_med.planning.fingerprint import Fingerprint, LabelFacts, ModalityFacts, Spread
 
 GB = 1e9
-SMALL, MEDIUM, LARGE = SIZES
+SMALL, MEDIUM, LARGE = NETWORK_SIZES
 HOUR = Limits(3600, int(8 * GB))
 
 
@@ -156,7 +156,7 @@ def test_only_single_targets_lose_their_specks():
 )
 def test_the_size_by_steps_in_the_time(steps, on_gpu, expected):
     """Sizes that cannot have enough steps are not even measured: there is no entry for them."""
-    size, reason = cost_rules.choose_size(SIZES, replace(HOUR, on_gpu=on_gpu), lambda size: steps[size.name])
+    size, reason = cost_rules.choose_size(NETWORK_SIZES, replace(HOUR, on_gpu=on_gpu), lambda size: steps[size.name])
     assert size.name == expected
     assert str(steps[expected]) in reason
 
