@@ -17,7 +17,7 @@ from differseg_med.modality import KINDS, Modality
 from differseg_med.planning.choices import Plan
 from differseg_med.planning.cost import parse_memory, parse_time
 from differseg_med.planning.defaults import plan_without_data
-from differseg_med.planning.planner import FLAT_SHAPE, plan_cohort
+from differseg_med.planning.planner import FLAT_KINDS, plan_cohort
 from differseg_med.planning.terminology import look_up
 from differseg_med.planning.writing import write_plan
 from differseg_med.runs.stamps import inputs_of
@@ -101,7 +101,7 @@ def bundle_without_data(
     if unknown := [name for name in columns if kinds.get(name) not in KINDS]:
         given = f"{unknown[0]}={kinds[unknown[0]]}" if unknown[0] in kinds else unknown[0]
         raise CaseError(f"--modalities {given} does not say the kind", expected=f"NAME=KIND, KIND {', '.join(KINDS)}")
-    flat = {kinds[name] in FLAT_SHAPE for name in columns}
+    flat = {kinds[name] in FLAT_KINDS for name in columns}
     if len(flat) > 1:
         raise CaseError("2-D images and volumes cannot be in one bundle", found=", ".join(kinds.values()))
     for name in columns:

@@ -21,7 +21,7 @@ from differseg_med.planning.fingerprint import Fingerprint
 from differseg_med.planning.measuring import measure_cohort, training_cases
 from differseg_med.transforms.intensity import NormalizeByKindd
 
-FLAT_SHAPE = ("image", "depth", "thermal", "flow")
+FLAT_KINDS = ("image", "depth", "thermal", "flow")
 """Kinds of 2-D images."""
 
 
