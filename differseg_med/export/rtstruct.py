@@ -72,7 +72,6 @@ def save_rtstruct(
         make_readable(first)
         notes += empty_invalid(first)
         structures = _structure_set(frames, source, segment)
-        keep_needed(structures)
     with exporting(path, ".dcm") as temporary:
         structures.save_as(temporary, enforce_file_format=True)
         _verify(temporary, frames, source, structures, path)
@@ -88,6 +87,7 @@ def _structure_set(frames: NDArray[np.uint8], source: SourceSeries, segment: Seg
     for keyword in FROM_PATIENT:
         if keyword in first or keyword in MAY_BE_EMPTY:
             setattr(made, keyword, first.get(keyword) or "")
+    keep_needed(made)
     made.SOPClassUID, made.SOPInstanceUID, made.Modality = RTStructureSetStorage, uid, "RTSTRUCT"
     made.SpecificCharacterSet = character_set(first, _named(segment)) or "ISO_IR 100"
     made.SeriesInstanceUID, made.SeriesNumber, made.InstanceNumber = generate_uid(), None, 1

@@ -65,7 +65,8 @@ def test_folders_that_cannot_be_written(tmp_path):
 def test_sigterm_is_like_ctrl_c(tmp_path, caplog):
     with pytest.raises(Terminated), occupied(tmp_path / "out", go_on="Go on with --resume."):
         os.kill(os.getpid(), signal.SIGTERM)
-    assert "the system ended the run; what was finished is kept in out. Go on with --resume." in caplog.text
+    kept = f"what was finished is kept in {tmp_path / 'out'}. Go on with --resume."
+    assert f"the system ended the run; {kept}" in caplog.text
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert list((tmp_path / "out").iterdir()) == []
 
