@@ -3,8 +3,8 @@
     python scripts/try_versions.py python3.10 python3.13 [--lowest python3.10] [--keep DIR]
 
 Each Python gets a fresh environment: `pip install .`, then the public API is imported and the two sample patients of
-the sarcoma bundle are segmented and scored. `--lowest` pins every dependency of pyproject.toml to its floor. Prints the
-table of docs/installation.md and ends with an error if one of them fails.
+the sarcoma bundle are segmented and scored. `--lowest` pins every dependency of pyproject.toml to its floor. Prints a
+table and ends with an error if one of them fails.
 """
 
 from __future__ import annotations

@@ -15,14 +15,12 @@ from pydicom.sr.codedict import codes
 from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
-from differseg_med.export.patient import character_set, empty_invalid, keep_needed, make_readable
+from differseg_med.export.patient import PRODUCT, character_set, empty_invalid, keep_needed, make_readable
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.export.source import SourceSeries, read_source
 from differseg_med.geometry import FloatArray
 from differseg_med.io.dicom.files import quiet
-
-PRODUCT = "differseg_med"
 
 NO_SERIAL_NUMBER = "none"
 """Device Serial Number (0018,1000) must have a value, and software has none."""

@@ -17,6 +17,9 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import validate_value
 
+PRODUCT = "differseg_med"
+"""What made a derived object."""
+
 UTF8 = "ISO_IR 192"
 LATIN1 = "ISO_IR 100"
 

@@ -17,7 +17,7 @@ from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
 from differseg_med.export.outlines import outlines
-from differseg_med.export.patient import character_set, empty_invalid, keep_needed, make_readable
+from differseg_med.export.patient import PRODUCT, character_set, empty_invalid, keep_needed, make_readable
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.export.source import Slice, SourceSeries, read_source
@@ -26,7 +26,6 @@ from differseg_med.io.dicom.contours import Account, Contour, fill_slice
 from differseg_med.io.dicom.files import quiet
 from differseg_med.io.dicom.planes import Plane
 
-PRODUCT = "differseg_med"
 FROM_PATIENT = (
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved",
     "DeidentificationMethod", "StudyInstanceUID", "StudyDate", "StudyTime", "AccessionNumber", "StudyID",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,7 @@ def parse_time(text: str) -> float:
     Raises:
         CaseError: for anything else.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)\s*", text.lower())
-    if found is None or float(found[1]) == 0:
-        raise CaseError(f"--time {text} is not understood", expected="a number with s, min, h or d", remedy="--time 2h")
-    return float(found[1]) * _SECONDS[found[2]]
+    return _quantity("--time", text, "(s|sec|m|min|h|d)", _SECONDS, "a number with s, min, h or d", "2h")
 
 
 def parse_memory(text: str) -> int:
@@ -70,10 +67,15 @@ def parse_memory(text: str) -> int:
     Raises:
         CaseError: for anything else.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)b?\s*", text.lower())
+    return int(_quantity("--memory", text, "([kmgt]i?)b?", _UNITS, "a number with MB or GB", "8GB"))
+
+
+def _quantity(option: str, text: str, unit: str, sizes: Mapping[str, float], expected: str, example: str) -> float:
+    """A number above 0 with a unit, in the smallest unit; ``unit`` is a pattern whose group is a key of ``sizes``."""
+    found = re.fullmatch(rf"\s*(\d+(?:\.\d+)?)\s*{unit}\s*", text.lower())
     if found is None or float(found[1]) == 0:
-        raise CaseError(f"--memory {text} is not understood", expected="a number with MB or GB", remedy="--memory 8GB")
-    return int(float(found[1]) * _UNITS[found[2]])
+        raise CaseError(f"{option} {text} is not understood", expected=expected, remedy=f"{option} {example}")
+    return float(found[1]) * sizes[found[2]]
 
 
 def free_memory(device: torch.device) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from support.segmentations import LESION, MASK, read_by_dcmqi
+from support.segmentations import LESION, MASK, read_by_dcmqi, validated
 from support.series import (
     AXIAL,
     COLUMNS,
@@ -38,14 +37,6 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 STS = DATA / "sts_dicom" / "STS_041"
 PLANES = {"axial": AXIAL, "sagittal": SAGITTAL, "coronal": CORONAL, "oblique": TURNED}
 SEGMENTATION, EXPLICIT = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.1.2.1"
-
-
-def validated(program: Path, path: Path) -> list[str]:
-    """Errors that dciodvfy finds."""
-    found = subprocess.run([program, "-new", path], capture_output=True, text=True, check=False)
-    lines = (found.stdout + found.stderr).splitlines()
-    assert "Segmentation" in lines, lines  # it knew what it read
-    return [line for line in lines if line.startswith(("Error", "Abort"))]
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pydicom
 import pytest
 from matplotlib.path import Path as Polygon
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
-from support.segmentations import LESION
+from support.segmentations import LESION, validated
 from support.series import AXIAL, COLUMNS, CORONAL, ROWS, SAGITTAL, SLICES, TURNED, positions, write_series
 
 from differseg_med.errors import CaseError
@@ -62,14 +59,6 @@ def test_a_hole_is_joined_by_a_channel_between_rows_of_centers():
     np.testing.assert_array_equal(np.asarray(scaled)[5::10, 5::10], frame > 0)
 
 
-def validated(program: Path, path: Path) -> list[str]:
-    """Errors that dciodvfy finds."""
-    found = subprocess.run([program, "-new", path], capture_output=True, text=True, check=False)
-    lines = (found.stdout + found.stderr).splitlines()
-    assert "RTStructureSet" in lines, lines  # it knew what it read
-    return [line for line in lines if line.startswith(("Error", "Abort"))]
-
-
 @pytest.mark.parametrize(
     "orientation", [AXIAL, SAGITTAL, CORONAL, TURNED], ids=["axial", "sagittal", "coronal", "oblique"]
 )
@@ -80,7 +69,7 @@ def test_contours_give_the_mask_again(orientation, tmp_path, require_program):
     label = load_label(f"{path}::{LESION.name}", [folder])
     found = positions(label[0].numpy() > 0, grid_of(label).affine)
     np.testing.assert_allclose(found, positions(MASK, source.grid.affine), atol=2e-3)
-    assert validated(require_program("dciodvfy", "dicom3tools"), path) == []
+    assert validated(require_program("dciodvfy", "dicom3tools"), path, "RTStructureSet") == []
     read, images = pydicom.dcmread(path), {d.SOPInstanceUID: d for d in source.datasets}
     assert read.StudyInstanceUID == source.datasets[0].StudyInstanceUID
     for contour in read.ROIContourSequence[0].ContourSequence:  # in the plane of the image that each refers to

@@ -124,16 +124,6 @@ def planted_itk(path: Path, image: sitk.Image, marker: Markers, *keys: str) -> P
     return path
 
 
-def planted_jpeg(data: bytes, marker: Markers) -> bytes:
-    """The same picture, with markers in EXIF, in a comment and in XMP."""
-    exif = Image.Exif()
-    for tag in (0x010E, 0x013B, 0x8298, 0x0131):  # description, artist, copyright, software
-        exif[tag] = marker("EXIF")
-    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta>" + marker("XMP").encode() + b"</x:xmpmeta>"
-    parts = ((b"\xff\xe1", exif.tobytes()), (b"\xff\xe1", xmp), (b"\xff\xfe", marker("comment").encode()))
-    return data[:2] + b"".join(c + (len(t) + 2).to_bytes(2, "big") + t for c, t in parts) + data[2:]
-
-
 def planted_png(path: Path, marker: Markers) -> Path:
     """A small picture with markers in its texts, plain and packed, and in EXIF."""
     info, exif = PngInfo(), Image.Exif()

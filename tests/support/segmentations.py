@@ -37,3 +37,11 @@ def read_by_dcmqi(path: Path, folder: Path) -> tuple[np.ndarray, dict]:
     subprocess.run(command, check=True, capture_output=True)
     image = nib.load(folder / "1.nii.gz")
     return positions(np.asarray(image.dataobj), image.affine), json.loads((folder / "meta.json").read_text())
+
+
+def validated(program: Path, path: Path, sort: str = "Segmentation") -> list[str]:
+    """Errors that dciodvfy finds in an object of this sort."""
+    found = subprocess.run([program, "-new", path], capture_output=True, text=True, check=False)
+    lines = (found.stdout + found.stderr).splitlines()
+    assert sort in lines, lines  # it knew what it read
+    return [line for line in lines if line.startswith(("Error", "Abort"))]
