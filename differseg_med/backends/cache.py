@@ -42,6 +42,11 @@ def programs_folder() -> Path | None:
     return None
 
 
+def is_stored(folder: Path, key: str) -> bool:
+    """Whether there is an entry."""
+    return (folder / f"{key}{SUFFIX}").is_file()
+
+
 def stored(folder: Path | None, key: str, make: Callable[[], bytes]) -> bytes:
     """The content of an entry; made and stored if it is not there, or is damaged.
 

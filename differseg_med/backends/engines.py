@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from differseg_med.backends.cache import stored
+from differseg_med.backends.cache import is_stored, stored
 from differseg_med.runs.describe import digest
 
 Program = Callable[[Tensor], Tensor]
@@ -39,17 +39,7 @@ def openvino_program(network: nn.Module, channels: int, key: str, folder: Path |
         folder: of exported networks.
         bfloat16: compute in it; else float32.
     """
-    openvino: Any = import_module("openvino")
-    core = openvino.Core()
-    settings = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-    }
-    machine = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
-    entry = digest(
-        key, "openvino", openvino.__version__, torch.__version__, *map(str, machine), sorted(settings.items())
-    )
+    openvino, core, settings, entry = _openvino(key, bfloat16)
 
     def export() -> bytes:
         compiled = core.compile_model(_converted(openvino, network, channels), "CPU", settings)
@@ -68,6 +58,25 @@ def openvino_program(network: nn.Module, channels: int, key: str, folder: Path |
         return torch.cat(outputs)
 
     return run
+
+
+def openvino_is_stored(key: str, folder: Path | None, bfloat16: bool) -> bool:
+    """Whether the program was exported before, so that it costs no time now; arguments as `openvino_program`."""
+    return folder is not None and is_stored(folder, _openvino(key, bfloat16)[3])
+
+
+def _openvino(key: str, bfloat16: bool) -> tuple[Any, Any, dict[str, object], str]:
+    """The package, its core, its settings, and the name that the program has in the cache on this machine."""
+    openvino: Any = import_module("openvino")
+    core = openvino.Core()
+    settings: dict[str, object] = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+    }
+    machine = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    versions = (openvino.__version__, torch.__version__)
+    return openvino, core, settings, digest(key, "openvino", *versions, *map(str, machine), sorted(settings.items()))
 
 
 def _converted(openvino: Any, network: nn.Module, channels: int) -> Any:

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from differseg_med.backends.cache import programs_folder
-from differseg_med.backends.engines import ENGINES, Program, installed
+from differseg_med.backends.engines import ENGINES, Program, installed, openvino_is_stored
 from differseg_med.errors import ConfigError, Finding
 from differseg_med.networks import DifferSeg
 from differseg_med.networks.inference import fuse_for_inference, pack_for_cpu
@@ -27,6 +27,9 @@ BACKENDS = (AUTO, TORCH, *ENGINES)
 VARIABLE = "DIFFERSEG_BACKEND"
 """Environment variable with the backend that ``auto`` stands for."""
 
+EXPORT_PAYS = 3
+"""Cases of a run from which on ``auto`` exports a network to OpenVINO: that takes 7 to 12 CPU seconds per weights."""
+
 PAYS = 64
 """Windows of one plane that lack the same modalities, from which on an engine's own program for them pays."""
 
@@ -37,8 +40,8 @@ LARGEST = {False: 1e-4, True: 5e-2}
 """Largest difference of two outputs that counts as rounding, as a share of the largest output: float32, bfloat16."""
 
 
-def choose_backend(backend: str, device: torch.device | str) -> str:
-    """The backend that a setting stands for on a device: ``auto`` is OpenVINO on a CPU if it is installed, else torch.
+def named_backend(backend: str) -> str:
+    """The backend that a setting names: ``auto`` is what the environment variable names, or itself.
 
     Raises:
         ConfigError: if there is no such backend.
@@ -48,9 +51,7 @@ def choose_backend(backend: str, device: torch.device | str) -> str:
         raise ConfigError(
             "there is no such backend", entry="backend", expected=f"one of {', '.join(BACKENDS)}", found=named
         )
-    if named != AUTO:
-        return named
-    return "openvino" if torch.device(device).type == "cpu" and installed("openvino") else TORCH
+    return named
 
 
 class Prepared:
@@ -62,23 +63,30 @@ class Prepared:
 
     Args:
         network: on its device; later changes of its weights are not seen.
-        backend: one of `BACKENDS`.
+        backend: one of `BACKENDS`. ``auto`` is OpenVINO on a CPU where it is installed and pays, else PyTorch.
         bfloat16: what the engine computes in; PyTorch follows the caller's autocast.
+        cases: of the whole run. A few pay for no export, so that ``auto`` takes OpenVINO only if that was done before.
     """
 
-    def __init__(self, network: nn.Module, backend: str = AUTO, *, bfloat16: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, backend: str = AUTO, *, bfloat16: bool = False, cases: int = EXPORT_PAYS
+    ) -> None:
         parameter = next(network.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         self.network, self.bfloat16 = network, bfloat16
-        self.backend = choose_backend(backend, self.device)
+        self.backend = named_backend(backend)
         self.findings: list[Finding] = []
         self._own: set[Pattern] = set()  # patterns of this case that have a program of their own
         self._parts: dict[Pattern, DifferSeg] = {}
         self._programs: dict[Pattern, Program] = {}
         if isinstance(network, DifferSeg):
             self._whole: Pattern = (True,) * network.num_modalities
-            if self.backend != TORCH and not self._usable():
+            if self.backend == AUTO:
+                self.backend = "openvino" if self._openvino_pays(cases) else TORCH
+            elif self.backend != TORCH and not self._usable():
                 self.backend = TORCH
+        elif self.backend == AUTO:
+            self.backend = TORCH
 
     @property
     def in_channels(self) -> list[int] | None:
@@ -142,10 +150,27 @@ class Prepared:
         return found
 
     def _program(self, pattern: Pattern) -> Program:
-        key = digest(weights_hash(self.network), repr(self.network), code_hash(), pattern)
         channels = sum(c for c, there in zip(self.in_channels or (), pattern) if there)
         logger.info("%s: making the network ready", self.backend)
-        return ENGINES[self.backend](self._part(pattern), channels, key, programs_folder(), self.bfloat16)
+        return ENGINES[self.backend](
+            self._part(pattern), channels, self._key(pattern), programs_folder(), self.bfloat16
+        )
+
+    def _key(self, pattern: Pattern) -> str:
+        """Says which network computes a pattern, and by which code it is made."""
+        return digest(weights_hash(self.network), repr(self.network), code_hash(), pattern)
+
+    def _openvino_pays(self, cases: int) -> bool:
+        """Whether it is here and saves more than its export costs."""
+        if self.device.type != "cpu" or not installed("openvino"):
+            return False
+        if cases >= EXPORT_PAYS:
+            return True
+        try:
+            return openvino_is_stored(self._key(self._whole), programs_folder(), self.bfloat16)
+        except Exception as error:  # whatever is wrong with it, PyTorch can do it
+            logger.debug("openvino: %s", error)
+            return False
 
     def _part(self, pattern: Pattern) -> DifferSeg:
         """The fused network of these modalities, in PyTorch."""

@@ -26,7 +26,7 @@ Resume = Annotated[bool, typer.Option(help="Go on where an interrupted run stopp
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")]
 Backend = Annotated[
     str | None,
-    typer.Option(help="What computes the network: auto (OpenVINO on a CPU), torch, openvino, onnxruntime, compile."),
+    typer.Option(help="What computes the network: auto (OpenVINO if it pays), torch, openvino, onnxruntime, compile."),
 ]
 Formats = Annotated[
     str | None, typer.Option(help="Also write these, separated by commas: seg.nrrd, dicom-seg, png, mrb, bids ...")

@@ -17,7 +17,7 @@ from monai.inferers import Inferer
 from monai.transforms import Compose
 
 from differseg_med.backends.engines import installed
-from differseg_med.backends.prepared import AUTO, Prepared, choose_backend
+from differseg_med.backends.prepared import AUTO, Prepared, named_backend
 from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError, shown
@@ -105,7 +105,7 @@ class CohortEvaluator(SupervisedEvaluator):
         if isinstance(stack, ConcatModalitiesd):
             check_channels(network, inferer, stack.channels)
         self.case_postprocessing = postprocessing
-        self.backend = choose_backend(backend, device)
+        self.backend = named_backend(backend)
         self._prepared: list[Prepared] = []
         judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
@@ -125,6 +125,7 @@ class CohortEvaluator(SupervisedEvaluator):
         tables = table_files(cohort.path) if cohort is not None else ()
         inputs = [*tables, *(path for case in cases for path in inputs_of(case))]
         with occupied(self.output_dir, inputs, "Go on with --resume."):
+            self._prepared = []  # the weights may be others than in the run before
             step = self._manifest(cases, getattr(dataset, "transform", None))
             finished = keep_what_holds(self.output_dir, cases, step, getattr(dataset, "finished", None))
             if dataset is not None:
@@ -135,11 +136,11 @@ class CohortEvaluator(SupervisedEvaluator):
                     reserve([case.case_id for case in cases])
             self.summary, self.metrics = Summary(self.output_dir, finished), []
             self._cases, self._measured, self.problems = {}, Measurements(self.settings), {}
-            self._prepared = []  # the weights may be others than in the run before
             with recording(self.output_dir, STEP, step):
                 try:
                     self._work()
                 finally:
+                    self._tell_backend(step)
                     step.remarks.extend(dict.fromkeys(str(f) for n in self._prepared for f in n.findings))
 
     def _manifest(self, cases: Sequence[Case], transform: object) -> Step:
@@ -150,8 +151,13 @@ class CohortEvaluator(SupervisedEvaluator):
         names = [str(getattr(writer, "name", getattr(writer, "__name__", ""))) for writer in self.writers[1:]]
         stamps = {c.case_id: case_stamps(c) for c in cases if c.problem is None}
         step = Step.now(settings, stamps, written_names(names))
-        step.environment["backend"] = f"{self.backend} {installed(self.backend)}".strip()
+        self._tell_backend(step)
         return step
+
+    def _tell_backend(self, step: Step) -> None:
+        """What computes, as soon as that is known; until then the setting."""
+        backend = self._prepared[0].backend if self._prepared else self.backend
+        step.environment["backend"] = f"{backend} {installed(backend)}".strip()
 
     def _work(self) -> None:
         try:
@@ -321,7 +327,9 @@ class CohortEvaluator(SupervisedEvaluator):
     def _prepare(self) -> list[Prepared]:
         """The networks made ready: of an ensemble each; not before, as handlers may have loaded the weights."""
         if not self._prepared:
-            self._prepared = [Prepared(n, self.backend, bfloat16=self.amp) for n in members_of(self.network)]
+            cases = len(getattr(getattr(self.data_loader, "dataset", None), "data", ()))
+            members = members_of(self.network)
+            self._prepared = [Prepared(n, self.backend, bfloat16=self.amp, cases=cases) for n in members]
         return self._prepared
 
     def _restored(self, image: MetaTensor, logits: torch.Tensor) -> dict[Any, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from differseg_med.backends import prepared as module
 from differseg_med.backends.engines import compiled_program
-from differseg_med.backends.prepared import PAYS, Prepared, choose_backend
+from differseg_med.backends.prepared import EXPORT_PAYS, PAYS, Prepared, named_backend
 from differseg_med.errors import ConfigError
 from differseg_med.networks import DifferSeg
 
@@ -56,8 +58,10 @@ def test_every_backend_gives_what_the_network_gives(backend: str, cache: Path, m
     """Mixed and uniform batches, sizes not seen before, patterns with a program of their own; a second one reads it."""
     if backend != "torch":
         pytest.importorskip(backend, reason=f"needs pip install differseg-med[{backend}]")
+    monkeypatch.delenv("DIFFERSEG_BACKEND")
     network = small_network()
     exported = []
+    assert auto(network, cases=1) == "torch"
     for start in ("cold", "warm"):
         ready = Prepared(network, backend)
         assert ready.backend == backend
@@ -75,6 +79,10 @@ def test_every_backend_gives_what_the_network_gives(backend: str, cache: Path, m
                 monkeypatch.setattr(torch.jit, "trace", None)
                 monkeypatch.setattr(torch.onnx, "export", None)
     assert not exported or exported[0] == exported[1]
+    assert auto(network, cases=1) == ("openvino" if backend == "openvino" else "torch")  # its program is stored
+    assert auto(network, cases=1, bfloat16=True) == "torch"
+    next(network.parameters()).data += 1
+    assert auto(network, cases=1) == "torch"
 
 
 def test_absence_saves_the_streams_in_torch() -> None:
@@ -121,18 +129,31 @@ def test_an_engine_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch
     ready = Prepared(small_network(), "openvino")
     assert ready.backend == "torch"
     assert ready.findings[0].remedy == 'pip install "differseg-med[openvino]"'
-    assert choose_backend("auto", "cpu") == "torch"
-
-
-def test_auto_is_openvino_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIFFERSEG_BACKEND")
-    monkeypatch.setattr(module, "installed", lambda package: "2026.1")
-    assert (choose_backend("auto", "cpu"), choose_backend("auto", "cuda:0")) == ("openvino", "torch")
+    assert (Prepared(small_network()).backend, Prepared(small_network()).findings) == ("torch", [])
+
+
+def auto(network: nn.Module, **settings: Any) -> str:
+    """What ``auto`` is for a network."""
+    return Prepared(network, **settings).backend
+
+
+def test_auto_takes_openvino_where_its_export_pays(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From three cases on; not on a GPU. That a stored program counts, the test of every backend says."""
+    pytest.importorskip("openvino", reason="needs pip install differseg-med[openvino]")
+    monkeypatch.delenv("DIFFERSEG_BACKEND")
+    network = small_network()
+    assert [auto(network, cases=cases) for cases in (1, EXPORT_PAYS - 1, EXPORT_PAYS)] == ["torch", "torch", "openvino"]
+    assert auto(copy.deepcopy(network).to("meta"), cases=9) == "torch"
+    monkeypatch.setenv("DIFFERSEG_CACHE", "")
+    assert [auto(network, cases=cases) for cases in (1, 9)] == ["torch", "openvino"]
+
+
+def test_the_environment_says_what_auto_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFERSEG_BACKEND", "onnxruntime")
-    assert choose_backend("auto", "cpu") == "onnxruntime"
-    assert choose_backend("torch", "cpu") == "torch"
+    assert (named_backend("auto"), named_backend("torch")) == ("onnxruntime", "torch")
     with pytest.raises(ConfigError, match="one of auto, torch, openvino"):
-        choose_backend("tensorrt", "cpu")
+        named_backend("tensorrt")
 
 
 def test_compiled_code_is_run() -> None:
