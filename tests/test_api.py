@@ -66,6 +66,18 @@ def test_predict_is_what_monai_runs(patient, expected, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_shards_are_collected(patient, expected, tmp_path):
+    """From Python and from the command line; the second of two shards has no case."""
+    table, _, settings = patient
+    found = [ds.predict(BUNDLE, table, tmp_path, settings=settings, device="cpu", shard=s) for s in ("1/2", "2/2")]
+    assert [[row["case_id"] for row in result.rows] for result in found] == [["case"], []]
+    done = CliRunner().invoke(app, ["collect", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(nib.load(tmp_path / "case" / "mask.nii.gz").get_fdata(), expected)
+    again = ds.collect(tmp_path)
+    assert ([row["status"] for row in again.rows], again.failures, again.problem) == (["done"], (), "")
+
+
 def in_memory(files: dict[str, Path], kind: str) -> dict[str, object]:
     if kind == "nibabel":
         return {name: nib.load(path) for name, path in files.items()}

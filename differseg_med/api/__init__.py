@@ -12,7 +12,7 @@ from differseg_med.api.cohorts import check, read_cohort, read_label, read_volum
 from differseg_med.api.folds import train_folds
 from differseg_med.api.release import release
 from differseg_med.api.results import CohortResult, FoldsResult, Segmentation, TrainingResult
-from differseg_med.api.runs import compare, evaluate, evaluate_subsets, predict, segment, train
+from differseg_med.api.runs import collect, compare, evaluate, evaluate_subsets, predict, segment, train
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.networks import DifferSeg
 
@@ -25,6 +25,7 @@ __all__ = [
     "Segmentation",
     "TrainingResult",
     "check",
+    "collect",
     "compare",
     "evaluate",
     "evaluate_subsets",

@@ -26,11 +26,13 @@ from differseg_med.io.dicom.cells import split_cell
 from differseg_med.keys import REFERENCE
 from differseg_med.metrics.case import Settings
 from differseg_med.paths import inside
+from differseg_med.prediction.collecting import collect as collect_shards
 from differseg_med.prediction.quality_flags import FLAGS
 from differseg_med.prediction.result import CaseResult
-from differseg_med.prediction.summary import FAILED, as_predicted
+from differseg_med.prediction.summary import DONE, FAILED, as_predicted, problem_of
 from differseg_med.progress import progress_bar, progress_shown
 from differseg_med.runs.folder import occupied
+from differseg_med.runs.shards import Shard
 from differseg_med.runs.stamps import inputs_of
 
 
@@ -42,6 +44,7 @@ def predict(
     split: str | None = None,
     withhold: Sequence[str] = (),
     resume: bool = False,
+    shard: str | None = None,
     device: str | None = None,
     backend: str | None = None,
     formats: Sequence[str] | None = None,
@@ -59,6 +62,7 @@ def predict(
         split: only the rows of this split.
         withhold: modalities to leave out although the table has them.
         resume: keep what an interrupted run finished.
+        shard: ``2/4`` for the second of four shards, which may run at the same time; then `collect` their results.
         device: ``cpu``, ``cuda``, ``cuda:1``; None for a GPU if there is one.
         backend: what computes the network, see `differseg_med.backends`; None for the quickest that is installed.
         formats: what to write beside NIfTI, ``seg.nrrd`` or ``dicom-seg`` for example.
@@ -71,10 +75,28 @@ def predict(
         CaseError: if the run cannot start: table, bundle or settings are not right.
     """
     chosen = {"formats": None if formats is None else list(formats), "backend": backend}
-    options = {**options_of(split, withhold, device), "resume": resume, **chosen}
+    options = {**options_of(split, withhold, device), "resume": resume, "shard": shard, **chosen}
+    folder = Path(out) if shard is None else Shard.parse(shard).folder(out)
     return result_of(
-        run_evaluator(BundleRun(bundle, configs(presets), cohort, out, options, settings, trust), progress)
+        run_evaluator(BundleRun(bundle, configs(presets), cohort, folder, options, settings, trust), progress)
     )
+
+
+def collect(out: str | Path) -> CohortResult:
+    """Put the shards of a run together: the folder is then as if one process had done all of it.
+
+    Does nothing a second time, and goes on where it was killed.
+
+    Args:
+        out: the folder that every shard was given.
+
+    Raises:
+        CaseError: if a shard is missing, not finished or running, or they are not of one run; see
+            `differseg_med.prediction.collecting`.
+    """
+    rows = collect_shards(out)
+    failed = [str(row["case_id"]) for row in rows if row["status"] != DONE]
+    return CohortResult(Path(out), tuple(rows), (), tuple(dict.fromkeys(failed)), problem_of(failed, len(rows)))
 
 
 def segment(

@@ -38,6 +38,7 @@ from differseg_med.prediction.images2d import picture_writers
 from differseg_med.prediction.quality_flags import fingerprint_of
 from differseg_med.prediction.result import CaseWriter
 from differseg_med.prediction.summary import read_finished
+from differseg_med.runs.shards import Shard
 from differseg_med.training.data import labelled_data
 from differseg_med.training.train import AveragedNetwork, RecordedTrainer, TrainingRecorder, sample_loader
 from differseg_med.transforms.affines import RestoreAffined
@@ -83,6 +84,7 @@ def cohort_dataset(
     withhold: Sequence[str] = (),
     output_dir: str | Path | None = None,
     resume: bool = False,
+    shard: str | None = None,
 ) -> CohortDataset:
     """Cases of a cohort table to predict.
 
@@ -94,15 +96,20 @@ def cohort_dataset(
         withhold: modalities to leave out although the table has them.
         output_dir: where an earlier run wrote its ``summary.csv``.
         resume: leave out the work on cases that it finished, as long as that still holds; see `keep_what_holds`.
+        shard: ``2/4`` for the second of four shards: every fourth case from the second on.
 
     Raises:
-        CaseError: if the table cannot be read, or ``monai.bundle run`` was given what nothing reads.
+        CaseError: if the table cannot be read, the shard is none, or ``monai.bundle run`` was given what nothing reads.
     """
     refuse_unread()
     table = read_cohort(cohort, _declared(modalities)).withhold(withhold)
     cases = table.select(split or None)
     finished = read_finished(output_dir) if resume and output_dir is not None else None
-    return CohortDataset(cases, transform, finished, table, output_dir)
+    chosen = Shard.parse(shard) if shard is not None else None
+    everyone = [case.case_id for case in cases]
+    return CohortDataset(
+        chosen.take(cases) if chosen else cases, transform, finished, table, output_dir, chosen, everyone
+    )
 
 
 def case_loader(dataset: CohortDataset, num_workers: int = 0) -> DataLoader:

@@ -42,6 +42,10 @@ Settings = Annotated[
 ]
 
 
+ShardOf = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="K/N", help="Every N-th case from the K-th on; collect joins the shards."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Try rows, files, disk, memory, device and weights, then stop.")
 ]
@@ -67,6 +71,7 @@ def predict(
     split: Split = None,
     withhold: Withhold = None,
     resume: Resume = False,
+    shard: ShardOf = None,
     device: Device = None,
     backend: Backend = None,
     formats: Formats = None,
@@ -78,7 +83,7 @@ def predict(
     """Segment every case of a cohort, or one patient: OUT/<case_id>/mask.nii.gz, summary.csv and report.html."""
     if (cohort is None) == (not images):
         raise typer.BadParameter("give either --cohort or --image, once per modality")
-    _refuse("--image", {"--dry-run": dry_run and bool(images)})
+    _refuse("--image", {"--dry-run": dry_run and bool(images), "--shard": shard if images else None})
 
     def job() -> None:
         from differseg_med import api
@@ -86,7 +91,7 @@ def predict(
         from differseg_med.bundles.workflows import declared_modalities
 
         if dry_run and cohort is not None:
-            options = {"split": split, "withhold": withhold, "device": device, "backend": backend}
+            options = {"split": split, "withhold": withhold, "device": device, "backend": backend, "shard": shard}
             _preflight(bundle, [], cohort, output_dir, options, presets, settings, trust)
             return
         table = cohort or write_patient(output_dir, _named(images or []), declared_modalities(bundle))
@@ -97,6 +102,7 @@ def predict(
             split=split,
             withhold=withhold or (),
             resume=resume,
+            shard=shard,
             device=device,
             backend=backend,
             formats=None if formats is None else names(formats),
@@ -106,6 +112,20 @@ def predict(
             progress=True,
         )
         _end(result.problem)
+
+    sys.exit(exit_code(job))
+
+
+@app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(help="The --out of every shard.", exists=True, file_okay=False)],
+) -> None:
+    """Put the shards of predict --shard together, as if one process had done all of it."""
+
+    def job() -> None:
+        from differseg_med import api
+
+        _end(api.collect(folder).problem)
 
     sys.exit(exit_code(job))
 

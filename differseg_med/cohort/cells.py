@@ -12,6 +12,7 @@ from pathlib import Path
 from differseg_med.case import meant_split
 from differseg_med.errors import CaseError
 from differseg_med.paths import same_name, unsafe
+from differseg_med.runs.names import EARLIER, SHARDS
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ ABSENT = ("na", "n/a", "#n/a", "#na", "nan", "null", "none", "nil", "-", "--")
 MAX_ID_BYTES = 120
 """Longest id: BIDS names and temporary files add up to 100 bytes, and disks take 255."""
 
-_RESERVED = ("overlays", "derivatives", "cache", "earlier_runs")
+_RESERVED = ("overlays", "derivatives", "cache", EARLIER, SHARDS)
 """Folders of results that lie beside those of the cases."""
 
 

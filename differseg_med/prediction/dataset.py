@@ -21,6 +21,7 @@ from differseg_med.keys import AFFINE, CHANNELS, IMAGE, LABEL
 from differseg_med.progress import progress_bar
 from differseg_med.runs.cache import cached, prune
 from differseg_med.runs.describe import described, digest
+from differseg_med.runs.shards import Shard
 from differseg_med.runs.stamps import case_stamps, code_hash, stamp
 from differseg_med.transforms.affines import KeepAffined
 
@@ -39,6 +40,8 @@ class CohortDataset(Dataset):
             need no work. None to begin anew.
         cohort: the table that the cases are of.
         output_dir: folder of the run's results.
+        shard: which part of a run this is.
+        everyone: ids of the cases of the whole run, in order; those of ``data`` by default.
 
     An item is ``{"case": Case, "sample": dict, "seconds": float}``, ``{"case": Case, "error": CaseError}`` or
     ``{"case": Case, "finished": row}``.
@@ -51,8 +54,11 @@ class CohortDataset(Dataset):
         finished: Mapping[str, dict[str, object]] | None = None,
         cohort: Cohort | None = None,
         output_dir: str | Path | None = None,
+        shard: Shard | None = None,
+        everyone: Sequence[str] = (),
     ) -> None:
         self.data = list(data)
+        self.shard, self.everyone = shard, tuple(everyone) or tuple(case.case_id for case in self.data)
         self.transform = transform
         self.finished = finished
         self.cohort, self.output_dir = cohort, None if output_dir is None else Path(output_dir)

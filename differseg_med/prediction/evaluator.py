@@ -17,7 +17,7 @@ from monai.inferers import Inferer
 from monai.transforms import Compose
 
 from differseg_med.backends.engines import installed
-from differseg_med.backends.prepared import AUTO, Prepared, named_backend
+from differseg_med.backends.prepared import AUTO, EXPORT_PAYS, Prepared, named_backend
 from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError, shown
@@ -36,13 +36,14 @@ from differseg_med.prediction.quality import Fingerprint, mean_agreement
 from differseg_med.prediction.quality_flags import QualityFlags
 from differseg_med.prediction.result import CaseResult, CaseWriter, write_mask, write_view
 from differseg_med.prediction.resuming import STEP, keep_what_holds, written_names
-from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Summary, SummaryRow
+from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Summary, SummaryRow, problem_of
 from differseg_med.progress import progress_bar
 from differseg_med.reports.provenance import CHECKPOINT, provenance
 from differseg_med.reports.run import write_results_page
 from differseg_med.runs.describe import described
-from differseg_med.runs.folder import occupied
+from differseg_med.runs.folder import occupied, refuse_data
 from differseg_med.runs.manifest import Step, recording
+from differseg_med.runs.shards import Shard, whole_run
 from differseg_med.runs.stamps import case_stamps, inputs_of
 from differseg_med.transforms.grids import check_label, grid_of, original_grid
 from differseg_med.transforms.modalities import ConcatModalitiesd
@@ -124,16 +125,19 @@ class CohortEvaluator(SupervisedEvaluator):
         cohort = getattr(dataset, "cohort", None)
         tables = table_files(cohort.path) if cohort is not None else ()
         inputs = [*tables, *(path for case in cases for path in inputs_of(case))]
+        everyone: Sequence[str] = getattr(dataset, "everyone", [case.case_id for case in cases])
         with occupied(self.output_dir, inputs, "Go on with --resume."):
             self._prepared = []  # the weights may be others than in the run before
             step = self._manifest(cases, getattr(dataset, "transform", None))
+            if (shard := getattr(dataset, "shard", None)) is not None:
+                step.shard.update(self._shard(shard, everyone, cases))
             finished = keep_what_holds(self.output_dir, cases, step, getattr(dataset, "finished", None))
             if dataset is not None:
                 dataset.finished = finished
             for writer in self.writers:
                 reserve = getattr(writer, "reserve", None)
                 if reserve is not None:  # its files of all cases lie in one folder
-                    reserve([case.case_id for case in cases])
+                    reserve(everyone)
             self.summary, self.metrics = Summary(self.output_dir, finished), []
             self._cases, self._measured, self.problems = {}, Measurements(self.settings), {}
             with recording(self.output_dir, STEP, step):
@@ -154,6 +158,19 @@ class CohortEvaluator(SupervisedEvaluator):
         self._tell_backend(step)
         return step
 
+    def _shard(self, shard: Shard, everyone: Sequence[str], cases: Sequence[Case]) -> dict[str, Any]:
+        """What `collect` needs to know of a shard.
+
+        Raises:
+            CaseError: for an evaluation, which is made of all cases at once.
+        """
+        if self.evaluate:
+            remedy = "Predict by shards, collect them, then use evaluate --predictions."
+            raise CaseError("shards are for predict: scores are of all cases together", remedy=remedy)
+        if home := whole_run(self.output_dir):
+            refuse_data(home, cases)
+        return {"number": shard.number, "of": shard.of, "cases": list(everyone), "provenance": self._provenance()}
+
     def _tell_backend(self, step: Step) -> None:
         """What computes, as soon as that is known; until then the setting."""
         backend = self._prepared[0].backend if self._prepared else self.backend
@@ -161,7 +178,8 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def _work(self) -> None:
         try:
-            super().run()
+            if len(self.data_loader):  # a shard may be left without any case
+                super().run()
         finally:  # an interrupted run reports what it has
             if self.summary.rows:
                 self.summary.write()
@@ -210,14 +228,8 @@ class CohortEvaluator(SupervisedEvaluator):
     @property
     def problem(self) -> str:
         """The failures in one sentence; empty if there are none."""
-        failed = self.failures
-        if not failed:
-            return ""
-        ids = ", ".join(dict.fromkeys(failed))
         files = "summary.csv and metrics.csv say" if self.evaluate else "summary.csv says"
-        total = len(self.summary.rows)
-        others = ", the others are done" if len(failed) < total else ""
-        return f"{len(failed)} of {total} cases failed or are incomplete{others}; {files} why: {ids}"
+        return problem_of(self.failures, len(self.summary.rows), files)
 
     def finish(self) -> None:
         """End the process with an error if a case failed; for the ``finalize`` of a bundle.
@@ -327,7 +339,7 @@ class CohortEvaluator(SupervisedEvaluator):
     def _prepare(self) -> list[Prepared]:
         """The networks made ready: of an ensemble each; not before, as handlers may have loaded the weights."""
         if not self._prepared:
-            cases = len(getattr(getattr(self.data_loader, "dataset", None), "data", ()))
+            cases = len(getattr(getattr(self.data_loader, "dataset", None), "everyone", range(EXPORT_PAYS)))
             members = members_of(self.network)
             self._prepared = [Prepared(n, self.backend, bfloat16=self.amp, cases=cases) for n in members]
         return self._prepared

@@ -87,6 +87,21 @@ class Summary:
         return [row for row in self.rows if row["status"] in statuses]
 
 
+def problem_of(failed: Sequence[str], total: int, files: str = "summary.csv says") -> str:
+    """What failed in one sentence; empty if nothing did.
+
+    Args:
+        failed: ids of the cases that failed or are incomplete.
+        total: number of cases.
+        files: which tell why.
+    """
+    if not failed:
+        return ""
+    others = ", the others are done" if len(failed) < total else ""
+    ids = ", ".join(dict.fromkeys(failed))
+    return f"{len(failed)} of {total} cases failed or are incomplete{others}; {files} why: {ids}"
+
+
 def _append(path: Path, text: str) -> None:
     """Append to a file and wait for the disk; what cannot be written whole is taken away again."""
     with path.open("r+b") as file:

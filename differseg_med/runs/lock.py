@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from differseg_med.errors import CaseError
+from differseg_med.runs.shards import shards_in, whole_run
 
 LOCK_FILE = ".run.lock"
 _held: set[str] = set()
@@ -24,6 +25,8 @@ def locked(folder: Path) -> Iterator[bool]:
     The system lets go of it when the process ends, however it ends, so that a killed run locks nobody out. Of other
     machines only the file itself is seen, where the disk does not share locks.
 
+    The shards of a run write at the same time, but not while somebody works on the whole.
+
     Raises:
         CaseError: if another process holds it, with its machine and number, or the folder cannot be written.
     """
@@ -34,6 +37,10 @@ def locked(folder: Path) -> Iterator[bool]:
     descriptor = _take(folder)
     _held.add(name)
     try:
+        whole = whole_run(name)  # each takes its own first and looks then: of two at least one sees the other
+        for other in (whole,) if whole else shards_in(folder).values():
+            if os.path.realpath(other) not in _held and (owner := holder(other)) is not None:
+                raise _occupied(other, owner)
         yield True
     finally:
         _held.discard(name)
@@ -71,16 +78,20 @@ def _take(folder: Path) -> int:
         return _take(folder)
     if owner is not None:
         os.close(descriptor)
-        raise CaseError(
-            "another run is writing into this folder",
-            file=folder,
-            found=f"process {owner.get('pid', '?')} on {owner.get('host', '?')}",
-            remedy=f"Wait for it or choose another --out; if it is gone for sure, remove {LOCK_FILE} there.",
-        )
+        raise _occupied(folder, owner)
     content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, content, 0)
     return descriptor
+
+
+def _occupied(folder: Path, owner: dict[str, Any]) -> CaseError:
+    return CaseError(
+        "another run is writing into this folder",
+        file=folder,
+        found=f"process {owner.get('pid', '?')} on {owner.get('host', '?')}",
+        remedy=f"Wait for it or choose another --out; if it is gone for sure, remove {LOCK_FILE} there.",
+    )
 
 
 def _is_there(folder: Path, descriptor: int) -> bool:

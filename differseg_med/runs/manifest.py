@@ -53,6 +53,7 @@ class Step:
         started, ended: UTC.
         state: running, finished or stopped. A run that was killed says running for ever.
         remarks: what happened to it.
+        shard: of a shard its number, how many there are and the cases of all; of what was collected, from what.
     """
 
     settings: dict[str, str] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Step:
     ended: str = ""
     state: str = RUNNING
     remarks: list[str] = field(default_factory=list)
+    shard: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def now(

@@ -11,6 +11,7 @@ from differseg_med.errors import CaseError
 from differseg_med.runs.lock import holder
 from differseg_med.runs.manifest import PROGRAM, RUNNING, Step, read_steps
 from differseg_med.runs.names import EARLIER, MANIFEST
+from differseg_med.runs.shards import shards_in
 
 MAX_SETTINGS = 40
 """Longest value that is shown."""
@@ -27,8 +28,8 @@ def status_lines(folder: str | Path, *, settings: bool = False) -> list[str]:
         CaseError: if nothing says what the folder is.
     """
     folder = Path(folder)
-    steps = read_steps(folder)
-    if not steps:
+    steps, shards = read_steps(folder), shards_in(folder)
+    if not steps and not shards:
         remedy = "Runs of predict, evaluate, train and others leave it in their --out."
         raise CaseError(f"there is no {MANIFEST} of {PROGRAM} here", file=folder, remedy=remedy)
     owner = holder(folder)
@@ -37,6 +38,9 @@ def status_lines(folder: str | Path, *, settings: bool = False) -> list[str]:
         lines += _step(name, step, owner is not None)
         if settings:
             lines += [f"  {key}: {value[:MAX_SETTINGS]}" for key, value in step.settings.items()]
+    for shard, place in shards.items():
+        part = status_lines(place) if read_steps(place) else ["not begun"]
+        lines += [f"shard {shard}: {line}" for line in part if not line.startswith(" ")]
     lines += [f"{path.name}: {count}" for path in sorted(folder.glob("*.csv")) if (count := _count(path))]
     earlier = sorted(path.name for path in (folder / EARLIER).glob("*") if path.is_dir())
     return lines + ([f"{EARLIER}: {', '.join(earlier)}"] if earlier else [])

@@ -35,11 +35,18 @@ def evaluator(table: Path, out: Path, **settings: Any) -> CohortEvaluator:
     """A run with a network whose masks are known; ``settings`` replace any of its parts."""
     given = {
         "modalities": MODALITIES, "reference": "t1", "pixdim": None, "roi_size": (24, 24), "threshold": 0.5,
-        "resume": False, "withhold": (), "formats": (), "inference": {}, "after": {}, "network": None, **settings,
+        "resume": False, "withhold": (), "formats": (), "inference": {}, "after": {}, "network": None,
+        "shard": None, **settings,
     }  # fmt: skip
     transform = preprocessing(given["modalities"], given["reference"], given["pixdim"])
     dataset = cohort_dataset(
-        table, given["modalities"], transform, withhold=given["withhold"], output_dir=out, resume=given["resume"]
+        table,
+        given["modalities"],
+        transform,
+        withhold=given["withhold"],
+        output_dir=out,
+        resume=given["resume"],
+        shard=given["shard"],
     )
     return CohortEvaluator(
         device=torch.device("cpu"),
