@@ -20,7 +20,7 @@ from differseg_med.bundles.arguments import (
     target_problem,
 )
 from differseg_med.bundles.configuration import SEP, STEPS, Configuration
-from differseg_med.errors import CaseError, ConfigError
+from differseg_med.errors import CaseError, ConfigError, os_problem
 
 
 def explained(error: BaseException, configuration: Configuration | None = None) -> CaseError | None:
@@ -31,8 +31,8 @@ def explained(error: BaseException, configuration: Configuration | None = None) 
         configuration: says in which file an entry stands.
 
     Returns:
-        The `CaseError` that a part raised, or a `ConfigError` for the entry that could not be built; None for a fault
-        of the program, whose traceback is worth having.
+        The `CaseError` that a part raised, what the system refused to a run, or a `ConfigError` for the entry that could
+        not be built; None for a fault of the program, whose traceback is worth having.
     """
     chain = list(_causes(error))
     for cause in chain:
@@ -42,7 +42,9 @@ def explained(error: BaseException, configuration: Configuration | None = None) 
             item = _item(error)
             return cause if item is None or _is_step(item) or cause.case else _of_entry(item, cause, configuration)
     item = _item(error)
-    if item is None or _is_step(item) or not isinstance(error, Exception):
+    if item is not None and _is_step(item):  # a run stopped by the disk is nothing of the configuration's
+        return next((os_problem(cause) for cause in chain if isinstance(cause, OSError)), None)
+    if item is None or not isinstance(error, Exception):
         return None
     problem = _problem(item, chain[min(1, len(chain) - 1)])  # what the component raised; the first one is MONAI's
     return _placed(item.get_id(), problem, configuration)

@@ -208,6 +208,12 @@ def test_any_inferer_of_monai_segments(tmp_path):
     assert (tmp_path / "out" / "a" / "mask.nii.gz").read_bytes() == expected
 
 
+def test_what_the_system_refuses_to_a_run_is_told_in_one_line(tmp_path):
+    run = ConfigParser({"file": str(tmp_path / "a" / "b"), "run": ["$open(@file, 'w')"]})
+    with pytest.raises(CaseError, match="there is no such file or folder. Check the path"), readable():
+        run.get_parsed_content("run")
+
+
 def test_the_error_says_what_an_owner_needs():
     error = ConfigError("wrong", entry="a::b", given="--set", expected=1, found=2, remedy="Write 1.")
     assert str(error) == "entry a::b (--set): wrong (expected 1, found 2). Write 1."
