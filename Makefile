@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# One thread per test process: more would fight for the same cores.
-TEST_ENV := OMP_NUM_THREADS=1
+# One thread per test process: more would fight for the same cores. Compiled modules are kept whatever the shell says:
+# every process that a test starts would compile the package again.
+# worksteal (below) gives neighbours to one process, so that fixtures of a file are made once.
+TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test lint format sbom clean
+.PHONY: demo test lint format manifests sbom clean
 
 demo: $(VENV)/.installed-test  ## segment the two sample patients and show the scores
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-test  ## all tests
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.installed-dev  ## style, spelling, types
 	$(BIN)/ruff check .
@@ -24,8 +26,14 @@ format: $(VENV)/.installed-dev  ## put the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-sbom: $(VENV)/.installed-sbom  ## sbom.json: what is installed, with versions and licences (CycloneDX)
-	$(BIN)/cyclonedx-py environment $(VENV) --output-format JSON --output-file sbom.json
+manifests: $(VENV)/.installed-test  ## the hashes of our bundles' configurations and weights, after one of them changed
+	for bundle in bundles/*; do $(BIN)/differseg-med lint-bundle $$bundle --write-manifest || exit 1; done
+
+# In an environment of its own: what CycloneDX brings makes every import of MONAI seconds longer.
+sbom: $(VENV)/.installed-test  ## sbom.json: what is installed, with versions and licences (CycloneDX)
+	test -x $(VENV)/sbom/bin/cyclonedx-py || { $(PYTHON) -m venv $(VENV)/sbom && \
+	  $(VENV)/sbom/bin/python -m pip install --quiet "cyclonedx-bom>=4.0"; }
+	$(VENV)/sbom/bin/cyclonedx-py environment $(BIN)/python --output-format JSON --output-file sbom.json
 
 clean:  ## remove .venv, caches and results of the demo
 	rm -rf $(VENV) build dist demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis

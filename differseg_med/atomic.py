@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -71,6 +72,8 @@ def exporting(path: str | Path, suffix: str = "") -> Iterator[Path]:
             yield temporary
     except OSError as error:
         remedy = "Check the free space and the permissions of the folder, then run the case again."
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = "Give the case a shorter id, or choose a folder with a shorter path."
         found = error.strerror or type(error).__name__
         raise CaseError(f"the file could not be written: {found}", file=path, remedy=remedy) from error
 

@@ -55,10 +55,18 @@ def private(text: object, instead: str = "[hidden]") -> str:
     return str(text) if os.environ.get(VERBOSE) else instead
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether it is one; a name that no disk takes is none, and must not stop the message about it."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def shown(path: str | Path) -> str:
     """A path as output and log show it: the name of a file, of a folder that it is the output folder."""
     path = Path(path)
-    return private(path, path.name if path.suffix and not path.is_dir() else "the output folder")
+    return private(path, path.name if path.suffix and not _is_folder(path) else "the output folder")
 
 
 class CaseError(Exception):
@@ -116,7 +124,7 @@ class CaseError(Exception):
     def _place(self, file: Path) -> str:
         if self.column:
             return f"column {self.column}"
-        return f"file {file.name}" if file.suffix and not file.is_dir() else "a folder or file without ending"
+        return f"file {file.name}" if file.suffix and not _is_folder(file) else "a folder or file without ending"
 
     def for_case(self, case: str, files: Mapping[str, Path | None] | None = None) -> CaseError:
         """The same error, told of ``case`` unless it already names one.

@@ -33,8 +33,9 @@ def run(*arguments: object) -> str:
 
 
 def segmented(table: Path, out: Path) -> nib.Nifti1Image:
-    """The bundle's mask of the only case."""
-    run("predict", "--bundle", BUNDLE, "--cohort", table, "--out", out)
+    """The bundle's mask of the only case, on a coarse grid in one plane: it is compared with another one like it."""
+    quick = ("--set", "pixdim=[3, 3, 3]", "--set", "planes=[axial]")
+    run("predict", "--bundle", BUNDLE, "--cohort", table, "--out", out, *quick)
     (mask,) = out.glob("*/mask.nii.gz")
     return nib.load(mask)
 

@@ -31,8 +31,8 @@ def explained(error: BaseException, configuration: Configuration | None = None) 
         configuration: says in which file an entry stands.
 
     Returns:
-        The `CaseError` that a part raised, what the system refused to a run, or a `ConfigError` for the entry that could
-        not be built; None for a fault of the program, whose traceback is worth having.
+        The `CaseError` that a part raised, what the system refused to a run, or a `ConfigError` for the entry that
+        could not be built; None for a fault of the program, whose traceback is worth having.
     """
     chain = list(_causes(error))
     for cause in chain:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
 
 MANIFEST = "manifest.json"
-"""In the bundle's folder: ``{"sha256": {"configs/inference.yaml": "..."}}``."""
+"""In the bundle's folder: ``{"sha256": {"configs/inference.yaml": "..."}}``.
+
+With ``"folders": ["configs", "models"]`` it is about these folders only: what runs, not texts and samples.
+"""
 
 
 def write_manifest(bundle: str | Path) -> Path:
-    """Write the hash of every file of a bundle, for who hands it on."""
+    """Write the hash of every file of a bundle, or of the folders that its manifest names, for who hands it on.
+
+    Raises:
+        CaseError: if the manifest that is there cannot be read.
+    """
     path = Path(bundle) / MANIFEST
-    hashes = {name: sha256(Path(bundle, name)) for name in _names(Path(bundle))}
-    write_text(path, json.dumps({"sha256": hashes}, indent=2) + "\n")
+    folders = _read(path)[0] if path.is_file() else []
+    hashes = {name: sha256(Path(bundle, name)) for name in _names(Path(bundle), folders)}
+    content = {"folders": folders} if folders else {}
+    write_text(path, json.dumps({**content, "sha256": hashes}, indent=2) + "\n")
     return path
 
 
@@ -30,11 +40,8 @@ def check_manifest(bundle: str | Path) -> None:
     path = Path(bundle) / MANIFEST
     if not path.is_file():
         return
-    try:
-        hashes = dict(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CaseError("the bundle's manifest cannot be read", file=path, found=type(error).__name__) from error
-    names = _names(Path(bundle))
+    folders, hashes = _read(path)
+    names = _names(Path(bundle), folders)
     wrong = [f"{name} is missing" for name in sorted(hashes.keys() - set(names))]
     wrong += [f"{name} is not listed" for name in names if name not in hashes]
     wrong += [f"{name} is changed" for name in names if name in hashes and sha256(Path(bundle, name)) != hashes[name]]
@@ -56,8 +63,20 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _names(bundle: Path) -> list[str]:
+def _read(path: Path) -> tuple[list[str], dict[str, str]]:
+    """The folders that a manifest is about, none for all; and the hashes by name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [str(name) for name in content.get("folders", [])], dict(content["sha256"])
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        remedy = "Get the bundle again; if it is yours, remove the file and write it anew."
+        found = type(error).__name__
+        raise CaseError("the bundle's manifest cannot be read", file=path, found=found, remedy=remedy) from error
+
+
+def _names(bundle: Path, folders: Sequence[str] = ()) -> list[str]:
     """Files of a bundle, without hidden ones, results of runs inside it, and the manifest."""
     found = [path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file()]
     kept = [path for path in found if path.parts[0] not in ("eval", "runs", MANIFEST)]
+    kept = [path for path in kept if not folders or path.parts[0] in folders]
     return sorted(path.as_posix() for path in kept if not any(p.startswith((".", "__")) for p in path.parts))

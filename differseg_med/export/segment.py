@@ -105,6 +105,8 @@ class SegmentInfo:
         for text in (*texts, *chain.from_iterable(self.codes)):
             if text and not _TEXT.fullmatch(text):
                 raise ValueError(f"{text!r} is no text of at most {_LONGEST} ASCII characters without \\ ^ ~ |")
+            if text and text != text.strip():
+                raise ValueError(f"{text!r} begins or ends with a space, which neither DICOM nor NRRD keeps")
         if not DESCRIPTION.fullmatch(self.description):
             raise ValueError("SegmentDescription is no text of one line with at most 1024 ASCII characters")
         if len(self.color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in self.color):
@@ -160,7 +162,7 @@ def _from_metadata(metadata: Mapping[str, Any]) -> SegmentInfo:
     """The block ``segment``; without one the name of the first output channel, and no codes."""
     channels = metadata["network_data_format"]["outputs"]["pred"].get("channel_def", {})
     block = dict(metadata.get("segment") or {"SegmentLabel": channels.get("0", "segmentation")})
-    model = {"SegmentAlgorithmName": metadata["name"][:_LONGEST], "AlgorithmVersion": metadata["version"]}
+    model = {"SegmentAlgorithmName": metadata["name"][:_LONGEST].strip(), "AlgorithmVersion": metadata["version"]}
     return _parse({"SegmentAlgorithmType": "AUTOMATIC", **model, **block})
 
 
@@ -178,7 +180,7 @@ def _parse(block: Mapping[str, Any]) -> SegmentInfo:
         raise ValueError(f"unknown keys {unknown}; known are {sorted({*CODES, *_TEXTS, COLOR})}")
     if "SegmentLabel" not in block:
         raise ValueError("SegmentLabel is missing")
-    values: dict[str, Any] = {name: str(block[key]) for key, name in _TEXTS.items() if key in block}
+    values: dict[str, Any] = {name: str(block[key]).strip() for key, name in _TEXTS.items() if key in block}
     values |= {name: _code(key, block[key]) for key, name in CODES.items() if block.get(key)}
     if COLOR in block:
         values["color"] = tuple(block[COLOR])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 from differseg_med.backends import prepared as module
 from differseg_med.backends.engines import compiled_program
@@ -18,12 +19,12 @@ from differseg_med.backends.prepared import EXPORT_PAYS, PAYS, Prepared, named_b
 from differseg_med.errors import ConfigError
 from differseg_med.networks import DifferSeg
 
-PATTERNS = ((True, True, True), (True, False, True), (False, True, False))
+PATTERNS = ((True, True), (True, False), (False, True))
 
 
 def small_network() -> DifferSeg:
     torch.manual_seed(0)
-    return DifferSeg((3, 3, 3), "test_resnet", (8, 8, 8, 8)).eval()
+    return DifferSeg((3, 3), "test_resnet", (8, 8, 8, 8)).eval()
 
 
 @pytest.fixture
@@ -34,10 +35,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def windows(seed: int = 0, size: tuple[int, int] = (32, 64)) -> Tensor:
-    """Seven windows of three modalities with three slices each, with every pattern of `PATTERNS`, and an empty one."""
-    x = torch.randn(7, 9, *size, generator=torch.Generator().manual_seed(seed))
-    x[[1, 4], 3:6] = 0
-    x[2, :3], x[2, 6:] = 0, 0
+    """Seven windows of two modalities with three slices each, with every pattern of `PATTERNS`, and an empty one."""
+    x = torch.randn(7, 6, *size, generator=torch.Generator().manual_seed(seed))
+    x[[1, 4], 3:] = 0
+    x[2, :3] = 0
     x[6] = 0
     return x
 
@@ -65,7 +66,7 @@ def test_every_backend_gives_what_the_network_gives(backend: str, cache: Path, m
     for start in ("cold", "warm"):
         ready = Prepared(network, backend)
         assert ready.backend == backend
-        ready.expect({PATTERNS[0]: 5, PATTERNS[1]: PAYS, PATTERNS[2]: PAYS - 1, (False, False, False): PAYS})
+        ready.expect({PATTERNS[0]: 5, PATTERNS[1]: PAYS, PATTERNS[2]: PAYS - 1, (False, False): PAYS})
         for size in ((32, 64), (64, 32)):
             x = windows(size=size)
             assert_same(of(ready, x), of(network, x))
@@ -94,7 +95,7 @@ def test_absence_saves_the_streams_in_torch() -> None:
     watch = ready._parts[PATTERNS[1]].encoder.register_forward_hook(lambda _, i, __: seen.append(len(i[0])))
     of(ready, x)
     watch.remove()
-    assert seen == [4]
+    assert seen == [2]  # of four
 
 
 def broken(network: nn.Module, channels: int, *rest: object):
@@ -156,6 +157,7 @@ def test_the_environment_says_what_auto_is(monkeypatch: pytest.MonkeyPatch) -> N
         named_backend("tensorrt")
 
 
+@inductor.patch(cpp_cache_precompile_headers=False)  # for one layer that costs thrice what it saves
 def test_compiled_code_is_run() -> None:
     """Inductor's code itself, for which there has to be a C++ compiler. Of one layer: a whole network takes minutes."""
     layer, x = nn.Hardswish(), torch.randn(2, 3, 4, 8)

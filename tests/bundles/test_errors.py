@@ -210,7 +210,7 @@ def test_any_inferer_of_monai_segments(tmp_path):
 
 def test_what_the_system_refuses_to_a_run_is_told_in_one_line(tmp_path):
     run = ConfigParser({"file": str(tmp_path / "a" / "b"), "run": ["$open(@file, 'w')"]})
-    with pytest.raises(CaseError, match="there is no such file or folder. Check the path"), readable():
+    with pytest.raises(CaseError, match=r"there is no such file or folder\. Check the path"), readable():
         run.get_parsed_content("run")
 
 

@@ -23,6 +23,7 @@ from differseg_med.errors import CaseError
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"
 TABLE = BUNDLE / "sample" / "cohort.csv"
+BUNDLES = sorted((ROOT / "bundles").iterdir())
 ZOO = ROOT / "tests" / "data" / "zoo_configs"
 
 REASONS = {  # why a configuration of the model zoo is refused
@@ -130,7 +131,7 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("bundle", sorted((ROOT / "bundles").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_our_bundles_pass(bundle):
     assert lint_files([*bundle_files(bundle), *(ROOT / "configs").glob("*.yaml")]) == []
 
@@ -322,6 +323,26 @@ def test_a_manifest_has_the_weights_too(tmp_path):
     assert load_file(weights)["a"][0] == 1
     with pytest.raises(CaseError, match=r"models/model\.safetensors is changed"):
         BundleRun(bundle, ["inference"], TABLE, tmp_path / "out").open()
+
+
+def test_a_manifest_may_be_about_what_runs_only(tmp_path):
+    bundle = evil_bundle(tmp_path, "")
+    (bundle / MANIFEST).write_text(json.dumps({"folders": ["configs", "models"], "sha256": {}}))
+    with pytest.raises(CaseError, match="is not listed"):
+        check_manifest(bundle)
+    write_manifest(bundle)
+    (bundle / "evil_module.py").unlink()
+    check_manifest(bundle)
+    (bundle / "configs" / "more.yaml").write_text("a: 1")
+    with pytest.raises(CaseError, match=r"configs/more\.yaml is not listed"):
+        check_manifest(bundle)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_our_bundles_are_those_of_their_manifests(bundle):
+    """Where this fails after a change of configurations or weights: ``make manifests``."""
+    assert json.loads((bundle / MANIFEST).read_text())["folders"] == ["configs", "models"]
+    check_manifest(bundle)
 
 
 def test_a_manifest_tells_of_changed_missing_and_new_files(tmp_path):

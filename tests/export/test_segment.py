@@ -112,5 +112,5 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_ids_are_stable_and_plain():
-    assert SegmentInfo("  MS lesion (T2) ").segment_id == "ms_lesion_t2"
+    assert SegmentInfo("MS lesion (T2)").segment_id == "ms_lesion_t2"
     assert SegmentInfo("???").segment_id == "segment"

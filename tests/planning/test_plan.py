@@ -104,7 +104,7 @@ def test_a_planned_bundle_runs_as_it_is(name, patients, tmp_path):
         (tmp_path / "walk").mkdir()
         walk_properties(bundle, ["inference", "train"], cohort, tmp_path / "walk")
     assert max(len(line) for file in (bundle / "configs").glob("*.yaml") for line in file.open()) <= 121
-    if name in ("ms", "two_phases"):  # only the names differ from what the others train
+    if name in ("sts", "ms", "two_phases"):  # names differ from what the others train, or cells are blank there
         return
     trained = api.train(bundle, cohort, tmp_path / "run")
     assert (trained.best_dice is not None) == (name != "nnunet")  # that came with a split, without validation

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
+from torch import Tensor
 
 from differseg_med.bundles.workflows import BundleRun
 from differseg_med.cohort.table import read_cohort, write_cohort
+from differseg_med.networks import DifferSeg
 
 MANDATORY = (
     "version",
@@ -25,6 +28,9 @@ MANDATORY = (
     "copyright",
     "network_data_format",
 )
+SHAPES = ((1, 64, 64), (3, 32, 96))
+"""Batch, height, width."""
+
 CONFIGS = (["inference"], ["inference", "evaluate"], ["inference", "train"])
 
 
@@ -103,13 +109,20 @@ def walk_export(bundle: Path, folder: Path) -> None:
         config_file=str(bundle / "configs" / "inference.yaml"),
         key_in_ckpt="",
     )
-    parser = config_of(bundle)
-    network = parser.get_parsed_content("network").cpu()
-    channels = sum(network.in_channels)
-    x = torch.randn(2, channels, 64, 96, generator=torch.Generator().manual_seed(0))
-    if len(network.in_channels) > 1:
-        x[1, : network.in_channels[0]] = 0  # one modality absent in one sample
-    with torch.no_grad():
-        expected, exported = network(x), torch.jit.load(path)(x)
-    assert exported.shape == expected.shape == (2, 1, 64, 96)
-    torch.testing.assert_close(exported, expected, rtol=1e-4, atol=1e-4)
+    assert_equal_outputs(torch.jit.load(path), config_of(bundle).get_parsed_content("network").cpu())
+
+
+def assert_equal_outputs(
+    exported: Callable[[Tensor], Tensor], network: DifferSeg, shapes: Sequence[tuple[int, int, int]] = SHAPES
+) -> None:
+    """On batches and sizes that the exporter did not see, with a modality absent, and with nothing at all."""
+    channels, last = sum(network.in_channels), network.in_channels[-1]
+    for batch, height, width in shapes:
+        x = torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(0))
+        x[0, -last:] = 0
+        for images in (x, x[:, :1].repeat(1, channels, 1, 1), torch.zeros_like(x)):
+            with torch.no_grad():
+                expected = network(images)
+                actual = exported(images)
+            assert actual.shape == expected.shape == (batch, 1, height, width)
+            assert float((actual - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
