@@ -13,7 +13,7 @@ from support.synthetic import BUNDLE, SMALL, row_of, write_case, write_table
 
 from differseg_med.bundles.failures import explained
 
-TINY = {**SMALL, "network_def::encoder_weights": None, "batch_size": 2, "iterations": 1, "max_epochs": 1}
+TINY = {**SMALL, "network_def::encoder": "tf_efficientnet_lite0", "batch_size": 2, "iterations": 1, "max_epochs": 1}
 
 
 def monai_run(table: Path, out: Path, *configs: str, **overrides: Any) -> None:

@@ -16,7 +16,7 @@ from differseg_med.bundles.workflows import BundleRun
 from differseg_med.errors import CaseError
 
 OLD = ROOT / "tests" / "data" / "old_bundles"
-SMALL = ("network_def::decoder_channels=[8, 8, 8, 8]",)
+SMALL = ("network_def::encoder=test_resnet", "network_def::decoder_channels=[8, 8, 8, 8]")
 
 
 @pytest.fixture(params=["sts_petctmr", "pothole_rgbd"])
@@ -33,7 +33,7 @@ def pair(request, tmp_path) -> tuple[Path, Path]:
             shutil.copy(file, folder / "models")
         network = tiny_network()
         if request.param == "pothole_rgbd":
-            network = type(network)(in_channels=(3, 1), decoder_channels=(8, 8, 8, 8))
+            network = type(network)(in_channels=(3, 1), encoder="test_resnet", decoder_channels=(8, 8, 8, 8))
         torch.save(network.state_dict(), folder / "models" / "model.pt")
         made.append(folder)
     return made[0], made[1]

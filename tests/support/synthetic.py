@@ -175,11 +175,12 @@ class ThresholdCenter(nn.Module):
 def tiny_network(seed: int = 0) -> DifferSeg:
     """A real DifferSeg with random weights and few channels."""
     torch.manual_seed(seed)
-    return DifferSeg(in_channels=(3, 3, 3), encoder="tf_efficientnet_lite0", decoder_channels=(8, 8, 8, 8)).eval()
+    return DifferSeg(in_channels=(3, 3, 3), encoder="test_resnet", decoder_channels=(8, 8, 8, 8)).eval()
 
 
 #: What makes the bundle's own configuration quick enough for tests.
 SMALL: dict[str, Any] = {
+    "network_def::encoder": "test_resnet",
     "network_def::decoder_channels": [8, 8, 8, 8],
     "roi_size": [32, 32],
     "planes": ["axial"],
