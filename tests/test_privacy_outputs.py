@@ -10,11 +10,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from support.making import COLUMNS, ROWS, SLICES, affine_lps, ras, rtstruct, save, slices, stored
-from support.markers import Markers, planted_dicom, planted_itk, planted_png
-from support.running import evaluator_of
+from support.markers import Markers, planted_dicom, planted_itk, planted_picture, planted_png
+from support.running import evaluator_of, picture_evaluator
 from support.synthetic import BUNDLE, read_rows, row_of, write_case, write_table
 from typer.testing import CliRunner
 
+from differseg_med.bundles.factories import picture_writers
 from differseg_med.cli import app
 from differseg_med.errors import VERBOSE
 from differseg_med.export.patient import NEEDED
@@ -118,6 +119,29 @@ def test_no_output_of_a_run_in_all_formats(planted, told):
     assert written >= {f"dicom/{RUN_FORMATS[name].file}" for name in RUN_FORMATS if name not in ("scene", "bids")}
     assert written >= {"good/scene/scene.mrml", "good/scene.mrb", "derivatives/dataset_description.json"}
     assert beside_patient_modules(marker, out) == {}
+
+
+def test_no_output_of_pictures_that_are_segmented(told, tmp_path):
+    """EXIF, texts of PNG, comments of JPEG and tags of TIFF stay where they are when all goes well."""
+    marker = Markers()
+    root = tmp_path / marker("folder")
+    root.mkdir()
+    pixels = np.zeros((40, 48, 3), np.uint8)
+    pixels[10:30, 12:36] = 255
+    rows = []
+    for ending in ("png", "jpg", "tif"):
+        picture = planted_picture(root / f"{marker('file')}.{ending}", marker, pixels)
+        label = planted_picture(root / f"{marker('file')}_label.png", marker, pixels[..., 0])
+        rows.append({"case_id": ending, "rgb": picture.name, "label": label.name})
+    table = write_table(root / "cohort.csv", rows, ("case_id", "rgb", "label"))
+    picture_evaluator(table, writers=picture_writers(cutout=True)).run()
+    out = root / "out"
+    assert {row["status"] for row in read_rows(out / "summary.csv").values()} == {"done"}
+    for name in ("mask.png", "probability.png", "overlay.png", "cutout.png"):
+        assert (out / "jpg" / name).is_file()
+    assert len(marker.given) >= 50
+    assert marker.found_in(told.all()) == []
+    assert marker.written(out) == {}
 
 
 def test_no_output_of_exports(planted, told, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from differseg_med.runs.stamps import inputs_of
 from differseg_med.runs.tables import written_table
 
 PLANNED_FOLDS = 5
+
+_NAME = re.compile(r"[^\W_][\w .()+-]{0,63}")
+"""Names of modalities that mean nothing else to MONAI, YAML and the lint of bundles."""
 
 
 def plan_bundle(
@@ -56,6 +60,7 @@ def plan_bundle(
     """
     folder = Path(folder)
     check_folder(folder)
+    _check_names(cohort.modalities)
     terms, overrides, seconds = look_up(target), _overrides(settings), parse_time(time)
     bytes_asked = parse_memory(memory) if memory else None
     plan, fingerprint, cases = plan_cohort(
@@ -96,8 +101,9 @@ def bundle_without_data(
         settings: ``name=value`` in place of defaults.
 
     Raises:
-        CaseError: for a modality without a kind, or 2-D images among volumes.
+        CaseError: for a modality without a kind, 2-D images among volumes, or a name that no bundle can have.
     """
+    _check_names(columns)
     if unknown := [name for name in columns if kinds.get(name) not in KINDS]:
         given = f"{unknown[0]}={kinds[unknown[0]]}" if unknown[0] in kinds else unknown[0]
         raise CaseError(f"--modalities {given} does not say the kind", expected=f"NAME=KIND, KIND {', '.join(KINDS)}")
@@ -113,6 +119,22 @@ def bundle_without_data(
     terms, plan = look_up(target), Plan(_overrides(settings))
     plan_without_data(plan, {name: kinds[name] for name in columns}, flat=flat == {True}, target=target)
     return write_plan(folder, plan, terms, flat=flat == {True}, commands=_commands(Path(folder), Path("COHORT.csv")))
+
+
+def _check_names(columns: Sequence[str]) -> None:
+    """Refuse names that are more than a name in a configuration: expressions, references, paths, parts of YAML.
+
+    Raises:
+        CaseError: naming the column.
+    """
+    for name in columns:
+        if not _NAME.fullmatch(name) or name != name.strip():
+            raise CaseError(
+                "the column's name cannot be that of a modality in a bundle",
+                expected="at most 64 letters, digits, spaces and . _ ( ) + -, a letter or digit first",
+                found=repr(name),
+                remedy="Rename the column.",
+            )
 
 
 def _with_folds(cohort: Cohort, cases: Sequence[Case]) -> list[str]:

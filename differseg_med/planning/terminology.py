@@ -101,6 +101,10 @@ class Terms:
         return block | {name: _sequence(code) for name, code in codes.items() if code is not None}
 
 
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,()+'_-]{0,63}")
+"""Labels that are nothing but text to DICOM, NRRD, JSON, YAML and MONAI."""
+
+
 def look_up(target: str) -> Terms:
     """The codes of a target.
 
@@ -109,12 +113,16 @@ def look_up(target: str) -> Terms:
             looked up differ: ``MS lesion=brain lesion``. Empty: a neutral code.
 
     Raises:
-        CaseError: if the words are in no list or fit several entries; it lists what is nearest.
+        CaseError: if the words are in no list or fit several entries, where it lists what is nearest; or if the label
+            cannot be written.
     """
     if not target.strip():
         words = "No target was named: the codes say Tissue, which is true of anything. Name it with --target."
         return Terms("Target", TISSUE, TISSUE, note=words)
     label, _, words = (part.strip() for part in target.rpartition("="))
+    if label and not _LABEL.fullmatch(label):
+        expected = "at most 64 letters, digits, spaces and . , ( ) + ' -, ASCII, a letter or digit first"
+        raise CaseError("--target LABEL=WORDS: the label cannot be that of a segment", expected=expected, found=label)
     wanted = _wanted(words)
     found = _found(wanted) or _found(wanted - set(_SIDES))
     if found is not None:

@@ -63,7 +63,7 @@ def write_plan(
         "target": terms.label,
         "names": " and ".join(values["modalities"]),
         "inputs": ", ".join(f"{name} ({label_of(entry['kind'])})" for name, entry in values["modalities"].items()),
-        "modalities": "\n".join(f"  {name}: {_yaml(entry)}" for name, entry in values["modalities"].items()),
+        "modalities": "\n".join(f"  {_yaml(name)}: {_yaml(entry)}" for name, entry in values["modalities"].items()),
         "segment": json.dumps(terms.block(), indent=2).replace("\n", "\n  "),
         "quality": f"$@bundle_root + '/{QUALITY}'" if fingerprint else "null",
         "why": f"Every value with its reason and the numbers behind it: [PLAN.md](PLAN.md). {terms.note}",
@@ -182,7 +182,7 @@ def _yaml(value: object) -> str:
         return "{" + ", ".join(f"{key}: {_yaml(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_yaml, value)) + "]"
-    return yaml.safe_dump(value, width=1000).removesuffix("\n").removesuffix("\n...")
+    return yaml.safe_dump(value, width=1000, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
 
 
 def _version(package: str) -> str:

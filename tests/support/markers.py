@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -121,6 +122,30 @@ def planted_itk(path: Path, image: sitk.Image, marker: Markers, *keys: str) -> P
         image.SetMetaData(key, marker("region" if key.startswith("Segment") else path.suffix))
     sitk.WriteImage(image, path)
     assert len(marker.found_in(path.read_bytes())) >= 3
+    return path
+
+
+def planted_exif(marker: Markers) -> Image.Exif:
+    """Who drew it, what it shows, by which machine, and comments: EXIF as JPEG, PNG, TIFF and WebP have it."""
+    exif = Image.Exif()
+    for tag in (0x010E, 0x013B, 0x8298, 0x0110, 0x0131, 0x010D):
+        exif[tag] = marker("EXIF")
+    exif.get_ifd(0x8769).update({0x9286: b"ASCII\0\0\0" + marker("EXIF").encode(), 0xA430: marker("EXIF")})
+    return exif
+
+
+def planted_picture(path: Path, marker: Markers, pixels: np.ndarray) -> Path:
+    """Write ``(H, W)`` or ``(H, W, 3)`` with markers in EXIF and wherever else the format has texts."""
+    options: dict[str, object] = {"exif": planted_exif(marker)}
+    if path.suffix == ".png":
+        options["pnginfo"] = info = PngInfo()
+        for key in ("Author", "Title", "Comment"):
+            info.add_text(key, marker("PNG"), zip=key == "Title")
+        info.add_itxt("Description", marker("PNG"), "en", "Description")
+    elif path.suffix == ".jpg":
+        options |= {"comment": marker("JPEG").encode(), "xmp": f"<x>{marker('JPEG')}</x>".encode(), "quality": 95}
+    Image.fromarray(pixels).save(path, **options)
+    assert len(marker.found_in(path.read_bytes())) >= 6  # TIFF has no comments of EXIF
     return path
 
 

@@ -56,6 +56,23 @@ def evaluator_of(
     )
 
 
+def picture_evaluator(table: Path, **settings: object) -> CohortEvaluator:
+    """A run over photographs, column ``rgb``, with masks measured against their labels."""
+    modalities, out = {"rgb": {"kind": "image"}}, table.parent / "out"
+    dataset = cohort_dataset(table, modalities, preprocessing(modalities, "rgb", spatial_size=(32, 32)), output_dir=out)
+    return CohortEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=case_loader(dataset),
+        network=ThresholdCenter(threshold=0.0, num_slices=1),
+        inferer=SliceWindowInferer((32, 32), num_slices=1),
+        postprocessing=postprocessing(),
+        output_dir=out,
+        reference="rgb",
+        evaluate=True,
+        **settings,
+    )
+
+
 def cohort(folder: Path, *cases: str, **changes: dict) -> Path:
     """A table of good cases; ``changes`` replace cells of a case's row."""
     table = folder / "cohort.csv"
