@@ -81,14 +81,14 @@ def predict_subsets(network: DifferSeg, volume: Tensor, config: dict[str, Any]) 
 
     Each slice is seen whole, in zeros up to a multiple of 32 and to the window of the training.
     """
-    allowed = torch.tensor(list(SUBSETS.values()), dtype=torch.bool)
+    allowed = torch.tensor(list(SUBSETS.values()), dtype=torch.bool, device=volume.device)
     found = []
     for plane in config["planes"]:
         slices = to_plane(volume, plane)
         count, h, w = slices.shape[1:]
         size = [max(-(-n // 32) * 32, roi) for n, roi in zip((h, w), config["roi_size"])]
         top, left = (size[0] - h) // 2, (size[1] - w) // 2
-        out = torch.zeros(len(allowed), count, h, w)
+        out = torch.zeros(len(allowed), count, h, w, device=volume.device)
         for centers in torch.arange(count).split(16):
             slabs = gather_slabs(slices, centers, config["num_slices"], config["slice_step"])
             x = slabs.new_zeros(len(centers), slabs.shape[1], *size)

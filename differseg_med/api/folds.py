@@ -44,8 +44,8 @@ from differseg_med.runs.stamps import case_stamps, code_hash, inputs_of, stamp
 from differseg_med.training.crossvalidation import PREDICTIONS, RESULTS, measure_folds, write_tables
 from differseg_med.training.folds import Folds, read_folds
 from differseg_med.training.out_of_fold import predict_case, read_prediction, save_prediction, subset_names
+from differseg_med.training.recorder import LAST
 from differseg_med.training.rules import Rule
-from differseg_med.training.train import LAST
 
 logger = logging.getLogger(__name__)
 

@@ -39,8 +39,12 @@ from differseg_med.prediction.quality_flags import fingerprint_of
 from differseg_med.prediction.result import CaseWriter
 from differseg_med.prediction.summary import read_finished
 from differseg_med.runs.shards import Shard
+from differseg_med.training.averaging import AveragedNetwork
 from differseg_med.training.data import labelled_data
-from differseg_med.training.train import AveragedNetwork, RecordedTrainer, TrainingRecorder, sample_loader
+from differseg_med.training.graphs import GraphedIteration
+from differseg_med.training.loaders import BatchedLoader, sample_loader
+from differseg_med.training.recorder import TrainingRecorder
+from differseg_med.training.train import RecordedTrainer
 from differseg_med.transforms.affines import RestoreAffined
 from differseg_med.transforms.pipelines import preprocessing, training_samples
 from differseg_med.transforms.restoring import RestoreGridd, postprocessing
@@ -310,11 +314,13 @@ def trainer(
     resume: bool = True,
     seed: int = 0,
     num_workers: int = 0,
+    augmentation: str = "auto",
     loss_function: Callable[..., torch.Tensor] | None = None,
     inferer: Inferer | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     lr_scheduler: LRScheduler | None = None,
     amp: bool = False,
+    cuda_graph: bool | None = None,
     **kwargs: Any,
 ) -> SupervisedTrainer:
     """MONAI's trainer with a `TrainingRecorder`, which is made of the arguments where it is not given.
@@ -325,11 +331,15 @@ def trainer(
         max_epochs: of the whole training.
         device: where the network is.
         dataset: the samples; ``iterations`` batches of ``batch_size`` are drawn per epoch.
+        num_workers: processes that make samples.
+        augmentation: where samples are made: ``workers`` on the processor one by one, ``device`` in batches, ``auto``
+            on the device if that is a GPU, the samples have a ``placement`` and the cases fit into half of its memory.
         average_decay: of the moving average of the weights; see `AveragedNetwork`.
         evaluator: validates the average, whatever network it had; None for no validation.
         loss_function: default: Dice and cross-entropy.
         inferer: default: one forward pass.
         amp: compute in bfloat16 (autocast), on CPU and GPU; weights, loss and gradients stay float32.
+        cuda_graph: replay steps as one CUDA graph, see `GraphedIteration`; None where samples are made on a GPU.
         kwargs: more arguments of `SupervisedTrainer`, such as its ``train_handlers``.
 
     Raises:
@@ -340,10 +350,23 @@ def trainer(
             raise CaseError("the trainer needs dataset, output_dir, optimizer and lr_scheduler, or a recorder")
         average = AveragedNetwork(network, average_decay)
         if evaluator is not None:
-            evaluator.network = average
+            evaluator.network = average.average
         parts = (network, average, optimizer, lr_scheduler, output_dir)
         recorder = TrainingRecorder(*parts, evaluator=evaluator, val_interval=val_interval, resume=resume, seed=seed)
-        kwargs["train_data_loader"] = sample_loader(dataset, batch_size, iterations, seed=seed, num_workers=num_workers)
+        loader = sample_loader(
+            dataset,
+            batch_size,
+            iterations,
+            seed=seed,
+            num_workers=num_workers,
+            device=device,
+            augmentation=augmentation,
+        )
+        kwargs["train_data_loader"] = loader
+        if cuda_graph is None:
+            cuda_graph = isinstance(loader, BatchedLoader) and loader.samples.device.type == "cuda"
+    if cuda_graph:
+        kwargs.setdefault("iteration_update", GraphedIteration())
     forward = SimpleInferer() if inferer is None else inferer
     kwargs |= {"max_epochs": max_epochs, "device": device, "loss_function": loss_function or dice_ce_loss()}
     kwargs["inferer"] = AutocastInferer(forward) if amp else forward

@@ -139,17 +139,27 @@ class DifferSeg(nn.Module):
         """Encode and reduce each stream by itself: four levels ``(B, M * C_l, H_l, W_l)``, modality-major."""
         # In training, absent streams are left out so that empty images do not enter the batch norm statistics;
         # in evaluation each sample is computed by itself and the fusion ignores the absent ones.
-        index: Tensor | None = None
-        if self.training and not bool(present.all()):
-            index = present.flatten().nonzero().squeeze(1)
+        flags, index = present.flatten(), torch.empty(0, dtype=torch.long)
+        fill = self.training and streams.is_cuda
+        leave_out = self.training and not fill and not bool(present.all())
+        if leave_out:
+            index = flags.nonzero().squeeze(1)
             streams = streams[index]
+        elif fill:
+            # A GPU plans its convolutions anew for every number of streams, for seconds: those that are there are
+            # repeated in place of the absent ones, without asking the GPU how many there are.
+            index = torch.argsort(1 - flags.long(), stable=True)
+            index = index.index_select(0, torch.arange(flags.numel(), device=flags.device) % flags.sum())
+            streams = streams.index_select(0, index)
         levels = self.encoder(streams)
         features: list[Tensor] = []
         for i, reduce in enumerate(self.reduce):
             reduced = reduce(levels[i])
-            if index is not None:
+            if leave_out:
                 full = reduced.new_zeros((present.numel(), reduced.shape[1], reduced.shape[2], reduced.shape[3]))
                 reduced = full.index_copy(0, index, reduced)
+            elif fill:
+                reduced = reduced.index_select(0, (flags.cumsum(0) - 1).clamp(min=0)) * flags[:, None, None, None]
             b, c, h, w = reduced.shape
             by_modality = reduced.reshape(b // self.num_modalities, self.num_modalities, c, h, w).unbind(dim=1)
             features.append(torch.cat(by_modality, dim=1))  # unlike reshape, cat keeps channels last

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from monai.transforms import MapTransform, RandomizableTransform
-from torch import Tensor
 from torch.nn import functional
 
 
@@ -62,44 +62,58 @@ class RandPlaceSlabd(RandomizableTransform, MapTransform):
         self.placement = placement or Placement()
         rows, columns = (torch.arange(n) - (n - 1) / 2 for n in roi_size)
         self.roi_size = tuple(roi_size)
-        self._window = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+        self.window = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Place."""
         d = dict(data)
         image, label = torch.as_tensor(d[self.image_key]), torch.as_tensor(d[self.label_key])
-        both = self._crop(torch.cat((image, label.to(image.dtype))))
-        h, w = both.shape[-2:]
-        position = self._window @ self._matrix().T + self._offset()  # pixels from the middle of the image
+        both = torch.cat((image, label.to(image.dtype)))
+        (top, h, left, w), matrix, offset = self.draw(self.R, both.shape[-2:])
+        both = both[:, top : top + h, left : left + w]
+        turn = torch.from_numpy(matrix.T.astype("float32"))
+        position = self.window @ turn + torch.from_numpy(
+            offset.astype("float32")
+        )  # pixels from the middle of the image
         grid = torch.stack((2 * position[..., 1] / w, 2 * position[..., 0] / h), dim=-1).to(both.dtype)
         placed = functional.grid_sample(both[None], grid[None], align_corners=False)[0]
         d[self.image_key] = placed[: image.shape[0]]
         d[self.label_key] = (placed[image.shape[0] :] > 0.5).to(label.dtype)
         return d
 
-    def _crop(self, both: Tensor) -> Tensor:
-        if self.R.random() >= self.placement.crop_prob:
-            return both
-        for axis in (-2, -1):
-            size = both.shape[axis]
-            part = max(round(size * self.R.uniform(0.6, 1.0)), 1)
-            both = both.narrow(axis, int(self.R.randint(size - part + 1)), part)
-        return both
+    def draw(self, random: np.random.RandomState, shape: Sequence[int]) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """Draw what happens to an image of ``shape`` (rows, columns).
 
-    def _matrix(self) -> Tensor:
-        """From pixels of the window to pixels of the image, both from the middle."""
+        Returns:
+            The part of it that is seen (first row, rows, first column, columns); the matrix ``(2, 2)`` from pixels of
+            the window to pixels of that part, both from the middle; the offset in such pixels (rows, columns).
+        """
+        box = self._crop(random, shape)
+        return box, self._matrix(random), self._offset(random)
+
+    def _crop(self, random: np.random.RandomState, shape: Sequence[int]) -> list[int]:
+        if random.random_sample() >= self.placement.crop_prob:
+            return [0, int(shape[0]), 0, int(shape[1])]
+        box = []
+        for size in map(int, shape):
+            part = max(round(size * random.uniform(0.6, 1.0)), 1)
+            box += [int(random.randint(size - part + 1)), part]
+        return box
+
+    def _matrix(self, random: np.random.RandomState) -> np.ndarray:
         p, angle, zoom = self.placement, 0.0, 1.0
-        if self.R.random() < p.turn_prob:
-            angle = math.radians(self.R.uniform(-p.turn_degrees, p.turn_degrees))
-        if self.R.random() < p.any_turn_prob:
-            angle = self.R.uniform(-math.pi, math.pi)
-        if self.R.random() < p.zoom_prob:
-            zoom = math.exp(self.R.uniform(math.log(p.zoom[0]), math.log(p.zoom[1])))
-        stretch = math.exp(self.R.normal(0, p.stretch))
-        mirror = -1.0 if self.R.random() < p.flip_prob else 1.0
-        turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        return turn @ torch.diag(torch.tensor([mirror * stretch / zoom, 1 / (stretch * zoom)]))
+        if random.random_sample() < p.turn_prob:
+            angle = math.radians(random.uniform(-p.turn_degrees, p.turn_degrees))
+        if random.random_sample() < p.any_turn_prob:
+            angle = random.uniform(-math.pi, math.pi)
+        if random.random_sample() < p.zoom_prob:
+            zoom = math.exp(random.uniform(math.log(p.zoom[0]), math.log(p.zoom[1])))
+        stretch = math.exp(random.normal(0, p.stretch))
+        mirror = -1.0 if random.random_sample() < p.flip_prob else 1.0
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        matrix: np.ndarray = turn @ np.diag([mirror * stretch / zoom, 1 / (stretch * zoom)])
+        return matrix
 
-    def _offset(self) -> Tensor:
-        share = self.R.uniform(-self.placement.shift, self.placement.shift, 2)
-        return torch.tensor([n * float(s) for n, s in zip(self.roi_size, share)])
+    def _offset(self, random: np.random.RandomState) -> np.ndarray:
+        share = random.uniform(-self.placement.shift, self.placement.shift, 2)
+        return np.array(self.roi_size) * share

@@ -134,6 +134,9 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
         max_shift: largest misalignment of a modality other than the first, in pixels.
     """
 
+    shift_prob = 0.3
+    """Chance that a modality other than the first is moved."""
+
     def __init__(
         self,
         keys: KeysCollection,
@@ -157,7 +160,7 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
     def _change(self, part: Tensor, index: int) -> Tensor:
         if not bool(part.any()) or self.strength == 0:
             return part
-        if index > 0 and self.R.random() < 0.3:
+        if index > 0 and self.R.random() < self.shift_prob:
             part = _shift(part, *self.R.uniform(-self.max_shift, self.max_shift, 2))
         if self.R.random() >= self.prob:
             return part

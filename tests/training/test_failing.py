@@ -15,8 +15,10 @@ from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import CaseError
 from differseg_med.prediction.dataset import TrainingDataset
 from differseg_med.runs.manifest import read_steps
+from differseg_med.training.averaging import AveragedNetwork
 from differseg_med.training.preflight import refuse_leaks, try_samples
-from differseg_med.training.train import AveragedNetwork, RecordedTrainer, TrainingRecorder
+from differseg_med.training.recorder import TrainingRecorder
+from differseg_med.training.train import RecordedTrainer
 from differseg_med.transforms.pipelines import training_samples
 
 

@@ -35,7 +35,7 @@ from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import load_weights
 from differseg_med.prediction.dataset import cached_items
 from differseg_med.prediction.quality import Fingerprint
-from differseg_med.training.train import draw_curves
+from differseg_med.training.recorder import draw_curves
 from differseg_med.transforms.pipelines import preprocessing
 
 TINY = {
