@@ -23,7 +23,10 @@ from differseg_med.metrics.statistics import summarize
 def cost(runs: Path) -> str:
     """Steps and CPU seconds of the trainings that were not interrupted."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(runs.glob("fold*/training.json"))]
-    return f"{found[0]['steps']} steps, {', '.join(str(one['cpu_seconds']) for one in found)} CPU s"
+    seconds = ", ".join(
+        f"{one['cpu_seconds']} CPU s" if "cpu_seconds" in one else f"{one['seconds']:.0f} s" for one in found
+    )
+    return f"{found[0]['steps']} steps, {seconds}"
 
 
 def main() -> int:
@@ -31,10 +34,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
+    parser.add_argument("--common", action="store_true", help="only the patients that both have")
     arguments = parser.parse_args()
     first, second = (pd.read_csv(runs / "cases.csv") for runs in (arguments.first, arguments.second))
     both = first.merge(second, on=["case", "fold", "subset"], validate="one_to_one")
-    if not len(both) == len(first) == len(second):
+    if not (arguments.common or len(both) == len(first) == len(second)):
         parser.error("the two runs are of other patients or folds")
     print(f"first: {cost(arguments.first)}; second: {cost(arguments.second)}\n")
     print("| given | patients | first | second | mean difference (95 %) | wins / losses | p (Wilcoxon) |")
