@@ -23,10 +23,8 @@ from differseg_med.metrics.statistics import summarize
 def cost(runs: Path) -> str:
     """Steps and CPU seconds of the trainings that were not interrupted."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(runs.glob("fold*/training.json"))]
-    seconds = ", ".join(
-        f"{one['cpu_seconds']} CPU s" if "cpu_seconds" in one else f"{one['seconds']:.0f} s" for one in found
-    )
-    return f"{found[0]['steps']} steps, {seconds}"
+    spent = [f"{one['cpu_seconds']} CPU s" if "cpu_seconds" in one else f"{one['seconds']:.0f} s" for one in found]
+    return f"{found[0]['steps']} steps, {', '.join(spent)}"
 
 
 def main() -> int:

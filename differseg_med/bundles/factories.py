@@ -42,7 +42,7 @@ from differseg_med.runs.shards import Shard
 from differseg_med.training.averaging import AveragedNetwork
 from differseg_med.training.data import labelled_data
 from differseg_med.training.graphs import GraphedIteration
-from differseg_med.training.loaders import BatchedLoader, sample_loader
+from differseg_med.training.loaders import draws_on_gpu, sample_loader
 from differseg_med.training.recorder import TrainingRecorder
 from differseg_med.training.train import RecordedTrainer
 from differseg_med.transforms.affines import RestoreAffined
@@ -331,13 +331,10 @@ def trainer(
         max_epochs: of the whole training.
         device: where the network is.
         dataset: the samples; ``iterations`` batches of ``batch_size`` are drawn per epoch.
-        num_workers: processes that make samples.
-        augmentation: where samples are made: ``workers`` on the processor one by one, ``device`` in batches, ``auto``
-            on the device if that is a GPU, the samples have a ``placement`` and the cases fit into half of its memory.
+        num_workers, augmentation: where samples are made, see `sample_loader`.
         average_decay: of the moving average of the weights; see `AveragedNetwork`.
         evaluator: validates the average, whatever network it had; None for no validation.
-        loss_function: default: Dice and cross-entropy.
-        inferer: default: one forward pass.
+        loss_function, inferer: default: Dice and cross-entropy, one forward pass.
         amp: compute in bfloat16 (autocast), on CPU and GPU; weights, loss and gradients stay float32.
         cuda_graph: replay steps as one CUDA graph, see `GraphedIteration`; None where samples are made on a GPU.
         kwargs: more arguments of `SupervisedTrainer`, such as its ``train_handlers``.
@@ -353,21 +350,11 @@ def trainer(
             evaluator.network = average.average
         parts = (network, average, optimizer, lr_scheduler, output_dir)
         recorder = TrainingRecorder(*parts, evaluator=evaluator, val_interval=val_interval, resume=resume, seed=seed)
-        loader = sample_loader(
-            dataset,
-            batch_size,
-            iterations,
-            seed=seed,
-            num_workers=num_workers,
-            device=device,
-            augmentation=augmentation,
-        )
-        kwargs["train_data_loader"] = loader
-        if cuda_graph is None:
-            cuda_graph = isinstance(loader, BatchedLoader) and loader.samples.device.type == "cuda"
-    if cuda_graph:
+        drawn = (dataset, batch_size, iterations, seed, num_workers, device, augmentation)
+        kwargs["train_data_loader"] = sample_loader(*drawn)
+    if cuda_graph or (cuda_graph is None and draws_on_gpu(kwargs.get("train_data_loader"))):
         kwargs.setdefault("iteration_update", GraphedIteration())
-    forward = SimpleInferer() if inferer is None else inferer
+    forward = inferer or SimpleInferer()
     kwargs |= {"max_epochs": max_epochs, "device": device, "loss_function": loss_function or dice_ce_loss()}
     kwargs["inferer"] = AutocastInferer(forward) if amp else forward
     return RecordedTrainer(recorder, network=network, **kwargs)

@@ -67,7 +67,6 @@ def sample_loader(
     dataset: Dataset,
     batch_size: int,
     iterations: int,
-    *,
     seed: int = 0,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
@@ -82,7 +81,8 @@ def sample_loader(
         seed: of the first epoch.
         num_workers: processes that make samples; none are used on the device.
         device: of the training.
-        augmentation: one of `AUGMENTATION`.
+        augmentation: where samples are made: ``workers`` on the processor one by one, ``device`` in batches, ``auto``
+            on the device if that is a GPU, the samples have a ``placement`` and the cases fit into half of its memory.
 
     Raises:
         ConfigError: if the samples cannot be made on the device.
@@ -96,6 +96,11 @@ def sample_loader(
     generator = torch.Generator().manual_seed(seed)
     sampler = RandomSampler(dataset, replacement=True, num_samples=batch_size * iterations, generator=generator)
     return SampleLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, drop_last=True)
+
+
+def draws_on_gpu(loader: object) -> bool:
+    """Whether a loader makes its batches on a GPU, all of one size."""
+    return isinstance(loader, BatchedLoader) and loader.samples.device.type == "cuda"
 
 
 def _fits(dataset: Dataset, device: torch.device) -> bool:
