@@ -52,10 +52,12 @@ def foreground(
         return mask, _if_empty(mask, volume.unique().tolist(), selector)
     rounded = volume.round()
     off = (volume - rounded).abs()
-    volume = torch.where(off <= _WHOLE, rounded, volume)
-    noise = float(off[off <= _WHOLE].max()) if bool((off <= _WHOLE).any()) else 0.0
+    noise = 0.0
+    if float(off.max()) != 0:  # of most files it is, and large masks are looked through once less
+        volume = torch.where(off <= _WHOLE, rounded, volume)
+        noise = float(off[off <= _WHOLE].max()) if bool((off <= _WHOLE).any()) else 0.0
     notes = [f"values up to {noise:.1g} from whole numbers, taken as those"] if noise > UNSAID else []
-    values = volume.unique().tolist()
+    values = _values(volume)
     if not any(values) and float(off.max()) > 0:
         raise CaseError(
             "all values of the mask are 0 or nearly so",
@@ -70,6 +72,15 @@ def foreground(
         return volume != 0, notes
     mask = torch.isin(volume, torch.tensor(_numbers(selector, path), dtype=volume.dtype))
     return mask, notes + _if_empty(mask, values, selector)
+
+
+def _values(volume: torch.Tensor) -> list[float]:
+    """All values, in order; two of them, as most masks have, are found without sorting the voxels."""
+    low, high = volume.min(), volume.max()
+    if bool(((volume == low) | (volume == high)).all()):
+        return sorted({float(low), float(high)})
+    found: list[float] = volume.unique().tolist()
+    return found
 
 
 def _if_empty(mask: torch.Tensor, values: Sequence[float], selector: str) -> list[str]:
