@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python scripts/measure_evaluation.py --cases 2000
 
-Cases are boxes of 64 x 64 x 32 voxels at 1 x 1 x 3 mm and their predictions, moved by a voxel or two; every 50th prediction is empty.
+Cases are boxes in 64 x 64 x 32 voxels of 1 x 1 x 3 mm and their predictions, moved by a voxel or two; every 50th
+prediction is empty.
 ``--code`` measures another checkout of this repository with the same files.
 """
 
