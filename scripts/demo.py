@@ -82,6 +82,8 @@ def main() -> int:
     print()
     print_table(rows)
     print("\nThe baselines are what the same patients score without any network (Dice). Not a medical device.")
+    print("The weights were trained on these two patients too: this shows that it runs. How well, on patients that the")
+    print("network never saw, is in the card: bundles/sts_petctmr_segmentation/docs/README.md.")
     print("Pictures (mask orange, expert's outline blue):")
     for picture in pictures:
         print(f"  {picture.relative_to(Path.cwd()) if picture.is_relative_to(Path.cwd()) else picture}")
