@@ -73,6 +73,21 @@ def test_samples_in_batches_train_resume_and_repeat_to_the_last_bit(table, tmp_p
     assert_equal(network_of(tmp_path / "parts"), network_of(tmp_path / "whole"))
 
 
+def test_handlers_of_the_user_get_image_prediction_and_label(table, tmp_path, capsys):
+    """MONAI's own StatsHandler from the configuration, and one of the user's."""
+    stats = {"_target_": "StatsHandler", "tag_name": "dice_ce", "output_transform": "$lambda x: x['loss']"}
+    one = {"max_epochs": 1, "iterations": 1, "validate::evaluator": None, "train::trainer::train_handlers": [stats]}
+    workflow, trainer = training(table, tmp_path, **one)
+    seen = {}
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.update(engine.state.output))
+    workflow.run()
+    assert "dice_ce: " in "".join(capsys.readouterr())
+    assert seen["image"].shape == (2, 9, 32, 32)
+    assert seen["label"].shape == (2, 1, 32, 32)
+    assert [tuple(level.shape) for level in seen["pred"]] == [(2, 1, 32, 32)] * 4
+    assert seen["loss"].isfinite()
+
+
 def test_the_place_of_the_samples_is_one_of_three():
     assert isinstance(sample_loader([1, 2], 1, 1, augmentation="auto"), SampleLoader)
     with pytest.raises(ConfigError, match=r"augmentation.*auto, device, workers.*gpu"):
