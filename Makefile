@@ -8,7 +8,7 @@ WORKERS ?= 2
 # worksteal (below) gives neighbours to one process, so that fixtures of a file are made once.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test lint format manifests sbom clean
+.PHONY: demo test lint format docs dist manifests sbom clean
 
 demo: $(VENV)/.installed-test  ## segment the two sample patients and show the scores
 	$(BIN)/python scripts/demo.py
@@ -26,6 +26,14 @@ format: $(VENV)/.installed-dev  ## put the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs  ## the site, into site/; a broken link or a missing reference fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+dist: $(VENV)/.installed-build  ## wheel and sdist, into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 manifests: $(VENV)/.installed-test  ## the hashes of our bundles' configurations and weights, after one of them changed
 	for bundle in bundles/*; do $(BIN)/differseg-med lint-bundle $$bundle --write-manifest || exit 1; done
 
@@ -36,7 +44,7 @@ sbom: $(VENV)/.installed-test  ## sbom.json: what is installed, with versions an
 	$(VENV)/sbom/bin/cyclonedx-py environment $(BIN)/python --output-format JSON --output-file sbom.json
 
 clean:  ## remove .venv, caches and results of the demo
-	rm -rf $(VENV) build dist demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find differseg_med tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is older than pyproject.toml when the dependencies have changed: install again.

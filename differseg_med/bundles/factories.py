@@ -231,10 +231,11 @@ def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int, warm_up: float
     Args:
         optimizer: whose groups have their highest learning rates.
         total_steps: steps of the training.
-        warm_up: share of them before the highest rate.
+        warm_up: share of them before the highest rate; none where that is a step or less, which torch cannot divide.
     """
     highest = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, highest, total_steps=total_steps, pct_start=warm_up, cycle_momentum=False)
+    share = warm_up if warm_up * total_steps > 1 else 0.0
+    return OneCycleLR(optimizer, highest, total_steps=total_steps, pct_start=share, cycle_momentum=False)
 
 
 def image_samples(

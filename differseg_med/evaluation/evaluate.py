@@ -44,6 +44,8 @@ from differseg_med.transforms.restoring import resample_mask
 logger = logging.getLogger(__name__)
 
 MASK, PICTURE_MASK = "mask.nii.gz", "mask.png"
+ALONE = (".nii.gz", ".png")
+"""Endings of predictions that are one file per case, not a folder."""
 
 GROUP_COLUMNS = ("site", "scanner")
 """Columns of the cohort table that reports group by. Other columns stay out of reports: they may say who a case is."""
@@ -211,10 +213,12 @@ class Measurements:
 def mask_file(predictions_dir: Path, case_id: str) -> Path:
     """The predicted mask of a case: ``<case_id>/mask.nii.gz``, of a picture ``<case_id>/mask.png``.
 
-    Other programs' pictures may also be saliency maps ``<case_id>.png``. Without any, the first of these names.
+    Other programs' masks may also be ``<case_id>.nii.gz``, as nnU-Net writes them, and saliency maps ``<case_id>.png``.
+    Without any, the first of these names.
     """
     folder = predictions_dir / case_id
-    names = (folder / MASK, folder / PICTURE_MASK, predictions_dir / f"{case_id}.png")
+    alone = [predictions_dir / f"{case_id}{ending}" for ending in ALONE]
+    names = (folder / MASK, folder / PICTURE_MASK, *alone)
     return next((path for path in names if path.is_file()), names[0])
 
 
@@ -227,7 +231,7 @@ def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]
     if not predictions_dir.is_dir():
         raise CaseError("there is no folder with predictions here", file=predictions_dir)
     found = {path.parent.name for name in (MASK, PICTURE_MASK) for path in predictions_dir.glob(f"*/{name}")}
-    found |= {path.stem for path in predictions_dir.glob("*.png")}
+    found |= {path.name.removesuffix(ending) for ending in ALONE for path in predictions_dir.glob(f"*{ending}")}
     wanted = {case.case_id for case in cases}
     if not found & wanted:
         raise CaseError(

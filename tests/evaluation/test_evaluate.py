@@ -250,6 +250,12 @@ def test_extra_predictions_are_listed(folder):
     assert found.summary["notices"] == ["predictions that no case of the cohort asks for, not measured: stray"]
 
 
+def test_a_mask_may_be_one_file_per_case_as_of_nnunet(folder):
+    folder.add("a")
+    (folder.root / "predictions" / "a" / "mask.nii.gz").rename(folder.root / "predictions" / "a.nii.gz")
+    assert [row["dice"] for row in folder.evaluate().rows] == [1.0]
+
+
 def test_a_folder_without_any_of_the_predictions_is_refused(folder):
     with pytest.raises(CaseError, match="there is no folder"):
         evaluate_cohort(folder.cases, folder.root / "nowhere", folder.root / "out")

@@ -27,6 +27,22 @@ def test_without_a_share_or_a_trained_encoder_there_is_one_group() -> None:
     assert len(optimizer(net, encoder_share=0.3).param_groups) == 1
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_one_cycle_of_few_steps_has_no_warm_up(steps: int) -> None:
+    """With ten steps and a tenth of warm-up torch divides by zero."""
+    weights = torch.nn.Parameter(torch.zeros(1))
+    schedule = one_cycle(torch.optim.SGD([weights], lr=1.0), steps)
+    rates = []
+    for _ in range(steps):
+        rates += schedule.get_last_lr()
+        weights.grad = torch.zeros(1)
+        schedule.optimizer.step()
+        if len(rates) < steps:
+            schedule.step()
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01
+
+
 def test_one_cycle_warms_up_to_each_rate_and_ends_near_nothing() -> None:
     steps = 20
     made = optimizer(network(), 0.01, encoder_share=0.5)

@@ -1,0 +1,232 @@
+"""Pages of the site that the code says: nothing here is written twice, `make docs` writes it anew."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "differseg_med"
+
+COMMANDS = """# Commands
+
+`differseg-med COMMAND --help` prints the same. Exit code 0: all went well; 1: something did not, and a line says what;
+2: the command was not understood.
+"""
+API = """# API
+
+`import differseg_med as ds`. Nothing prints or ends the process; errors are `ds.CaseError`.
+"""
+CONFIGURATION = """# Configuration
+
+A bundle's `configs/*.yaml` name these as `_target_: differseg_med.bundle.NAME`, beside classes of MONAI and torch.
+An entry of the file is set for one run by `--set name=value`; `--set network_def::fusion=concat` reaches inside. A
+misspelt name is refused with the nearest that exist.
+"""
+KINDS_OF = """# Kinds of images
+
+What a column of a cohort table holds, said in `cohort.yaml` or by `--kind COLUMN=KIND`. The kind decides how grey
+values are normalised, shown and exported.
+"""
+SETTINGS = """
+## Settings of a normalisation
+
+Under the modality's name in `configs/inference.yaml` of a bundle.
+"""
+FORMATS_OF = """# Formats of masks
+
+`predict --formats` and `export --formats` take these names, separated by commas. Each file is read back and
+compared with the mask before it gets its name. Details: [exports](../exports.md).
+"""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def commands() -> str:
+    """Every command with its arguments and options, from typer."""
+    from typer.main import get_command
+
+    from differseg_med.cli import app
+
+    text = [COMMANDS]
+    for name, command in walk("differseg-med", get_command(app)):
+        if not getattr(command, "commands", None):
+            rows = [_parameter(parameter) for parameter in command.params if parameter.name != "help"]
+            table_ = table(["argument or option", "meaning", "default"], rows)
+            text += [f"## {name}", "", command.help or "", "", table_, ""]
+    return "\n".join(text)
+
+
+def walk(name: str, command: object) -> Iterator[tuple[str, object]]:
+    """All commands below one, by what is typed."""
+    yield name, command
+    for word, child in sorted(getattr(command, "commands", {}).items()):
+        yield from walk(f"{name} {word}", child)
+
+
+def _parameter(parameter: Any) -> list[str]:
+    if parameter.param_type_name == "option":
+        names = [*parameter.opts, *parameter.secondary_opts]
+    else:
+        names = [str(parameter.name).upper()]
+    default = "" if parameter.default in (None, "", False, ()) else f"`{parameter.default}`"
+    help_ = re.sub(r"([<>])", lambda match: {"<": "&lt;", ">": "&gt;"}[match[1]], getattr(parameter, "help", "") or "")
+    return [", ".join(f"`{name}`" for name in names), help_, "required" if parameter.required else default]
+
+
+def api() -> str:
+    """The public functions and classes."""
+    from differseg_med import api as public
+
+    return "\n".join([API, *_directives(public, public.__all__)])
+
+
+def configuration() -> str:
+    """What a bundle's configuration may name."""
+    from differseg_med import bundle
+
+    return "\n".join([CONFIGURATION, *_directives(bundle, bundle.__all__)])
+
+
+def _directives(module: object, names: list[str]) -> list[str]:
+    """A directive of mkdocstrings per name, at the place where it is defined."""
+    lines = []
+    for thing in (getattr(module, name) for name in sorted(names, key=str.lower)):
+        lines += [f"::: {thing.__module__}.{thing.__qualname__}", "    options: {members: false}", ""]
+    return lines
+
+
+def kinds() -> str:
+    """Kinds of images."""
+    from differseg_med.modality import KINDS, NORMALIZATIONS
+
+    rows = [
+        [
+            f"`{name}`",
+            kind.label,
+            f"`{kind.normalization}`" + (f" {dict(kind.defaults)}" if kind.defaults else ""),
+            f"{kind.window[0]:g} to {kind.window[1]:g}" if kind.window else "1st to 99th percentile",
+            ", ".join(kind.dicom),
+            ", ".join(map(str, kind.channels)),
+        ]
+        for name, kind in KINDS.items()
+    ]
+    settings = [
+        [f"`{name}`", f"`{key}`", setting.expected]
+        for name, keys in NORMALIZATIONS.items()
+        for key, setting in keys.items()
+    ]
+    head = ["kind", "image", "normalisation", "display window", "DICOM Modality", "channels"]
+    return "\n".join(
+        [KINDS_OF, table(head, rows), SETTINGS, table(["normalisation", "setting", "takes"], settings), ""]
+    )
+
+
+def measures() -> str:
+    """Columns of metrics.csv."""
+    from differseg_med.metrics.policy import MEASURES, PICTURE_MEASURES, POLICY
+
+    text = ["# Measures", "", "Columns of `metrics.csv`. P is the predicted mask, R the reference.", ""]
+    for title, known in (("Masks", MEASURES), ("Maps of 2-D images", PICTURE_MEASURES)):
+        rows = [
+            [f"`{name}`", m.label, "near 0" if m.better == "zero" else m.better, m.text] for name, m in known.items()
+        ]
+        text += [f"## {title}", "", table(["column", "measure", "better", "definition"], rows), ""]
+    why = "Why, and how figures compare with other programs: [measures and their policy](../metrics.md)."
+    return "\n".join([*text, "## Empty masks", "", POLICY, "", why, ""])
+
+
+def formats() -> str:
+    """Formats that a mask is written in."""
+    from differseg_med.export.registry import FORMATS
+
+    rows = []
+    for name, kind in FORMATS.items():
+        module, _, function = str(kind.writer).partition(":")
+        writer = getattr(import_module(module), function)
+        rows.append([f"`{name}`", f"`{kind.file}`", (inspect.getdoc(writer) or "").split("\n\n")[0]])
+    rows.append(["`png`", "`overlay.png`", "Three planes with the outline of the mask."])
+    return "\n".join([FORMATS_OF, table(["name", "file in the case's folder", "what it is"], rows), ""])
+
+
+def findings() -> str:
+    """Every message about a case or table that the package can give, from its source."""
+    text = [
+        "# Findings and errors",
+        "",
+        "What the package can say about a case, a file or a table, and what to do. Collected from the source at build",
+        "time; `{...}` stands for a number or a name. They have no ids: search this page for the words of the message.",
+        "A `CaseError` stops its case only. A `Finding` has a level: note, warning or error.",
+        "",
+    ]
+    for path in sorted(PACKAGE.rglob("*.py")):
+        rows = sorted({row for row in map(_finding, ast.walk(ast.parse(path.read_text(encoding="utf-8")))) if row})
+        if rows:
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            text += [f"## {module}", "", table(["message", "kind", "what to do"], [list(row) for row in rows]), ""]
+    return "\n".join(text)
+
+
+def _finding(node: ast.AST) -> tuple[str, str, str] | None:
+    """Text, kind and remedy of a call that makes an error or a finding."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return None
+    names = {keyword.arg: keyword.value for keyword in node.keywords}
+    remedy = _words(names.get("remedy"))
+    if node.func.id in ("CaseError", "ConfigError") and node.args:
+        text, kind = _words(node.args[0]), node.func.id
+    elif node.func.id == "Finding" and len(node.args) > 1:
+        text, kind = _words(node.args[1]), f"Finding ({_words(node.args[0]) or '...'})"
+        remedy = remedy or _words(node.args[2] if len(node.args) > 2 else None)
+    else:
+        return None
+    return (_code(text), kind, _code(remedy)) if re.search(r"[a-z]{3}", text) else None
+
+
+def _words(node: ast.expr | None) -> str:
+    """The words of a text; what is put in shows as {...}."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_words(part) if isinstance(part, ast.Constant) else "{...}" for part in node.values)
+    return ""
+
+
+def _code(text: str) -> str:
+    """A text that Markdown and HTML leave as it is."""
+    return re.sub(r"([*_<>\[\]`])", r"\\\1", text).replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def notebook_page(script: Path) -> str:
+    """A page of a notebook in jupytext's percent format: its text, and its code as blocks."""
+    parts = re.split(r"^# %%(.*)\n", script.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    text = []
+    for mark, body in zip(parts[::2], parts[1::2]):
+        if "markdown" in mark:
+            text.append(re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE))
+        else:
+            text.append(f"```python\n{body.strip()}\n```")
+    note = f"As a notebook: `pip install jupytext`, then `jupytext --to ipynb docs/notebooks/{script.name}`."
+    return "\n\n".join([*text, note]) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/commands.md": commands,
+    "reference/api.md": api,
+    "reference/configuration.md": configuration,
+    "reference/kinds.md": kinds,
+    "reference/measures.md": measures,
+    "reference/formats.md": formats,
+    "reference/findings.md": findings,
+}
+"""Pages by their place in the site."""
