@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -25,18 +23,6 @@ from differseg_med.prediction.writers import RUN_FORMATS
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"
 TABLE = BUNDLE / "sample" / "cohort.csv"
-
-
-@pytest.mark.parametrize("command", ["predict", "evaluate", "train"])
-def test_every_option_in_the_readme_exists(command: str) -> None:
-    """Options of the README's commands are known to the command line."""
-    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
-    assert result.exit_code == 0
-    known = set(re.findall(r"--[a-z-]+", result.stdout))
-    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.strip().startswith("differseg-med")]
-    used = {word for line in lines if shlex.split(line)[1] == command for word in shlex.split(line) if word[:2] == "--"}
-    assert used
-    assert used <= known
 
 
 def test_the_command_line_answers_before_torch_is_loaded() -> None:
