@@ -331,11 +331,11 @@ def trainer(
         recorder: or dataset, output_dir, optimizer and lr_scheduler; other arguments are those of `TrainingRecorder`.
         max_epochs: of the whole training.
         device: where the network is.
-        dataset: the samples; ``iterations`` batches of ``batch_size`` are drawn per epoch.
-        num_workers, augmentation: where samples are made, see `sample_loader`.
+        dataset: of samples; `sample_loader` draws ``iterations`` batches an epoch, and says what ``augmentation`` is.
         average_decay: of the moving average of the weights; see `AveragedNetwork`.
         evaluator: validates the average, whatever network it had; None for no validation.
-        loss_function, inferer: default: Dice and cross-entropy, one forward pass.
+        loss_function: default: Dice and cross-entropy.
+        inferer: default: one forward pass.
         amp: compute in bfloat16 (autocast), on CPU and GPU; weights, loss and gradients stay float32.
         cuda_graph: replay steps as one CUDA graph, see `GraphedIteration`; None where samples are made on a GPU.
         kwargs: more arguments of `SupervisedTrainer`, such as its ``train_handlers``.

@@ -15,7 +15,7 @@ cases = pd.read_csv("docs/evidence_cases.csv")
 print(cases.head())
 
 # %% [markdown]
-# One row per patient and set of modalities. Look at the whole distribution first; two patients are far below the
+# One row per patient and set of modalities. Look at the whole distribution first; four patients are far below the
 # others.
 
 # %%
