@@ -14,9 +14,7 @@ import time
 from pathlib import Path
 
 from differseg_med import api
-from differseg_med.cohort.kinds import with_kinds
-from differseg_med.cohort.table import read_cohort, write_cohort
-from differseg_med.planning.jobs import plan_bundle
+from differseg_med.cohort.table import write_cohort
 
 sys.path.insert(0, str(Path(__file__).parent))
 from prepare_sts_cohort import MODALITIES, find_cases
@@ -36,8 +34,7 @@ def main() -> None:
     table, planned = arguments.out / "cohort.csv", arguments.out / "planned_sts"
     write_cohort(table, MODALITIES, find_cases(arguments.folders), KINDS)
     if not planned.exists():
-        cohort = with_kinds(read_cohort(table, MODALITIES), KINDS)
-        for line in plan_bundle(cohort, planned, time=arguments.time, target="neoplasm"):
+        for line in api.plan(table, planned, time=arguments.time, target="neoplasm").notes:
             print(line)
     settings = {"max_epochs": 1, "iterations": arguments.steps, "val_interval": 1}
     dices = {}

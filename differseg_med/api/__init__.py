@@ -10,11 +10,13 @@ Nothing here prints or ends the process. Messages go to the logger ``differseg_m
 
 from differseg_med.api.cohorts import check, read_cohort, read_label, read_volume, scan
 from differseg_med.api.folds import train_folds
+from differseg_med.api.planning import plan
 from differseg_med.api.release import release
 from differseg_med.api.results import CohortResult, FoldsResult, Segmentation, TrainingResult
 from differseg_med.api.runs import collect, compare, evaluate, evaluate_subsets, predict, segment, train
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.networks import DifferSeg
+from differseg_med.planning.jobs import PlannedBundle
 
 __all__ = [
     "CaseError",
@@ -22,6 +24,7 @@ __all__ = [
     "ConfigError",
     "DifferSeg",
     "FoldsResult",
+    "PlannedBundle",
     "Segmentation",
     "TrainingResult",
     "check",
@@ -29,6 +32,7 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_subsets",
+    "plan",
     "predict",
     "read_cohort",
     "read_label",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from differseg_med.cli.options import names, progress, read_table
+from differseg_med.cli.options import names
 from differseg_med.errors import CaseError, exit_code
 
 app = typer.Typer()
@@ -37,35 +37,34 @@ def plan(
     settings: Settings = None,
 ) -> None:
     """Make a bundle for the task of a cohort from its training cases and this machine, with a reason for each value."""
-    from differseg_med.bundles.new import check_folder
 
     def job() -> None:
-        check_folder(out / name)
-        columns, kinds = _columns(modalities)
-        cohort = read_table(table, ",".join(columns), [f"{column}={kind}" for column, kind in kinds.items()])
+        from differseg_med import api
 
-        from differseg_med.planning.jobs import plan_bundle
-
-        done = plan_bundle(
-            cohort,
+        done = api.plan(
+            table,
             out / name,
+            target=target,
+            modalities=_columns(modalities),
             time=time,
             device=device,
             memory=memory,
-            target=target,
             settings=settings or (),
-            progress=progress("case"),
+            progress=True,
         )
-        for line in done:
+        for line in done.notes:
             typer.echo(line)
+        typer.echo(f"{done.folder}: why each value is what it is stands in docs/PLAN.md. Next:")
+        for command in done.commands:
+            typer.echo(command)
 
     sys.exit(exit_code(job))
 
 
-def _columns(text: str) -> tuple[list[str], dict[str, str]]:
-    """Columns, and kinds of those that have one, of ``flair=mr,t1c``."""
+def _columns(text: str) -> dict[str, str]:
+    """Columns of ``flair=mr,t1c`` with their kinds, empty where none is given."""
     pairs = [entry.partition("=") for entry in names(text)]
-    return [column.strip() for column, _, _ in pairs], {c.strip(): kind.strip() for c, equals, kind in pairs if equals}
+    return {column.strip(): kind.strip() for column, _, kind in pairs}
 
 
 @app.command()
@@ -92,8 +91,8 @@ def new(
         else:
             from differseg_med.planning.jobs import bundle_without_data
 
-            columns, kinds = _columns(modalities)
-            made = bundle_without_data(columns, kinds, folder / name, target=target, settings=settings or ())
+            kinds = _columns(modalities)
+            made = bundle_without_data(kinds, folder / name, target=target, settings=settings or ())
         typer.echo(f"{made}: look through configs/inference.yaml, then")
         typer.echo(f"  differseg-med train --bundle {made} --cohort COHORT.csv --out runs/{name}")
         typer.echo(f"  differseg-med release runs/{name} --out {made}_release")

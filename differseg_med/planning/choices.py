@@ -86,10 +86,12 @@ class Plan:
     Args:
         overrides: values of ``--set`` by name.
         choices: so far.
+        case_seconds: to predict a case, estimated.
     """
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)
+    case_seconds: float = 0.0
 
     def choose(self, name: str, rule: Callable[[], tuple[Any, str]]) -> Any:
         """Take the value of the rule, or what the user set in its place; the value.

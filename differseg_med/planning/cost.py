@@ -61,6 +61,13 @@ def parse_time(text: str) -> float:
     return _quantity("--time", text, "(s|sec|m|min|h|d)", _SECONDS, "a number with s, min, h or d", "2h")
 
 
+def told_time(seconds: float) -> str:
+    """In words: ``40 s``, ``12 min``, ``2.0 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def parse_memory(text: str) -> int:
     """Bytes of ``8GB``, ``500MB`` or ``8GiB``.
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import PACKAGED_WEIGHTS
 from differseg_med.planning.choices import Limits, Size
-from differseg_med.planning.cost import GB, Cost
+from differseg_med.planning.cost import GB, Cost, told_time
+from differseg_med.planning.data_rules import Detail
 
 Ruled = tuple[Any, str]
 
 RESERVED_SHARE = 0.15
 """Share of the time that is left for validation and whatever else the machine does."""
+
+VALIDATION_SHARE = 0.25
+"""Of the time, that one validation may take; where it would take more, the images are looked at less finely."""
 
 SMALLEST_BATCH = 2
 
@@ -46,6 +51,22 @@ def choose_size(sizes: Sequence[Size], limits: Limits, steps_of: Callable[[Size]
         chosen, steps = size, more
         reason = f"about {steps:.0f} steps of the {chosen.name} size fit the time, it needs {chosen.fewest_steps}"
     return chosen, reason
+
+
+def afforded(detail: Detail, seconds: Sequence[float], limits: Limits) -> Detail:
+    """A detail with the reasons why it is not a finer one.
+
+    Args:
+        detail: the first of `details` whose validation there is time for, or the last.
+        seconds: of a validation, of each that was tried.
+        limits: of the training.
+    """
+    if len(seconds) < 2:
+        return detail
+    first, one = (told_time(value) for value in seconds[:2])
+    whole = f"a validation, of {told_time(limits.seconds)} in all (--time)"
+    why = f"{detail.why}, but would need {one} for {whole}" if len(seconds) > 2 else detail.why
+    return replace(detail, why=why, why_one=f"they would need {first} for {whole}")
 
 
 def batch_size(cost: Cost, size: Size, limits: Limits, cases_bytes: int) -> Ruled:
@@ -92,20 +113,20 @@ def iterations(steps: float) -> Ruled:
 def max_epochs(steps: float, per_epoch: int, size: Size, seconds: float, limits: Limits) -> Ruled:
     """Epochs that fit the time, up to where more bring little."""
     epochs = max(1, math.floor(min(steps, size.most_steps) / per_epoch))
-    words = f"{epochs * per_epoch} steps of {seconds:.2f} s (measured) take {_time(epochs * per_epoch * seconds)}"
+    words = f"{epochs * per_epoch} steps of {seconds:.2f} s (measured) take {told_time(epochs * per_epoch * seconds)}"
     if steps > size.most_steps:
         return epochs, f"{words}; more than {size.most_steps} steps bring little to the {size.name} size"
     if steps < 300:
-        enough = _time(600 * seconds / (1 - RESERVED_SHARE))
-        return epochs, f"{words} of {_time(limits.seconds)}: few; 600 steps would take {enough} (--time)"
-    return epochs, f"{words} of {_time(limits.seconds)}; the rest is for preparing and validation"
+        enough = told_time(600 * seconds / (1 - RESERVED_SHARE))
+        return epochs, f"{words} of {told_time(limits.seconds)}: few; 600 steps would take {enough} (--time)"
+    return epochs, f"{words} of {told_time(limits.seconds)}; the rest is for preparing and validation"
 
 
 def val_interval(epochs: int, epoch_seconds: float, validation_seconds: float) -> Ruled:
     """Epochs between validations: about six in all, no more than a tenth of the time."""
     fewest = math.ceil(validation_seconds / max(0.1 * epoch_seconds, 1e-6))
     interval = min(max(math.ceil(epochs / 6), fewest, 1), epochs)
-    return interval, f"a validation takes about {_time(validation_seconds)}, an epoch {_time(epoch_seconds)}"
+    return interval, f"a validation takes about {told_time(validation_seconds)}, an epoch {told_time(epoch_seconds)}"
 
 
 def learning_rate(steps: int) -> Ruled:
@@ -137,9 +158,10 @@ def encoder(size: Size, limits: Limits, at_hand: Callable[[str], str]) -> Ruled:
         at_hand: where the pretrained weights of an encoder are: ``package``, ``cache``, or empty.
     """
     if size.on_gpu and limits.seconds >= _HOURS_FOR_LARGE * 3600:
+        time = told_time(limits.seconds)
         if at_hand(LARGE_ENCODER):
-            return LARGE_ENCODER, f"{_time(limits.seconds)} on a GPU are enough for it, and its weights are at hand"
-        why = f"{LARGE_ENCODER} would suit {_time(limits.seconds)} on a GPU, but its weights are not on this machine"
+            return LARGE_ENCODER, f"{time} on a GPU are enough for it, and its weights are at hand"
+        why = f"{LARGE_ENCODER} would suit {time} on a GPU, but its weights are not on this machine"
         return SMALL_ENCODER, why
     return SMALL_ENCODER, "learns most per second on little hardware (docs/encoders.md)"
 
@@ -164,9 +186,3 @@ def freeze_stages(size: Size, pretrained: bool) -> Ruled:
     if size.freeze_stages:
         return size.freeze_stages, "a step costs a quarter less, and what they see is edges (docs/evidence.md)"
     return 0, "there is time to train all of it"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

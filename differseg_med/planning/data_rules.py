@@ -6,7 +6,8 @@ Each is a function of the fingerprint (and of values chosen before) that returns
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -107,20 +108,51 @@ def network_mm(fingerprint: Fingerprint, chosen: str, size: Size) -> Ruled:
     return mm, reason
 
 
+@dataclass(frozen=True)
+class Detail:
+    """How finely volumes are looked at.
+
+    Args:
+        mm: voxel of the network's grid within the slices.
+        three: whether all three planes are, where they are worth it.
+        why: the reason for the voxel.
+        why_one: the reason for one plane where three were worth it.
+    """
+
+    mm: float
+    three: bool
+    why: str
+    why_one: str = ""
+
+
+def details(fingerprint: Fingerprint, chosen: str, size: Size) -> Iterator[Detail]:
+    """The finest detail that the images are worth, then what costs less and less: one plane, then coarser voxels."""
+    facts = fingerprint.modalities[chosen]
+    mm, why = network_mm(fingerprint, chosen, size)
+    yield Detail(mm, True, why)
+    yield Detail(mm, False, why)
+    finest, fits = mm, max(spread.median for spread in facts.extent_mm) / size.window
+    while mm < fits:
+        mm = min(math.floor(mm * 2 + 1) / 2, max(_round(fits, finest), mm + 0.1))
+        yield Detail(mm, False, f"{why}; {finest:g} mm would suit them")
+
+
 def _round(mm: float, finest: float) -> float:
     """To half millimetres, or to tenths below 1.25 mm; no finer than the images by it."""
     step = 0.5 if mm >= 1.25 else 0.1
     return max(round(round(mm / step) * step, 2), round(finest, 1))
 
 
-def planes(fingerprint: Fingerprint, chosen: str, mm: float) -> Ruled:
+def planes(fingerprint: Fingerprint, chosen: str, detail: Detail) -> Ruled:
     """Three planes where the slices are close enough, else the plane of the slices."""
     spacing = [spread.median for spread in fingerprint.modalities[chosen].spacing_mm]
-    axis = max(range(3), key=lambda i: spacing[i])
+    axis = max(range(3), key=lambda i: (round(spacing[i] / min(spacing), 1), i))  # axial where all are alike
     if fingerprint.single_slices:
         return [PLANE_OF_AXIS[axis]], "the volumes have one slice each"
-    words = f"slices are {spacing[axis]:.2g} mm apart, the network's voxel is {mm:g} mm"
-    if spacing[axis] <= SLICES_TO_VOXEL * mm:
+    words = f"slices are {spacing[axis]:.2g} mm apart, the network's voxel is {detail.mm:g} mm"
+    if spacing[axis] <= SLICES_TO_VOXEL * detail.mm and not detail.three:
+        return [PLANE_OF_AXIS[axis]], f"{words}, which suits three planes, but {detail.why_one}"
+    if spacing[axis] <= SLICES_TO_VOXEL * detail.mm:
         return ["axial", "coronal", "sagittal"], f"{words}: the three planes are averaged"
     return [PLANE_OF_AXIS[axis]], f"{words}: other planes would show interpolation"
 
@@ -131,6 +163,8 @@ def pixdim(fingerprint: Fingerprint, chosen: str, mm: float, used: Sequence[str]
         return [mm] * 3, f"{why}; the same along all axes for three planes"
     axis = PLANE_OF_AXIS.index(used[0])
     across = fingerprint.modalities[chosen].spacing_mm[axis].median
+    if across <= mm:
+        return [mm] * 3, f"{why}; the same along all axes"
     return [round(across, 2) if i == axis else mm for i in range(3)], f"{why}; slices stay {across:.2g} mm apart"
 
 

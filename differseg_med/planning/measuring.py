@@ -69,7 +69,8 @@ class CaseMeasures:
 
 
 def training_cases(cohort: Cohort) -> list[Case]:
-    """The cases to plan for: those of split "train"; of a table that has none, all with a label but those of "test".
+    """The cases to plan for: those of split "train", and of "validation" where they have a fold, as others' training
+    has them then; of a table without "train", all with a label but those of "test".
 
     Raises:
         CaseError: if there is none, or one, or a modality that no case has.
@@ -78,7 +79,11 @@ def training_cases(cohort: Cohort) -> list[Case]:
         raise cohort.problem
     rows = [case for case in cohort.cases if case.problem is None and case.label is not None and case.images]
     told = any(case.split == "train" for case in cohort.cases)
-    cases = [case for case in rows if case.split == "train" or not (told or case.split == "test")]
+    cases = [
+        case
+        for case in rows
+        if case.split == "train" or (case.fold and case.split == "validation") or not (told or case.split == "test")
+    ]
     if len(cases) < 2:
         raise CaseError(
             "there is one training case" if cases else "there is no training case",

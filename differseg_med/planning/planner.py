@@ -47,6 +47,7 @@ class Planner:
     validation_cases: int
     measure: Callable[..., Cost] = measure_cost
     costs: dict[str, Cost] = field(default_factory=dict)
+    details: dict[str, data_rules.Detail] = field(default_factory=dict)
 
     def make(self) -> Plan:
         """Apply the rules.
@@ -84,15 +85,28 @@ class Planner:
     def _spatial_size(self, size: Size) -> tuple[list[int], str]:
         return [size.window] * 2, f"of the {size.name} size; 2-D images are brought to it whatever their proportions"
 
-    def _grid(self, size: Size, plan: Plan) -> None:
-        """Grid, planes, slabs and window; also on trial, for the cost of a size."""
+    def _grid(self, size: Size, plan: Plan, given: data_rules.Detail | None = None) -> None:
+        """Grid, planes, slabs and window; also on trial, for the cost of a size or of a detail."""
         found, reference = self.fingerprint, self.plan.choices["reference"].value
-        mm, why = data_rules.network_mm(found, reference, size)
-        used = plan.choose("planes", lambda: data_rules.planes(found, reference, mm))
-        grid = plan.choose("pixdim", lambda: data_rules.pixdim(found, reference, mm, used, why))
+        detail = given or self._detail(size)
+        used = plan.choose("planes", lambda: data_rules.planes(found, reference, detail))
+        grid = plan.choose("pixdim", lambda: data_rules.pixdim(found, reference, detail.mm, used, detail.why))
         plan.choose("num_slices", lambda: data_rules.num_slices(found))
         plan.choose("slice_step", lambda: data_rules.slice_step(found, grid, used))
         plan.choose("roi_size", lambda: data_rules.roi_size(found, reference, grid, used, size.window))
+
+    def _detail(self, size: Size) -> data_rules.Detail:
+        """The finest detail that a validation has the time for."""
+        if size.name not in self.details:
+            cost, seconds = self._cost(size), list[float]()
+            for detail in data_rules.details(self.fingerprint, self.plan.choices["reference"].value, size):
+                trial = Plan(self.plan.overrides, dict(self.plan.choices))
+                self._grid(size, trial, detail)
+                seconds.append(self._validation(trial, cost.step_seconds / cost.batch_size))
+                if seconds[-1] <= cost_rules.VALIDATION_SHARE * self.limits.seconds:
+                    break
+            self.details[size.name] = cost_rules.afforded(detail, seconds, self.limits)
+        return self.details[size.name]
 
     def _network(self, size: Size, plan: Plan) -> None:
         name = plan.choose("encoder", lambda: cost_rules.encoder(size, self.limits, weights_at_hand))
@@ -118,7 +132,7 @@ class Planner:
         channels = NormalizeByKindd(self.plan.choices["modalities"].value).channels
         if self.fingerprint.flat:
             return channels, {}, trial.choose("spatial_size", lambda: self._spatial_size(size))
-        self._grid(size, trial)
+        self._grid(size, trial, next(data_rules.details(self.fingerprint, self.plan.choices["reference"].value, size)))
         self._network(size, trial)
         value = {name: choice.value for name, choice in trial.choices.items()}
         network = {name: value[name] for name in ("encoder", "decoder_channels", "freeze_stages")}
@@ -156,6 +170,7 @@ class Planner:
         batch = plan.choose("batch_size", lambda: self._batch(size))
         seconds = cost_rules.step_seconds(cost, batch)
         validation = self._validation(plan, seconds / batch)
+        plan.case_seconds = validation / self.validation_cases
         steps = cost_rules.steps_in(self.limits, self._preparing() + validation, seconds)
         per_epoch = plan.choose("iterations", lambda: cost_rules.iterations(steps))
         epochs = plan.choose("max_epochs", lambda: cost_rules.max_epochs(steps, per_epoch, size, seconds, self.limits))

@@ -13,6 +13,7 @@ from support.synthetic import ROOT, read_nifti, write_case, write_nifti, write_t
 from support.walk import config_of, metadata_of, walk_export, walk_files, walk_names, walk_network, walk_properties
 from typer.testing import CliRunner
 
+import differseg_med as ds
 from differseg_med import api
 from differseg_med.bundles.new import TEMPLATES
 from differseg_med.cli import app
@@ -39,7 +40,7 @@ def patients(tmp_path_factory):
     return [write_case(folder / name, seed=seed) for seed, name in enumerate(("p1", "p2", "p3"))]
 
 
-def table(folder: Path, patients, columns: dict[str, str], blank=(), **others) -> Path:
+def table(folder: Path, patients, columns: dict[str, str], blank=(), **others: str | tuple[str, ...]) -> Path:
     """A table whose ``columns`` hold the files that they name; ``blank`` are cells that stay empty."""
     path = folder / "cohort.csv"
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,8 @@ def table(folder: Path, patients, columns: dict[str, str], blank=(), **others) -
     for number, files in enumerate(patients, 1):
         own = {c: f for c, f in columns.items() if (number, c) not in blank}
         cells = {column: str(files[name]) for column, name in {**own, "label": "label"}.items()}
-        rows.append({"case_id": f"p{number}", **cells, **others})
+        more = {name: value if isinstance(value, str) else value[number - 1] for name, value in others.items()}
+        rows.append({"case_id": f"p{number}", **cells, **more})
     return write_table(path, rows, ("case_id", *columns, "label", *others))
 
 
@@ -154,13 +156,22 @@ def test_what_a_plan_says(patients, tmp_path):
     assert metadata_of(bundle)["segment"]["SegmentLabel"] != shipped["segment"]["SegmentLabel"]
 
 
-def test_a_plan_moves_no_case_of_a_split(patients, tmp_path):
-    cohort = table(tmp_path, patients, {"ct": "ct"}, split="train", fold="0")
+def test_a_plan_from_python_moves_no_case_of_a_split(patients, tmp_path):
+    """Values as Python has them; a case that validates and has a fold is planned for, as other folds train on it."""
+    rows = ("train", "train", "validation")
+    cohort = table(tmp_path, patients, {"ct": "ct"}, split=rows, fold=("0", "1", "2"))
     before = cohort.read_text()
-    tiny = [p for s in TINY for p in ("--set", s)]
-    run("plan", cohort, "--name", "x", "--out", tmp_path, "--modalities", "ct=ct", *tiny)
+    settings = dict(setting.split("=") for setting in TINY)
+    found = ds.plan(
+        cohort, tmp_path / "x", modalities={"ct": "ct"}, settings={n: yaml.safe_load(v) for n, v in settings.items()}
+    )
     assert cohort.read_text() == before
     assert metadata_of(tmp_path / "x")["segment"]["SegmentedPropertyTypeCodeSequence"]["CodeMeaning"] == "Tissue"
+    assert found.choices["pixdim"].value == [3, 3, 3]
+    assert "set by --set" in found.choices["pixdim"].reason
+    assert json.loads((found.folder / "docs" / "fingerprint.json").read_text())["cases"] == 3
+    assert any(note.startswith("train --folds all: about 3 times 2.0 h, and") for note in found.notes)
+    assert [command.split()[1] for command in found.commands] == ["train", "release", "predict"]
 
 
 def test_bad_cohorts_are_refused_in_one_line(patients, tmp_path, caplog):

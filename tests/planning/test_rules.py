@@ -10,6 +10,7 @@ from differseg_med.errors import CaseError
 from differseg_med.planning import cost_rules, data_rules
 from differseg_med.planning.choices import NETWORK_SIZES, Limits, Plan
 from differseg_med.planning.cost import Cost, allowed_memory, parse_memory, parse_time
+from differseg_med.planning.data_rules import Detail
 from differseg_med.planning.fingerprint import Fingerprint, LabelFacts, ModalityFacts, Spread
 
 GB = 1e9
@@ -91,8 +92,25 @@ def test_the_network_s_voxel(spacing, extent, diameter, size, mm):
 )
 def test_planes_by_isotropy(spacing, mm, used, pixdim):
     fingerprint = found(facts(spacing=spacing))
-    assert data_rules.planes(fingerprint, "m0", mm)[0] == used
+    assert data_rules.planes(fingerprint, "m0", Detail(mm, True, ""))[0] == used
     assert data_rules.pixdim(fingerprint, "m0", mm, used, "")[0] == pixdim
+
+
+def test_what_there_is_no_time_to_look_at_is_looked_at_less_finely():
+    """Three planes of the finest voxel, then one, then coarser voxels up to where a window holds the field of view."""
+    fingerprint = found(facts(extent=(160,) * 3), target=label(4))
+    tried = list(data_rules.details(fingerprint, "m0", SMALL))
+    assert [(detail.mm, detail.three) for detail in tried] == [
+        *((1.0, True), (1.0, False), (1.5, False), (2.0, False), (2.5, False))
+    ]
+    assert cost_rules.afforded(tried[0], [400.0], HOUR) is tried[0]
+    coarse = cost_rules.afforded(tried[2], [1200.0, 400.0, 100.0], Limits(600, 0))
+    used, why = data_rules.planes(fingerprint, "m0", coarse)
+    assert used == ["axial"]
+    assert "three planes, but they would need 20 min for a validation, of 10 min in all (--time)" in why
+    grid, why = data_rules.pixdim(fingerprint, "m0", coarse.mm, ["axial"], coarse.why)
+    assert grid == [1.5, 1.5, 1.5]
+    assert "1 mm would suit them, but would need 7 min for a validation" in why
 
 
 def test_slabs_span_up_to_four_millimetres():

@@ -111,7 +111,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_predictions_and_scores(t
         process.join(moments.uniform(0.1, 0.8) * seconds)
         process.kill()
         process.join()
-    run(table, tmp_path)
+    run(table, tmp_path, jobs=2)  # what is left, each fold in a process: it may not matter
     assert (tmp_path / "cases.csv").read_bytes() == (whole / "cases.csv").read_bytes()
     assert (tmp_path / "rule.json").read_bytes() == (whole / "rule.json").read_bytes()
     for name, probabilities in predictions(whole).items():
@@ -128,6 +128,23 @@ def test_what_is_done_is_left_and_the_command_prints_the_table(table, done):
     assert printed.exit_code == 0, printed.output
     assert result.text in printed.output
     assert {path: path.stat().st_mtime_ns for path in kept} == before
+
+
+def test_a_frozen_encoder_stays_as_it_was(table, done, tmp_path):
+    """Fine-tuned from a fold: every tensor of the encoder bit for bit, statistics too; the others move."""
+    start = torch.load(done[0] / "fold0" / "model.pt", weights_only=True)
+    settings = {**TINY, "max_epochs": 1, "initial_weights": done[0] / "fold0" / "model.pt"}
+    options = [f"--set={name}={'null' if value is None else value}" for name, value in settings.items()]
+    options += ["--bundle", str(BUNDLE), "--cohort", str(table), "--out", str(tmp_path), "--device", "cpu"]
+    printed = CliRunner().invoke(app, ["train", *options, "--freeze", "encoder"])
+    assert printed.exit_code == 0, printed.output
+    tuned = torch.load(tmp_path / "last.pt", weights_only=True)["network"]
+    same = {name: torch.equal(value, start[name]) for name, value in tuned.items()}
+    encoder = {name for name in same if name.startswith("encoder.")}
+    assert len(encoder) > 5
+    assert all(same[name] for name in encoder)
+    assert not any(same[name] for name in ("stems.0.mix.weight", "heads.0.weight") if name in same)
+    assert sum(not same[name] for name in same if name not in encoder) > 5
 
 
 def changed(table: Path, folder: Path, **folds: str) -> Path:
