@@ -310,7 +310,7 @@ def _in_processes(run: FoldsRun, folds: Sequence[str], jobs: int) -> None:
         CaseError: naming the folds that stopped.
     """
     quick = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if quick else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if quick else "spawn")
     if quick:
         context.set_forkserver_preload([__name__])  # torch and MONAI are imported once, not by every fold
     threads = max(1, (os.cpu_count() or 1) // jobs)
