@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,10 @@ class CaseError(Exception):
         self.column = ""
         super().__init__(problem)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error of a process that reads ahead comes back whole, whatever arguments its class has."""
+        return _again, (type(self), self.args), self.__dict__
+
     def _where(self) -> list[str]:
         where = [f"case {self.case}"] if self.case else []
         if self.file is not None:
@@ -140,6 +144,12 @@ class CaseError(Exception):
             fitting = [column for column, path in paths.items() if file == path or path in file.parents]
             self.column = max(fitting, key=lambda column: len(paths[column].parts), default=self.column)
         return self
+
+
+def _again(kind: type[CaseError], args: tuple[Any, ...]) -> CaseError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ConfigError(CaseError):

@@ -69,7 +69,8 @@ def test_predict_is_what_monai_runs(patient, expected, tmp_path, capsys):
 def test_shards_are_collected(patient, expected, tmp_path):
     """From Python and from the command line; the second of two shards has no case."""
     table, _, settings = patient
-    found = [ds.predict(BUNDLE, table, tmp_path, settings=settings, device="cpu", shard=s) for s in ("1/2", "2/2")]
+    common = {"settings": settings, "device": "cpu", "jobs": 2}
+    found = [ds.predict(BUNDLE, table, tmp_path, shard=s, **common) for s in ("1/2", "2/2")]
     assert [[row["case_id"] for row in result.rows] for result in found] == [["case"], []]
     done = CliRunner().invoke(app, ["collect", str(tmp_path)])
     assert done.exit_code == 0, done.output

@@ -14,6 +14,7 @@ from differseg_med.api.planning import plan
 from differseg_med.api.release import release
 from differseg_med.api.results import CohortResult, FoldsResult, Segmentation, TrainingResult
 from differseg_med.api.runs import collect, compare, evaluate, evaluate_subsets, predict, segment, train
+from differseg_med.bundles.description import describe
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.networks import DifferSeg
 from differseg_med.planning.jobs import PlannedBundle
@@ -30,6 +31,7 @@ __all__ = [
     "check",
     "collect",
     "compare",
+    "describe",
     "evaluate",
     "evaluate_subsets",
     "plan",

@@ -45,6 +45,7 @@ def predict(
     withhold: Sequence[str] = (),
     resume: bool = False,
     shard: str | None = None,
+    jobs: int | None = None,
     device: str | None = None,
     backend: str | None = None,
     formats: Sequence[str] | None = None,
@@ -63,6 +64,7 @@ def predict(
         withhold: modalities to leave out although the table has them.
         resume: keep what an interrupted run finished.
         shard: ``2/4`` for the second of four shards, which may run at the same time; then `collect` their results.
+        jobs: cases in work at a time: over 1, the next are read ahead of the network and the last written behind it.
         device: ``cpu``, ``cuda``, ``cuda:1``; None for a GPU if there is one.
         backend: what computes the network, see `differseg_med.backends`; None for the quickest that is installed.
         formats: what to write beside NIfTI, ``seg.nrrd`` or ``dicom-seg`` for example.
@@ -75,7 +77,7 @@ def predict(
         CaseError: if the run cannot start: table, bundle or settings are not right.
     """
     chosen = {"formats": None if formats is None else list(formats), "backend": backend}
-    options = {**options_of(split, withhold, device), "resume": resume, "shard": shard, **chosen}
+    options = {**options_of(split, withhold, device), "resume": resume, "shard": shard, "jobs": jobs, **chosen}
     folder = Path(out) if shard is None else Shard.parse(shard).folder(out)
     return result_of(
         run_evaluator(BundleRun(bundle, configs(presets), cohort, folder, options, settings, trust), progress)

@@ -32,9 +32,10 @@ from differseg_med.metrics.handlers import CaseMetric
 from differseg_med.modality import Modality, declared
 from differseg_med.networks import DifferSeg
 from differseg_med.prediction import writers as exports
-from differseg_med.prediction.dataset import CohortDataset, single_item
+from differseg_med.prediction.dataset import CohortDataset
 from differseg_med.prediction.evaluator import CohortEvaluator
 from differseg_med.prediction.images2d import picture_writers
+from differseg_med.prediction.pipeline import CaseLoader
 from differseg_med.prediction.quality_flags import fingerprint_of
 from differseg_med.prediction.result import CaseWriter
 from differseg_med.prediction.summary import read_finished
@@ -116,9 +117,9 @@ def cohort_dataset(
     )
 
 
-def case_loader(dataset: CohortDataset, num_workers: int = 0) -> DataLoader:
-    """Loader of one case at a time."""
-    return DataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=single_item)
+def case_loader(dataset: CohortDataset, jobs: int = 1) -> DataLoader:
+    """Loader of one case at a time; with ``jobs`` over 1 the next ones are read ahead, see `CaseLoader`."""
+    return CaseLoader(dataset, jobs)
 
 
 def format_writers(formats: Sequence[str] = ("nifti",), bundle: str | Path = ".") -> list[CaseWriter]:

@@ -76,6 +76,8 @@ def write_bundle(sort: str, folder: str | Path, fields: Mapping[str, object]) ->
         fields: what the ``<<fields>>`` of the texts stand for.
     """
     folder = Path(folder)
+    modalities = yaml.safe_load(f"modalities:\n{fields['modalities']}\n")["modalities"]
+    fields = {**fields, "kinds": json.dumps({name: entry["kind"] for name, entry in modalities.items()})}
     for source, target in FILES.items():
         text = (TEMPLATES / sort / source).read_text(encoding="utf-8")
         write_text(folder / target, re.sub(r"<<(\w+)>>", lambda match: str(fields[match[1]]), text))

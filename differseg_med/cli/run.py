@@ -46,6 +46,10 @@ ShardOf = Annotated[
     str | None,
     typer.Option("--shard", metavar="K/N", help="Every N-th case from the K-th on; collect joins the shards."),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Cases in work at a time: over 1, read ahead of the network, written behind."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Try rows, files, disk, memory, device and weights, then stop.")
 ]
@@ -72,6 +76,7 @@ def predict(
     withhold: Withhold = None,
     resume: Resume = False,
     shard: ShardOf = None,
+    jobs: Jobs = None,
     device: Device = None,
     backend: Backend = None,
     formats: Formats = None,
@@ -103,6 +108,7 @@ def predict(
             withhold=withhold or (),
             resume=resume,
             shard=shard,
+            jobs=jobs,
             device=device,
             backend=backend,
             formats=None if formats is None else names(formats),

@@ -1,7 +1,8 @@
-"""``differseg-med status``: what made the results of a folder."""
+"""``differseg-med status`` and ``describe``: what made the results of a folder, and what a bundle wants and gives."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,23 @@ import typer
 from differseg_med.errors import exit_code
 
 app = typer.Typer()
+
+
+@app.command()
+def describe(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what a bundle wants (modalities, kinds) and gives (target, codes, grid), with its version and weights."""
+    from differseg_med.bundles.description import describe as describe_bundle
+    from differseg_med.bundles.description import described_in_words
+
+    def job() -> None:
+        found = describe_bundle(bundle)
+        for line in [json.dumps(found, indent=2)] if as_json else described_in_words(found):
+            typer.echo(line)
+
+    sys.exit(exit_code(job))
 
 
 @app.command()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from differseg_med.keys import CHANNELS, IMAGE, NOTES, PRED, PRESENT, PROBABILIT
 from differseg_med.metrics.case import Settings
 from differseg_med.networks.ensemble import mean_logits, members_of
 from differseg_med.prediction.dataset import Item
+from differseg_med.prediction.pipeline import Behind, Work, jobs_of
 from differseg_med.prediction.quality import Fingerprint, mean_agreement
 from differseg_med.prediction.quality_flags import QualityFlags
 from differseg_med.prediction.result import CaseResult, CaseWriter, write_mask, write_view
@@ -54,9 +57,10 @@ logger = logging.getLogger(__name__)
 class CohortEvaluator(SupervisedEvaluator):
     """MONAI evaluator that segments a cohort case by case and writes each result at once.
 
-    Per case ``output_dir/<case_id>/mask.nii.gz`` (of a picture ``mask.png``); for the cohort ``summary.csv`` and
-    ``report.html``; with ``evaluate`` ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and overlays of the worst
-    cases. A case that fails is reported and does not stop the others.
+    With a `CaseLoader` of several jobs cases are read ahead of the network and written behind it; then ``state.output``
+    has no status yet. Per case ``output_dir/<case_id>/mask.nii.gz`` (of a picture ``mask.png``); for the cohort
+    ``summary.csv`` and ``report.html``; with ``evaluate`` ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and
+    overlays of the worst cases. A case that fails is reported and does not stop the others.
 
     Args:
         device: where the network runs.
@@ -108,6 +112,7 @@ class CohortEvaluator(SupervisedEvaluator):
         self.case_postprocessing = postprocessing
         self.backend = named_backend(backend)
         self._prepared: list[Prepared] = []
+        self._behind = Behind(jobs_of(val_data_loader) - 1)
         judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
@@ -179,7 +184,8 @@ class CohortEvaluator(SupervisedEvaluator):
     def _work(self) -> None:
         try:
             if len(self.data_loader):  # a shard may be left without any case
-                super().run()
+                with self._behind.open():
+                    super().run()
         finally:  # an interrupted run reports what it has
             if self.summary.rows:
                 self.summary.write()
@@ -242,36 +248,51 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Item) -> dict[str, Any]:
         case: Case = batchdata["case"]
-        start = time.perf_counter()
         row: SummaryRow = {**dict.fromkeys(COLUMNS, ""), "case_id": case.case_id, "modalities": case.modalities}
-        label: MetaTensor | None = None
-        try:
+        work = Work(case, row, batchdata)
+        with self._failing(work):
             if "error" in batchdata:
                 raise batchdata["error"]
             row |= batchdata.get("finished", {})
             if self.evaluate:  # before the work, not after it
-                label = run_for_case(lambda batch: self._label(case, batch), batchdata, case)
+                work.label = run_for_case(lambda batch: self._label(case, batch), batchdata, case)
             if "sample" in batchdata:
-                row |= run_for_case(lambda sample: self._case(case, sample), batchdata["sample"], case)
-                row["seconds"] = f"{batchdata['seconds'] + time.perf_counter() - start:.2f}"
-        except CaseError as error:
-            case = replace(case, problem=error)
-            self.problems[case.case_id] = error
-            row |= {"status": FAILED, "reason": str(error)}
-            if mask_file(self.output_dir, case.case_id).is_file():
-                row[NOTES] = "the mask in the folder is of an earlier run"
-            logger.error("%s", error)
-        self.summary.add(row)
-        if self.evaluate:
-            self._measure(case, row, label)
-        engine.state.output = {"case_id": case.case_id, "status": row["status"]}
+                work.found = run_for_case(lambda sample: self._infer(case, sample, work), batchdata["sample"], case)
+        self._behind.put(partial(self._complete, work))
+        engine.state.output = {"case_id": case.case_id, "status": row["status"]}  # empty while it is written
         return engine.state.output
 
-    def _case(self, case: Case, sample: Item) -> SummaryRow:
-        """Segment one case and write its files; returns its part of the summary row."""
-        result = self._segment(case, sample)
+    def _complete(self, work: Work) -> None:
+        """Write what the network found, and report the case."""
+        with self._failing(work):
+            if work.found:
+                work.row.update(run_for_case(self._case, work, work.case))
+                work.row["seconds"] = f"{work.seconds:.2f}"
+        self.summary.add(work.row)
+        if self.evaluate:
+            self._measure(work.case, work.row, work.label)
+
+    @contextmanager
+    def _failing(self, work: Work) -> Iterator[None]:
+        """Count the time; what goes wrong is the case's."""
+        start = time.perf_counter()
+        try:
+            yield
+        except CaseError as error:
+            work.case, work.found = replace(work.case, problem=error), []
+            self.problems[work.case.case_id] = error
+            work.row.update({"status": FAILED, "reason": str(error)})
+            if mask_file(self.output_dir, work.case.case_id).is_file():
+                work.row[NOTES] = "the mask in the folder is of an earlier run"
+            logger.error("%s", error)
+        finally:
+            work.seconds += time.perf_counter() - start
+
+    def _case(self, work: Work) -> SummaryRow:
+        """Write the files of a case; returns its part of the summary row."""
+        result = self._result(work)
         for note in result.notes:
-            logger.warning("case %s: %s", case.case_id, note)
+            logger.warning("case %s: %s", result.case.case_id, note)
         row: SummaryRow = {
             "status": DONE,
             "modalities": "+".join(result.modalities),
@@ -300,12 +321,13 @@ class CohortEvaluator(SupervisedEvaluator):
                 problems.append(str(error))
         return row | ({"status": INCOMPLETE, "reason": "; ".join(problems)} if problems else {})
 
-    def _segment(self, case: Case, sample: Item) -> CaseResult:
+    def _infer(self, case: Case, sample: Item, work: Work) -> list[torch.Tensor]:
+        """Logits ``(1, 1, R, A, S)`` of each network."""
         image: MetaTensor = sample[IMAGE]
         batch = image.unsqueeze(0).to(self.state.device)
         own = isinstance(self.inferer, SliceWindowInferer)  # others would pass the progress on to the network
         slices = image.shape[-1] if own and len(self.inferer.planes) == 1 else None
-        place = f"{case.case_id} ({len(self.summary.rows) + 1}/{self.state.epoch_length})"
+        place = f"{case.case_id} ({self.state.iteration}/{self.state.epoch_length})"
         networks = self._prepare()
         known = [len(network.findings) for network in networks]
         with (
@@ -314,7 +336,15 @@ class CohortEvaluator(SupervisedEvaluator):
             progress_bar(desc=place, unit="slice", leave=False, total=slices) as bar,
         ):
             more = {"progress": bar.update} if own else {}
-            found = [self.inferer(batch, network, **more) for network in networks]
+            found = [self.inferer(batch, network, **more).float().cpu() for network in networks]
+        notes = (str(f) for network, count in zip(networks, known) for f in network.findings[count:])
+        work.notes = tuple(dict.fromkeys(notes))
+        return found
+
+    def _result(self, work: Work) -> CaseResult:
+        """The mask of what the networks found, on the grid of the reference."""
+        sample, found = work.batch["sample"], work.found
+        image: MetaTensor = sample[IMAGE]
         logits = mean_logits(found)
         if not bool(torch.isfinite(logits).all()):
             raise CaseError(
@@ -322,16 +352,15 @@ class CohortEvaluator(SupervisedEvaluator):
             )
         restored = self._restored(image, logits)
         masks = [self._restored(image, member)[PRED][0].numpy() > 0 for member in found] if len(found) > 1 else []
-        notes = dict.fromkeys(str(f) for network, count in zip(networks, known) for f in network.findings[count:])
         return CaseResult(
-            case=case,
+            case=work.case,
             mask=np.asarray(restored[PRED][0], dtype=np.uint8),
             probability=np.asarray(restored[PROBABILITY][0], dtype=np.float32),
             grid=original_grid(image),
             reference=sample[REFERENCE],
             modalities=tuple(sample[PRESENT]),
             image=image,
-            notes=(*sample[NOTES], *notes),
+            notes=(*sample[NOTES], *work.notes),
             channels=tuple(sample[CHANNELS]),
             agreement=mean_agreement(masks),
         )
@@ -346,7 +375,7 @@ class CohortEvaluator(SupervisedEvaluator):
 
     def _restored(self, image: MetaTensor, logits: torch.Tensor) -> dict[Any, Any]:
         """Mask and probability of logits ``(1, 1, R, A, S)`` on the original grid of ``image``."""
-        found: dict[Any, Any] = self.case_postprocessing({IMAGE: image, PRED: logits[0].float().cpu()})
+        found: dict[Any, Any] = self.case_postprocessing({IMAGE: image, PRED: logits[0]})
         return found
 
     def _label(self, case: Case, batch: Item) -> MetaTensor:

@@ -15,7 +15,19 @@ from differseg_med.errors import CaseError
 from differseg_med.runs.shards import shards_in, whole_run
 
 LOCK_FILE = ".run.lock"
-_held: set[str] = set()
+_held: dict[str, int] = {}
+"""Descriptors of the locks of this process, by real path."""
+
+
+def _forget() -> None:
+    """A child process holds no lock of its parent: else the folder of a killed run would stay locked by it."""
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
@@ -34,8 +46,7 @@ def locked(folder: Path) -> Iterator[bool]:
     if name in _held:
         yield False
         return
-    descriptor = _take(folder)
-    _held.add(name)
+    descriptor = _held[name] = _take(folder)
     try:
         whole = whole_run(name)  # each takes its own first and looks then: of two at least one sees the other
         for other in (whole,) if whole else shards_in(folder).values():
@@ -43,10 +54,10 @@ def locked(folder: Path) -> Iterator[bool]:
                 raise _occupied(other, owner)
         yield True
     finally:
-        _held.discard(name)
-        with suppress(OSError):
-            (folder / LOCK_FILE).unlink(missing_ok=True)
-        os.close(descriptor)
+        if _held.pop(name, None) is not None:  # else this is a child process that came out of the block
+            with suppress(OSError):
+                (folder / LOCK_FILE).unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def holder(folder: Path) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ def evaluator(table: Path, out: Path, **settings: Any) -> CohortEvaluator:
     given = {
         "modalities": MODALITIES, "reference": "t1", "pixdim": None, "roi_size": (24, 24), "threshold": 0.5,
         "resume": False, "withhold": (), "formats": (), "inference": {}, "after": {}, "network": None,
-        "shard": None, **settings,
+        "shard": None, "jobs": 1, **settings,
     }  # fmt: skip
     transform = preprocessing(given["modalities"], given["reference"], given["pixdim"])
     dataset = cohort_dataset(
@@ -50,7 +50,7 @@ def evaluator(table: Path, out: Path, **settings: Any) -> CohortEvaluator:
     )
     return CohortEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=case_loader(dataset),
+        val_data_loader=case_loader(dataset, jobs=given["jobs"]),
         network=given["network"] or ThresholdCenter(threshold=0.7),
         inferer=SliceWindowInferer(given["roi_size"], sw_batch_size=16, **given["inference"]),
         postprocessing=postprocessing(given["threshold"], **given["after"]),

@@ -45,6 +45,28 @@ def test_another_process(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_child_of_a_killed_process_keeps_nobody_out(tmp_path):
+    """Data loaders fork; what they inherit must not hold the lock."""
+    reads, writes = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        with locked(tmp_path):
+            child = os.fork()
+            if child:
+                os.write(writes, str(child).encode())
+            signal.pause()
+    child = int(os.read(reads, 20))
+    assert holder(tmp_path)["pid"] == parent
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    try:
+        assert holder(tmp_path) is None
+        with locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_another_machine(tmp_path):
     (tmp_path / LOCK_FILE).write_text('{"host": "node17", "pid": 4711}')
     with pytest.raises(CaseError, match=r"process 4711 on node17.*remove \.run\.lock"):
