@@ -24,6 +24,7 @@ from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.kinds import table_files
 from differseg_med.cohort.table import read_cohort, write_cohort
 from differseg_med.errors import CaseError, exit_code
+from differseg_med.metrics.rows import is_failed
 from differseg_med.modality import declared
 from differseg_med.networks.checkpoints import load_weights
 from differseg_med.progress import progress_bar, progress_shown
@@ -283,9 +284,7 @@ def _tabulated(run: FoldsRun, workflow: Workflow, table: Folds, wanted: Sequence
         cases = [case for name in names for case in table.of(name)]
         found = measure_folds(cases, run.out / PREDICTIONS, modalities, own, reasons)
         text = write_tables(found, modalities, run.out, own, notices)
-    failures = tuple(
-        dict.fromkeys(row["case"] for row in found.rows if row["status"] != "ok" and row["subset"] == "all")
-    )
+    failures = tuple(dict.fromkeys(row["case"] for row in found.rows if is_failed(row) and row["subset"] == "all"))
     if failures:
         problems.append(f"{len(failures)} of {len(cases)} cases have no score: {', '.join(failures)}")
     rule = None if found.rule is None else found.rule.as_dict()

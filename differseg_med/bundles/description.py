@@ -1,4 +1,4 @@
-"""What a bundle wants and gives, for people and for programs that run it: nothing in it is run, and no torch is needed."""
+"""What a bundle wants and gives, for people and programs that run it: nothing in it is run, and no torch is needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def describe(bundle: str | Path) -> dict[str, Any]:
 
     Returns:
         ``format``, ``name``, ``version``, ``description``, ``intended_use``; ``images`` (volumes or pictures);
-        ``modalities``, in order: ``name``, ``kind``, ``kind_label``, ``settings``, any of which may be missing in a case;
+        ``modalities``, in order, any of which a case may lack: ``name``, ``kind``, ``kind_label``, ``settings``;
         ``reference``, whose grid the mask has; ``pixdim`` in mm; ``target`` with ``label``, ``color`` and ``codes`` by
         DICOM keyword; ``threshold``, ``largest_only``; ``weights`` with ``file`` and ``sha256``; ``requires``, versions
         by package.
@@ -86,7 +86,9 @@ def described_in_words(found: Mapping[str, Any]) -> Iterator[str]:
     for modality in found["modalities"]:
         settings = ", ".join(f"{key} {value}" for key, value in modality["settings"].items())
         yield f"  {modality['name']}: {modality['kind_label']}{f' ({settings})' if settings else ''}"
-    codes = "; ".join(f"{code['meaning']} ({code['scheme']} {code['value']})" for code in found["target"]["codes"].values())
+    codes = "; ".join(
+        f"{code['meaning']} ({code['scheme']} {code['value']})" for code in found["target"]["codes"].values()
+    )
     yield f"gives: {found['target']['label']}" + (f", {codes}" if codes else ", without codes")
     parts = "its largest piece" if found["largest_only"] else "every piece"
     yield f"  on the grid of {found['reference']}, or of the first that is there; above {found['threshold']}, {parts}"

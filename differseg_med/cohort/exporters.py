@@ -22,14 +22,14 @@ from differseg_med.cohort.kinds import check_kinds_file, need_kinds, table_files
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError
 from differseg_med.export.nifti import save_nifti
-from differseg_med.geometry import Grid, almost_same_grid
+from differseg_med.geometry import Grid, almost_same_grid, describe
 from differseg_med.guard import check_target, writing_for
 from differseg_med.io.dicom.cells import join_cell
 from differseg_med.io.headers import read_header
 from differseg_med.io.itk import as_image, as_voxels, empty_image
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.nifti import save_volume
-from differseg_med.io.volumes import load_volume
+from differseg_med.io.volumes import file_grid, load_volume
 from differseg_med.io.voxels import read_voxels
 from differseg_med.modality import nnunet_channel
 from differseg_med.paths import inside
@@ -86,11 +86,11 @@ def export_msd(cohort: Cohort, out: str | Path, *, stacked: bool = False, progre
 
     Args:
         cohort: the table.
-        out: ``dataset.json`` to write. Cases of split ``test`` go under ``test``, all others with a label under
-            ``training``.
+        out: ``dataset.json`` to write. Cases of split ``test`` go under ``test`` and ``testing``, all others with a
+            label under ``training``.
         stacked: write one 4-D file per case (channels last, on the grid of the first modality) and 0/1 labels in
             ``imagesTr``, ``imagesTs`` and ``labelsTr`` beside it. Else name the files where they are: this needs
-            NIfTI, and images of one shape for most programs.
+            NIfTI and images on one grid, without which Auto3DSeg stops.
         progress: wraps the cases.
 
     Returns:
@@ -128,6 +128,7 @@ def _export_msd(cohort: Cohort, out: Path, stacked: bool, progress: Progress) ->
         "numTraining": len(entries["training"]),
         "numTest": len(entries["test"]),
         **entries,
+        "testing": entries["test"],  # MSD's key, and that of Auto3DSeg
     }
     write_text(out, json.dumps(info, indent=2) + "\n")
     return failed
@@ -147,6 +148,7 @@ def _msd_entry(case: Case, modalities: Sequence[str], out: Path, stacked: bool) 
                 found="; ".join(others),
                 remedy="--layout 4d writes files of its own, with zeros for what is absent.",
             )
+        _check_one_grid(case)
         paths = [_relative(cell, out.parent) for cell in cells]
         return {"image": paths[: len(modalities)], **({"label": paths[-1]} if case.label else {})}
     volumes, grid = _on_one_grid(case, modalities)
@@ -263,6 +265,20 @@ def _raise_problem(case: Case, *, needs_label: bool) -> None:
         raise CaseError("the case has no image", case=case.case_id)
     if needs_label and case.label is None:
         raise CaseError("the case has no label to train with", case=case.case_id, remedy="Give it the split test.")
+
+
+def _check_one_grid(case: Case) -> None:
+    """Refuse files on several grids, which programs stack as they are."""
+    grids = {name: file_grid(cell) for name, cell in case.images.items()}
+    first = next(iter(grids))
+    if other := [name for name, grid in grids.items() if not almost_same_grid(grid, grids[first])]:
+        raise CaseError(
+            "left out: its images are on several grids, which a list of files cannot put together",
+            case=case.case_id,
+            expected=f"the grid of {first}, {describe(grids[first])}",
+            found=f"{other[0]}: {describe(grids[other[0]])}",
+            remedy="--layout 4d writes all modalities on one grid.",
+        )
 
 
 def _on_one_grid(case: Case, modalities: Sequence[str]) -> tuple[list[NDArray[Any]], Grid]:

@@ -153,7 +153,8 @@ def read_msd(path: str | Path) -> Imported:
     modalities = tuple(kinds)
     cases, stacked = [], {}
     for key, split in (("training", "train"), ("validation", "validation"), ("test", "test"), ("testing", "test")):
-        for entry in info.get(key, ()):
+        same = key == "testing" and info.get(key) == info.get("test")  # as we write it, for readers of either
+        for entry in () if same else info.get(key, ()):
             item = entry if isinstance(entry, Mapping) else {"image": entry}
             case, channels = _msd_case(path, item, modalities, split)
             cases.append(case)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,22 @@ from differseg_med.atomic import replacing
 from differseg_med.case import Case, run_for_case
 from differseg_med.errors import CaseError, shown
 from differseg_med.evaluation.images2d import draw_picture, measure_picture
+from differseg_med.evaluation.predictions import MASK, find_prediction, predicted_ids
 from differseg_med.evaluation.run import STEP, evaluation_step, make_room, refuse_the_label, too_good
 from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import BoolArray, Grid, almost_same_grid, describe, differences
 from differseg_med.grids import audit_grids, raise_on_errors
 from differseg_med.io.dicom.cells import join_cell, split_cell
+from differseg_med.io.dicom.reader import is_dicom
 from differseg_med.io.images2d import is_picture
-from differseg_med.io.labels import load_case_label
+from differseg_med.io.labels import load_case_label, load_label
 from differseg_med.io.mask_values import foreground
+from differseg_med.io.slicer_header import is_segmentation
 from differseg_med.io.volumes import load_volume
 from differseg_med.keys import NOTES
 from differseg_med.metrics.case import Settings, binary, case_metrics
 from differseg_med.metrics.policy import KNOWN
-from differseg_med.metrics.rows import Row, is_failed, worst_first
+from differseg_med.metrics.rows import DONE, Row, is_failed, worst_first
 from differseg_med.metrics.saliency import Saliency
 from differseg_med.modality import display_windows
 from differseg_med.reports.evaluation import write_evaluation_page
@@ -42,10 +45,6 @@ from differseg_med.transforms.grids import grid_of, restore_grid
 from differseg_med.transforms.restoring import resample_mask
 
 logger = logging.getLogger(__name__)
-
-MASK, PICTURE_MASK = "mask.nii.gz", "mask.png"
-ALONE = (".nii.gz", ".png")
-"""Endings of predictions that are one file per case, not a folder."""
 
 GROUP_COLUMNS = ("site", "scanner")
 """Columns of the cohort table that reports group by. Other columns stay out of reports: they may say who a case is."""
@@ -85,15 +84,15 @@ def evaluate_cohort(
     progress: Callable[[Sequence[Case]], Iterable[Case]] = iter,
     tables: Sequence[Path] = (),
 ) -> Evaluation:
-    """Measure every case of a cohort against its mask in ``predictions_dir`` (see `mask_file`) and write the reports.
+    """Measure every case of a cohort against its mask in ``predictions_dir`` and write the reports.
 
     A case that cannot be measured is listed as failed and does not stop the others. A prediction that does not exist
     counts as an empty mask; predictions of no case in ``cases`` are listed.
 
     Args:
         cases: rows of the cohort table, each with a label.
-        predictions_dir: folder with one folder per case, or one picture; ``FOLDER::1,2`` or ``FOLDER::>=0.5`` says
-            which values of the masks are foreground, as in cells of the cohort table.
+        predictions_dir: folder of predictions, see `find_prediction`; ``FOLDER::1,2``, ``FOLDER::>=0.5`` or
+            ``FOLDER::segment`` says what of them is meant, as in cells of the cohort table.
         out_dir: folder for ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and ``overlays/<case_id>.png``.
         settings: tolerance of surface Dice and match rule of lesions.
         group_by: extra columns of the cohort table for the tables of subgroups; present modalities are always one.
@@ -108,7 +107,13 @@ def evaluate_cohort(
     folder, selector = split_cell(predictions_dir)
     out_dir, settings = Path(out_dir), settings or Settings()
     extra = check_predictions(cases, folder)
-    masks = {case.case_id: mask_file(folder, case.case_id) for case in cases}
+    masks, unclear = dict[str, Path](), dict[str, CaseError]()
+    for case in cases:
+        try:
+            masks[case.case_id] = find_prediction(folder, case.case_id)
+        except CaseError as error:
+            masks[case.case_id], unclear[case.case_id] = folder / case.case_id, error
+    cases = [replace(c, problem=c.problem or unclear.get(c.case_id)) for c in cases]
     inputs = [*tables, *masks.values(), *(path for case in cases for path in inputs_of(case))]
     with occupied(out_dir, inputs):
         step = evaluation_step(cases, masks, settings)
@@ -146,7 +151,7 @@ class Measurements:
             prediction: the mask file; if it does not exist, an empty mask counts.
             label: what `read_reference` returned, if it has been read already.
         """
-        row: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "status": "ok", "reason": ""}
+        row: dict[str, Any] = {"case_id": case.case_id, "subject_id": case.subject_id, "status": DONE, "reason": ""}
         row |= {"modalities": case.modalities} | {name: case.extra.get(name, "") for name in self.group_by}
         self.rows.append(row)
         try:
@@ -154,7 +159,7 @@ class Measurements:
                 raise case.problem
             refuse_the_label(case, prediction)
             label = run_for_case(read_reference, case, case) if label is None else label
-            found = run_for_case(lambda label: self._scores(prediction, label), label, case)
+            found = run_for_case(lambda label: self._scores(prediction, label, case), label, case)
         except CaseError as error:
             row |= {"status": "failed", "reason": str(error.for_case(case.case_id, case.files)), "notice": ""}
             if case.problem is None:  # else it has been told already
@@ -167,8 +172,9 @@ class Measurements:
         if any(one is row for one in self._worst):
             self._draw(case, found.mask, label)
 
-    def _scores(self, prediction: str | Path, label: MetaTensor) -> Measured:
-        return measure_file(prediction, label, self.settings, self._saliency)
+    def _scores(self, prediction: str | Path, label: MetaTensor, case: Case) -> Measured:
+        drawn_on = case.drawn_on or tuple(case.images.values())
+        return measure_file(prediction, label, self.settings, self._saliency, drawn_on)
 
     def _draw(self, case: Case, mask: BoolArray, label: MetaTensor) -> None:
         """Keep a picture while label and mask are in memory; those of cases that are no longer the worst go."""
@@ -210,18 +216,6 @@ class Measurements:
         return Evaluation(self.rows, summary, out_dir)
 
 
-def mask_file(predictions_dir: Path, case_id: str) -> Path:
-    """The predicted mask of a case: ``<case_id>/mask.nii.gz``, of a picture ``<case_id>/mask.png``.
-
-    Other programs' masks may also be ``<case_id>.nii.gz``, as nnU-Net writes them, and saliency maps ``<case_id>.png``.
-    Without any, the first of these names.
-    """
-    folder = predictions_dir / case_id
-    alone = [predictions_dir / f"{case_id}{ending}" for ending in ALONE]
-    names = (folder / MASK, folder / PICTURE_MASK, *alone)
-    return next((path for path in names if path.is_file()), names[0])
-
-
 def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]:
     """Names of the predictions that belong to none of the cases.
 
@@ -230,10 +224,9 @@ def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]
     """
     if not predictions_dir.is_dir():
         raise CaseError("there is no folder with predictions here", file=predictions_dir)
-    found = {path.parent.name for name in (MASK, PICTURE_MASK) for path in predictions_dir.glob(f"*/{name}")}
-    found |= {path.name.removesuffix(ending) for ending in ALONE for path in predictions_dir.glob(f"*{ending}")}
+    found = predicted_ids(predictions_dir)
     wanted = {case.case_id for case in cases}
-    if not found & wanted:
+    if not found & wanted and not any(_there(predictions_dir, case.case_id) for case in cases):
         raise CaseError(
             "the folder holds no prediction of any of these cases",
             file=predictions_dir,
@@ -242,6 +235,14 @@ def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]
             remedy="Check the folder and the cohort table.",
         )
     return sorted(found - wanted)
+
+
+def _there(predictions_dir: Path, case_id: str) -> bool:
+    """Whether there is a prediction of a case; of several that could be meant, its own row tells."""
+    try:
+        return find_prediction(predictions_dir, case_id).is_file()
+    except CaseError:
+        return True
 
 
 def evaluate_case(
@@ -295,9 +296,15 @@ def read_reference(case: Case) -> MetaTensor:
 
 
 def measure_file(
-    prediction: str | Path, label: MetaTensor, settings: Settings | None = None, saliency: Saliency | None = None
+    prediction: str | Path,
+    label: MetaTensor,
+    settings: Settings | None = None,
+    saliency: Saliency | None = None,
+    drawn_on: Sequence[str | Path] = (),
 ) -> Measured:
     """Measure one predicted file against what `read_reference` returned; further arguments as of `evaluate_case`.
+
+    Whatever a label may be: segmentations of 3D Slicer, DICOM SEG and RTSTRUCT are placed on the images ``drawn_on``.
 
     Raises:
         CaseError: as `evaluate_case`.
@@ -307,7 +314,7 @@ def measure_file(
             *measure_picture(split_cell(prediction)[0], label, Saliency() if saliency is None else saliency)
         )
     grid = grid_of(label)
-    predicted, notice = _prediction(prediction, grid)
+    predicted, notice = _prediction(prediction, grid, drawn_on)
     notice = "; ".join(filter(None, (*(f"label: {note}" for note in label.meta.get(NOTES, ())), notice)))
     scores = case_metrics(predicted, binary(label[0].numpy(), "reference"), grid.spacing_mm, settings=settings)
     return Measured(scores, predicted, notice)
@@ -340,13 +347,17 @@ def draw_case(case: Case, mask: BoolArray, label: MetaTensor) -> bytes:
     )
 
 
-def _prediction(cell: str | Path, grid: Grid) -> tuple[BoolArray, str]:
+def _prediction(cell: str | Path, grid: Grid, drawn_on: Sequence[str | Path] = ()) -> tuple[BoolArray, str]:
     """The predicted mask on ``grid``, and a notice."""
     path, selector = split_cell(cell)
     if not path.is_file():
         return np.zeros(grid.shape, dtype=np.bool_), "there is no prediction: an empty mask counts"
-    volume = load_volume(path, mask=True)
-    chosen, notes = foreground(volume[0], selector, path, predicted=True)
+    if is_segmentation(path) or is_dicom(cell):
+        volume, notes = load_label(str(cell), drawn_on), list[str]()
+        chosen = volume[0] > 0
+    else:
+        volume = load_volume(path, mask=True)
+        chosen, notes = foreground(volume[0], selector, path, predicted=True)
     notes = [f"prediction: {note}" for note in (*volume.meta.get(NOTES, ()), *notes)]
     mask, own = np.asarray(chosen.numpy(), dtype=np.bool_), grid_of(volume)
     del volume, chosen

@@ -12,7 +12,7 @@ import pandas as pd
 from differseg_med.atomic import write_text
 from differseg_med.metrics.case import Settings
 from differseg_med.metrics.policy import KNOWN, POLICY
-from differseg_med.metrics.rows import Row, check_rows, is_failed, subject_of
+from differseg_med.metrics.rows import DONE, Row, check_rows, is_failed, subject_of
 from differseg_med.metrics.statistics import CONFIDENCE, RESAMPLES, SEED, summarize
 from differseg_med.tables import write_frame
 
@@ -59,7 +59,7 @@ def write_metrics(
 
 def metrics_table(rows: Sequence[Row]) -> pd.DataFrame:
     """The rows as a table, in the order given, the columns that everybody knows first."""
-    table = pd.DataFrame([{"status": "ok", "reason": "", **row} for row in rows])
+    table = pd.DataFrame([{"status": DONE, "reason": "", **row} for row in rows])
     known = [name for name in FIRST_COLUMNS if name in table.columns or name == "case_id"]
     return table.reindex(columns=known + [name for name in table.columns if name not in known])
 

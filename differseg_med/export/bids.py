@@ -82,14 +82,14 @@ def save_bids(
     _check_free(sidecar_file, case_id)
     save_nifti(mask, affine, path, reference_header=like)
     texts = (segment.name, segment.algorithm_name, segment.algorithm_version, segment.description)
-    sidecar = {
+    sidecar: dict[str, object] = {
         "Type": "Lesion" if segment.property_category and segment.property_category.value == ABNORMAL else "ROI",
         "SpatialReference": "orig",
         "Description": " ".join(filter(None, texts)),
         _CASE: case_id,
     }
     if match:
-        sidecar["RawSources"] = "/".join([*places, kind, reference.name])
+        sidecar["RawSources"] = ["/".join([*places, kind, reference.name])]
     _write_json(sidecar_file, sidecar)
     description = {
         "Name": "differseg_med masks",

@@ -19,10 +19,12 @@ class Format:
     Args:
         file: what it is called in the case's folder.
         writer: the function that writes it and returns notes for the user, as ``module:function``; or itself.
+        needs_dicom: whether it refers to the DICOM images under the mask: there is none of a NIfTI.
     """
 
     file: str
     writer: str | Callable[[Segmented, Path], Notes]
+    needs_dicom: bool = False
 
     def write(self, segmented: Segmented, path: Path) -> Notes:
         """Write ``path``, read it back and compare.
@@ -40,8 +42,8 @@ class Format:
 FORMATS = {
     "nifti": Format("mask.nii.gz", "differseg_med.export.nifti:write_nifti"),
     "seg.nrrd": Format("mask.seg.nrrd", "differseg_med.export.seg_nrrd:write_seg_nrrd"),
-    "dicom-seg": Format("mask.dcm", "differseg_med.export.dicom_seg:write_dicom_seg"),
-    "rtstruct": Format("mask.rtstruct.dcm", "differseg_med.export.rtstruct:write_rtstruct"),
+    "dicom-seg": Format("mask.dcm", "differseg_med.export.dicom_seg:write_dicom_seg", needs_dicom=True),
+    "rtstruct": Format("mask.rtstruct.dcm", "differseg_med.export.rtstruct:write_rtstruct", needs_dicom=True),
     "probability": Format("probability.nrrd", "differseg_med.export.seg_nrrd:write_probability"),
     "scene": Format("scene", "differseg_med.export.scene:write_scene"),
     "mrb": Format("scene.mrb", "differseg_med.export.scene:write_mrb"),

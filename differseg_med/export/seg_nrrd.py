@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,12 @@ def save_seg_nrrd(mask: NDArray[Any], affine: FloatArray, path: str | Path, segm
     return path
 
 
-def save_nrrd_volume(volume: NDArray[Any], affine: FloatArray, path: str | Path) -> Path:
+def save_nrrd_volume(
+    volume: NDArray[Any], affine: FloatArray, path: str | Path, fields: Mapping[str, str] | None = None
+) -> Path:
     """Save an image or a probability ``(H, W, D)`` on the grid of ``affine`` (RAS) as compressed NRRD.
 
-    Whole numbers that fit are stored as int16, others as float32.
+    Whole numbers that fit are stored as int16, others as float32. The header has ``fields`` as key and value.
 
     Raises:
         CaseError: if the file does not hold what was written.
@@ -74,6 +77,8 @@ def save_nrrd_volume(volume: NDArray[Any], affine: FloatArray, path: str | Path)
     image.SetSpacing(spacing)
     image.SetOrigin(origin)
     image.SetDirection(direction)
+    for name, value in (fields or {}).items():
+        image.SetMetaData(name, value)
     with exporting(path, ".nrrd") as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
@@ -134,5 +139,6 @@ def write_probability(segmented: Segmented, path: Path) -> Notes:
     """
     if segmented.probability is None:
         raise CaseError("there is no probability to write", file=path, remedy="Only a prediction has one.")
-    save_nrrd_volume(segmented.probability, segmented.grid.affine, path)
-    return segmented.slicer_notes()
+    cut = f"{segmented.threshold:g}" if segmented.threshold is not None else ""
+    save_nrrd_volume(segmented.probability, segmented.grid.affine, path, {"threshold": cut} if cut else None)
+    return [*([f"the mask is where it is above {cut}"] if cut else []), *segmented.slicer_notes()]

@@ -158,6 +158,18 @@ def read_segment(path: str | Path) -> SegmentInfo:
         ) from error
 
 
+def segment_of(block: Mapping[str, Any]) -> SegmentInfo:
+    """The segment that attributes in dcmqi's words describe.
+
+    Raises:
+        CaseError: if they are not of this form.
+    """
+    try:
+        return _parse(block)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CaseError(f"the description of the segment is not right: {error}") from error
+
+
 def _from_metadata(metadata: Mapping[str, Any]) -> SegmentInfo:
     """The block ``segment``; without one the name of the first output channel, and no codes."""
     channels = metadata["network_data_format"]["outputs"]["pred"].get("channel_def", {})

@@ -31,6 +31,7 @@ class Segmented:
         probability: ``(H, W, D)`` on ``grid``, if there is one.
         kinds: kind of image of each modality, as far as it is known.
         subject: its name in BIDS, where ids of several cases would give one name.
+        threshold: above which the probability is the mask, before components are judged, if that is known.
     """
 
     mask: NDArray[np.uint8]
@@ -42,6 +43,7 @@ class Segmented:
     probability: NDArray[np.float32] | None = field(default=None, repr=False)
     kinds: Mapping[str, str] = field(default_factory=dict)
     subject: str = ""
+    threshold: float | None = None
 
     @property
     def nifti_header(self) -> NiftiHeader | None:

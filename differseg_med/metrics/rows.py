@@ -7,6 +7,9 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
+DONE, FAILED = "done", "failed"
+"""Values of ``status``, in ``summary.csv`` and ``metrics.csv``."""
+
 
 def check_rows(rows: Sequence[Row]) -> None:
     """Every row names another case and has either scores or a failure.
@@ -33,7 +36,7 @@ def worst_first(rows: Sequence[Row]) -> list[Row]:
 
 def is_failed(row: Row) -> bool:
     """Whether a row tells of a case that could not be measured."""
-    return row.get("status", "ok") == "failed"
+    return row.get("status", DONE) == FAILED
 
 
 def subject_of(row: Row) -> str:

@@ -105,24 +105,25 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,()+'_-]{0,63}")
 """Labels that are nothing but text to DICOM, NRRD, JSON, YAML and MONAI."""
 
 
-def look_up(target: str) -> Terms:
+def look_up(target: str, option: str = "--target") -> Terms:
     """The codes of a target.
 
     Args:
         target: words such as ``liver lesion``, or ``LABEL=WORDS`` where the segment's name and the words that are
             looked up differ: ``MS lesion=brain lesion``. Empty: a neutral code.
+        option: how it was given, for messages.
 
     Raises:
         CaseError: if the words are in no list or fit several entries, where it lists what is nearest; or if the label
             cannot be written.
     """
     if not target.strip():
-        words = "No target was named: the codes say Tissue, which is true of anything. Name it with --target."
+        words = f"No target was named: the codes say Tissue, which is true of anything. Name it with {option}."
         return Terms("Target", TISSUE, TISSUE, note=words)
     label, _, words = (part.strip() for part in target.rpartition("="))
     if label and not _LABEL.fullmatch(label):
         expected = "at most 64 letters, digits, spaces and . , ( ) + ' -, ASCII, a letter or digit first"
-        raise CaseError("--target LABEL=WORDS: the label cannot be that of a segment", expected=expected, found=label)
+        raise CaseError(f"{option} LABEL=WORDS: the label cannot be that of a segment", expected=expected, found=label)
     wanted = _wanted(words)
     found = _found(wanted) or _found(wanted - set(_SIDES))
     if found is not None:
@@ -133,10 +134,10 @@ def look_up(target: str) -> Terms:
         return Terms(label or words, _CATEGORIES[kind], code, region, side, note)
     near = _near(wanted)
     raise CaseError(
-        f"--target {words!r} is not in DICOM's lists as it stands",
+        f"{option} {words!r} is not in DICOM's lists as it stands",
         expected="one of " + ", ".join(f'"{meaning}"' for meaning in near),
-        remedy=f'Choose one, and keep your own name if you like: --target "{label or words}={near[0].lower()}"; '
-        "or leave --target out for a neutral code.",
+        remedy=f'Choose one, and keep your own name if you like: {option} "{label or words}={near[0].lower()}"; '
+        f"or leave {option} out for a neutral code.",
     )
 
 

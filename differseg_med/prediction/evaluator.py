@@ -23,7 +23,8 @@ from differseg_med.backends.prepared import AUTO, EXPORT_PAYS, Prepared, named_b
 from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError, shown
-from differseg_med.evaluation.evaluate import Measurements, check_predictions, mask_file, read_reference
+from differseg_med.evaluation.evaluate import Measurements, check_predictions, read_reference
+from differseg_med.evaluation.predictions import mask_file
 from differseg_med.evaluation.run import STEP as EVALUATION
 from differseg_med.evaluation.run import evaluation_step, make_room
 from differseg_med.evaluation.tables import write_metrics
@@ -50,6 +51,7 @@ from differseg_med.runs.shards import Shard, whole_run
 from differseg_med.runs.stamps import case_stamps, inputs_of
 from differseg_med.transforms.grids import check_label, grid_of, original_grid
 from differseg_med.transforms.modalities import ConcatModalitiesd
+from differseg_med.transforms.restoring import threshold_of
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +145,9 @@ class CohortEvaluator(SupervisedEvaluator):
                 reserve = getattr(writer, "reserve", None)
                 if reserve is not None:  # its files of all cases lie in one folder
                     reserve(everyone)
+                foresee = getattr(writer, "foresee", None)
+                if foresee is not None:  # what cannot be is said before the work
+                    foresee(cases, self.reference)
             self.summary, self.metrics = Summary(self.output_dir, finished), []
             self._cases, self._measured, self.problems = {}, Measurements(self.settings), {}
             with recording(self.output_dir, STEP, step):
@@ -363,6 +368,7 @@ class CohortEvaluator(SupervisedEvaluator):
             notes=(*sample[NOTES], *work.notes),
             channels=tuple(sample[CHANNELS]),
             agreement=mean_agreement(masks),
+            threshold=threshold_of(self.case_postprocessing),
         )
 
     def _prepare(self) -> list[Prepared]:

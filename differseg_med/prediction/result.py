@@ -12,8 +12,8 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from differseg_med.case import Case
-from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
 from differseg_med.evaluation.images2d import PROBABILITY_FILE
+from differseg_med.evaluation.predictions import MASK, PICTURE_MASK
 from differseg_med.export.nifti import save_nifti
 from differseg_med.export.png import save_mask_png, save_probability_png
 from differseg_med.geometry import Grid
@@ -40,6 +40,7 @@ class CaseResult:
         notes: for the reader of the summary.
         channels: the modality of each channel of `image`, also of absent ones.
         agreement: of an ensemble, how much the masks of its networks overlap, see `mean_agreement`; else None.
+        threshold: above which the probability is the mask, if that is known.
     """
 
     case: Case
@@ -52,6 +53,7 @@ class CaseResult:
     notes: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     agreement: float | None = None
+    threshold: float | None = None
 
     @property
     def is_picture(self) -> bool:
@@ -80,7 +82,8 @@ CaseWriter = Callable[[CaseResult, Path], Mapping[str, object]]
 """Writes something of a result into the case's folder; what it returns are columns of ``summary.csv``.
 
 Raises `CaseError` if it cannot; the mask and what other writers make of the case stay. One whose files of all cases lie
-in one folder may have ``reserve(case_ids)``, which is called before the first case."""
+in one folder may have ``reserve(case_ids)``, and one that cannot write every case ``foresee(cases, reference)``: both
+are called before the first case."""
 
 
 def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from differseg_med.case import Case
 from differseg_med.errors import CaseError, shown
-from differseg_med.evaluation.evaluate import MASK, PICTURE_MASK
+from differseg_med.evaluation.predictions import MASK, PICTURE_MASK
 from differseg_med.evaluation.run import RESULTS as EVALUATION
 from differseg_med.prediction.summary import FILE, Summary, SummaryRow
 from differseg_med.runs.folder import refuse_data, set_aside

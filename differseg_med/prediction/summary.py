@@ -11,7 +11,8 @@ from pathlib import Path
 
 from differseg_med.atomic import write_text
 from differseg_med.case import Case
-from differseg_med.evaluation.evaluate import mask_file
+from differseg_med.evaluation.predictions import mask_file
+from differseg_med.metrics import rows as metrics
 from differseg_med.paths import unsafe
 from differseg_med.tables import guarded, unguarded
 
@@ -30,7 +31,7 @@ COLUMNS = (
 )
 """Columns that every run has; writers may add others."""
 
-DONE, INCOMPLETE, FAILED = "done", "incomplete", "failed"
+DONE, INCOMPLETE, FAILED = metrics.DONE, "incomplete", metrics.FAILED
 """Values of ``status``. Incomplete: the mask is there, another file that was asked for is not."""
 
 SummaryRow = dict[str, object]

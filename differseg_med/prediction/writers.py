@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from differseg_med.atomic import sweep
+from differseg_med.case import Case
 from differseg_med.errors import CaseError, os_problem
 from differseg_med.export.bids import subjects
 from differseg_med.export.formats import onto_reference
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 EXPORT = "export"
 """Name of the step in the manifest."""
 
+_NAMED = 5
+"""Cases that a message names."""
+
 MASK_FORMAT = "nifti"
 """The format that every run writes anyway."""
 
@@ -60,12 +64,30 @@ class FormatWriter:
         self.names.clear()
         self.names.update(subjects(case_ids))
 
+    def foresee(self, cases: Sequence[Case], reference: str) -> None:
+        """Say before the first case of which cases this format cannot be written, however the mask will be.
+
+        Args:
+            cases: of the run.
+            reference: the declared reference; in its place stands the first modality that a case has.
+        """
+        if not RUN_FORMATS[self.name].needs_dicom:
+            return
+        used = {c.case_id: c.images.get(reference, next(iter(c.images.values()), None)) for c in cases if not c.problem}
+        without = [case_id for case_id, cell in used.items() if cell is not None and not is_dicom(cell)]
+        if without:
+            more = f" and {len(without) - _NAMED} more" if len(without) > _NAMED else ""
+            names = f"{', '.join(without[:_NAMED])}{more}"
+            logger.warning("%s: %s is no DICOM, so this is not written for %s", self.name, reference, names)
+
     def __call__(self, result: CaseResult, folder: Path) -> Mapping[str, object]:
         """Write it into the case's folder; BIDS masks of all cases go into one data set beside the cases.
 
         Raises:
             CaseError: if it cannot be written.
         """
+        if RUN_FORMATS[self.name].needs_dicom and not is_dicom(result.case.images[result.reference]):
+            return {self.name: f"not written: {result.reference} is no DICOM"}
         made_from = result.made_from.encode("ascii", "replace").decode("ascii")
         description = "; ".join(filter(None, (self.segment.description, made_from)))
         segmented = Segmented(
@@ -78,6 +100,7 @@ class FormatWriter:
             result.probability,
             result.case.kinds,
             self.names.get(result.case.case_id, ""),
+            result.threshold,
         )
         file, notes = write_format(self.name, segmented, folder.parent if self.name == "bids" else folder)
         for note in notes:

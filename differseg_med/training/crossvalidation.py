@@ -23,7 +23,7 @@ from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import Grid
 from differseg_med.io.images2d import is_picture
 from differseg_med.metrics.case import binary, case_metrics
-from differseg_med.metrics.rows import is_failed
+from differseg_med.metrics.rows import DONE, is_failed
 from differseg_med.metrics.statistics import summarize
 from differseg_med.prediction.quality import boundary_entropy
 from differseg_med.progress import progress_bar
@@ -133,7 +133,7 @@ def _scores(content: Content, rules: Sequence[Rule]) -> Scores:
 def _identity(case: Case, subset: str, given: Sequence[str]) -> FoldRow:
     left = [name for name in case.images if name in given]
     row = {"case": case.case_id, "case_id": case.case_id, "subject_id": case.subject_id, "fold": case.fold}
-    row |= {"status": "ok", "reason": "", "subset": subset, "modalities": "+".join(left) or "none"}
+    row |= {"status": DONE, "reason": "", "subset": subset, "modalities": "+".join(left) or "none"}
     return row | {name: case.extra.get(name, "") for name in GROUP_COLUMNS}
 
 

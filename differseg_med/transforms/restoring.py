@@ -151,3 +151,9 @@ def postprocessing(
     if largest_only:
         steps.append(KeepLargestComponentd(PRED, connectivity))
     return Compose(steps)
+
+
+def threshold_of(steps: Compose) -> float | None:
+    """The threshold of a postprocessing; None if it has none, or more than one."""
+    given = [step.threshold[0] for step in steps.transforms if isinstance(step, AsDiscreted)]
+    return float(given[0]) if len(given) == 1 and given[0] is not None else None

@@ -15,7 +15,7 @@ from differseg_med.bundles.workflows import BundleRun
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import exit_code
 from differseg_med.evaluation.baselines import baselines
-from differseg_med.evaluation.evaluate import mask_file
+from differseg_med.evaluation.predictions import mask_file
 from differseg_med.io.volumes import load_mask, load_volume
 
 ROOT = Path(__file__).resolve().parents[2]

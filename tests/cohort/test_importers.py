@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -301,8 +302,16 @@ def test_what_is_exported_to_nnunet_comes_back_the_same(table, tmp_path):
 
 
 def test_msd_list_is_read_by_monai_with_folds(table, tmp_path, caplog):
+    run("export", "msd", table, "--out", tmp_path / "dataset.json", code=1)
+    assert "case a: left out: its images are on several grids" in caplog.text
+    for case in "ac":
+        shutil.copy(tmp_path / case / "ct.nii.gz", tmp_path / case / "pet.nii.gz")
     output = run("export", "msd", table, "--out", tmp_path / "dataset.json", code=1)
     assert "2 of 3 cases exported" in output
+    for key in ("test", "testing"):
+        (item,) = load_decathlon_datalist(str(tmp_path / "dataset.json"), True, key, str(tmp_path))
+        assert Path(item["image"][0]).samefile(tmp_path / "c" / "t1.nii.gz")
+    assert [case.split for case in read_msd(tmp_path).cases] == ["train", "test"]
     assert "case b: left out: a list of files cannot say what this case is (found no pet)" in caplog.text
     (item,) = load_decathlon_datalist(str(tmp_path / "dataset.json"), True, "training", str(tmp_path))
     assert [Path(p).name for p in item["image"]] == ["t1.nii.gz", "ct.nii.gz", "pet.nii.gz"]

@@ -174,7 +174,7 @@ def test_a_prediction_that_reaches_outside_says_so(folder):
 def test_a_missing_prediction_counts_as_empty(folder):
     folder.add("absent", None)
     row = folder.evaluate().rows[1]
-    assert (row["dice"], row["empty"], row["status"]) == (0, "prediction", "ok")
+    assert (row["dice"], row["empty"], row["status"]) == (0, "prediction", "done")
     assert row["hd95_mm"] == pytest.approx(np.linalg.norm([24, 20, 36]))
     assert "no prediction" in row["notice"]
     summary = json.loads((folder.root / "out" / "metrics.json").read_text())
@@ -223,7 +223,7 @@ def test_cases_that_cannot_be_measured_are_listed_and_stop_nobody(folder):
         assert f"case {name}" in found.failures[name]
         assert str(folder.root) not in found.failures[name]
         assert f"Failed, in no figure below: case {name}" in page
-    assert [row["status"] for row in found.rows] == ["ok", *["failed"] * len(BAD), "ok"]
+    assert [row["status"] for row in found.rows] == ["done", *["failed"] * len(BAD), "done"]
     assert found.summary["metrics"]["dice"]["n"] == 2
 
 

@@ -55,7 +55,7 @@ def test_the_table_has_a_line_per_case_in_order(tmp_path):
     write_metrics(ROWS, tmp_path)
     table = pd.read_csv(tmp_path / "metrics.csv", keep_default_na=False)
     assert table["case_id"].tolist() == ["perfect", "missed", "healthy", "invented", "broken"]
-    assert table["status"].tolist() == ["ok"] * 4 + ["failed"]
+    assert table["status"].tolist() == ["done"] * 4 + ["failed"]
     assert list(table.columns[:6]) == ["case_id", "subject_id", "status", "reason", "dice", "hd95_mm"]
     assert table["dice"].tolist() == ["1", "0", "1", "0", ""] or table["dice"].astype(str).tolist()[4] == ""
 

@@ -65,7 +65,7 @@ def test_what_stands_beside_the_mask(tmp_path):
         "Type": "Lesion",
         "SpatialReference": "orig",
         "Description": "MS lesion model 1",
-        "RawSources": "sub-01/anat/sub-01_T1w.nii.gz",
+        "RawSources": ["sub-01/anat/sub-01_T1w.nii.gz"],
         "CohortCase": "c",
     }
     description = json.loads((tmp_path / "dataset_description.json").read_text())

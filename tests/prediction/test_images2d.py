@@ -81,7 +81,7 @@ def test_scores_are_those_of_pictures(run):
     assert metrics.dice[GOOD] > 0.5
     assert {"iou", "s_measure", "e_mean", "f_weighted", "mae"} <= set(metrics.columns)
     assert not [name for name in metrics.columns if name.endswith(("_mm", "_ml"))]
-    assert metrics.status.value_counts().to_dict() == {"failed": len(REASONS), "ok": 2}
+    assert metrics.status.value_counts().to_dict() == {"failed": len(REASONS), "done": 2}
 
 
 def test_a_second_run_goes_on(run):

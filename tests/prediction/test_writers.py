@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 import slicerio
 import torch
 from support.series import COLUMNS, ROWS, SLICES, TURNED, positions, positions_in_seg, write_series
@@ -62,7 +63,7 @@ def run(folder: Path, table: Path, modalities, formats) -> dict[str, dict[str, s
     return read_rows(folder / "out" / "summary.csv")
 
 
-def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp_path):
+def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp_path, caplog):
     """One case from NIfTI, for which no DICOM SEG can be drawn, and one from DICOM."""
     nifti = write_case(tmp_path / "in", "LPS", OBLIQUE)["t1"]
     bright = (np.indices((COLUMNS, ROWS, SLICES)).sum(axis=0) > 9).T  # slices, rows, columns
@@ -71,8 +72,9 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
     table = write_table(tmp_path / "c.csv", rows, ("case_id", "t1", "ct"))
     formats = ["nifti", "seg.nrrd", "dicom-seg", "png", "probability", "scene", "mrb", "bids"]
     summary = run(tmp_path, table, {"t1": {"kind": "mr", "percentile": 99}, "ct": {"kind": "ct"}}, formats)
-    assert summary["a"]["status"] == "incomplete"
-    assert "refers to the DICOM images under it" in summary["a"]["reason"]
+    assert (summary["a"]["status"], summary["a"]["reason"]) == ("done", "")
+    assert summary["a"]["dicom-seg"] == "not written: t1 is no DICOM"
+    assert "dicom-seg: t1 is no DICOM, so this is not written for a" in caplog.text
     assert summary["b"]["status"] == "done", summary["b"]["reason"]
     out = tmp_path / "out"
     for case in "ab":
@@ -96,6 +98,8 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
         assert (out / "derivatives" / f"sub-{case}" / "anat" / name).is_file()
     np.testing.assert_allclose(positions_in_seg(out / "b" / "mask.dcm"), expected, atol=2e-3)
     assert not (out / "a" / "mask.dcm").exists()
+    assert sitk.ReadImage(str(out / "b" / "probability.nrrd")).GetMetaData("threshold") == "0.5"
+    assert summary["b"]["probability"] == "probability.nrrd; the mask is where it is above 0.5"
     (segment,) = pydicom.dcmread(out / "b" / "mask.dcm").SegmentSequence
     assert segment.SegmentDescription == "made from t1 without ct"
     sidecar = json.loads((out / "derivatives" / "sub-b" / "anat" / name.replace(".nii.gz", ".json")).read_text())
@@ -166,6 +170,23 @@ def test_the_command_takes_codes_from_a_file(dicom, tmp_path):
     np.testing.assert_allclose(positions_in_seg(out / "mask.dcm"), expected, atol=2e-3)
 
 
+def test_the_command_looks_codes_up(dicom, tmp_path, caplog):
+    folder, mask, expected = dicom
+    given = (mask, "--reference", folder, "--formats", "dicom-seg", "--out", tmp_path / "out", "--label")
+    code, text = export(*given, "MS lesion=brain lesion")
+    assert code == 0, text
+    np.testing.assert_allclose(positions_in_seg(tmp_path / "out" / "mask.dcm"), expected, atol=2e-3)
+    (segment,) = pydicom.dcmread(tmp_path / "out" / "mask.dcm").SegmentSequence
+    (kind,) = segment.SegmentedPropertyTypeCodeSequence
+    assert (segment.SegmentLabel, kind.CodeMeaning, segment.SegmentAlgorithmType) == (
+        "MS lesion",
+        "Lesion of Brain",
+        "MANUAL",
+    )
+    assert export(*given, "xyzzy")[0] == 1
+    assert "--label 'xyzzy' is not in DICOM's lists" in caplog.text
+
+
 @pytest.mark.skipif(not STS.is_dir(), reason="needs ../shared/data/sts_dicom, beside the project")
 def test_the_command_turns_an_rtstruct_into_a_dicom_seg(tmp_path):
     """Contours of an expert, against the mask that was published with them."""
@@ -211,4 +232,4 @@ def test_mistakes_are_one_line(arguments, words, tmp_path, caplog, monkeypatch):
 def test_bundle_and_segment_exclude_each_other(tmp_path):
     code, text = export("m.nii.gz", "--reference", "x", "--bundle", BUNDLE, "--segment", "s.json", "--out", tmp_path)
     assert code == 2
-    assert "either" in text
+    assert "give one of --bundle, --segment and --label" in text

@@ -1,0 +1,230 @@
+"""From volumes of a scene to a segmentation, through the command line of differseg_med in an environment of its own.
+
+No Qt and nothing of differseg_med is imported here: 3D Slicer's Python need not have torch. What runs is ``describe``
+and ``predict``, so that the mask is that of the command line, voxel for voxel.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import queue
+import re
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CASE = "case"
+_ENTRY = "from differseg_med.cli import app; app()"
+_OURS = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "QT_PLUGIN_PATH")
+"""What 3D Slicer sets for itself, and another Python must not see."""
+
+
+class DifferSegError(Exception):
+    """What the user should read."""
+
+
+def command(python: str | Path) -> list[str]:
+    """How differseg_med is called by the Python of the environment that it is installed in."""
+    return [str(python), "-c", _ENTRY]
+
+
+def environment(own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a process outside of 3D Slicer."""
+    return {name: value for name, value in (os.environ if own is None else own).items() if name not in _OURS}
+
+
+def describe(program: Sequence[str], bundle: str | Path) -> dict[str, Any]:
+    """What a bundle wants and gives, see ``differseg-med describe --json``.
+
+    Raises:
+        DifferSegError: if it is no bundle, or the program is not there.
+    """
+    try:
+        done = subprocess.run(
+            [*program, "describe", str(bundle), "--json"],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+    except OSError as error:
+        raise DifferSegError(f"differseg_med cannot be started: {error}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise DifferSegError(said[-1] if said else "differseg_med is not installed there")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def names_of(described: Mapping[str, Any]) -> list[str]:
+    """The modalities that a bundle wants, in order."""
+    return [modality["name"] for modality in described["modalities"]]
+
+
+def volumes_of(scene: Any) -> list[Any]:
+    """The images of a scene; label maps are none."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    nodes = [scene.GetNthNodeByClass(number, "vtkMRMLScalarVolumeNode") for number in range(count)]
+    return [node for node in nodes if not node.IsA("vtkMRMLLabelMapVolumeNode")]
+
+
+def guess(scene: Any, names: Sequence[str]) -> dict[str, Any]:
+    """A volume for each modality by the name of its node, where exactly one fits: a proposal to be looked at."""
+    found: dict[str, Any] = {}
+    for name in names:
+        word = re.compile(rf"(?i)(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])")
+        fits = [node for node in volumes_of(scene) if word.search(node.GetName()) and node not in found.values()]
+        if len(fits) == 1:
+            found[name] = fits[0]
+    return found
+
+
+def write_case(slicer: Any, nodes: Mapping[str, Any], names: Sequence[str], folder: Path) -> Path:
+    """Write the chosen volumes as NRRD, and a cohort table of one row; a modality without a volume stays blank.
+
+    Args:
+        slicer: 3D Slicer's module of that name.
+        nodes: volumes by modality.
+        names: all modalities of the bundle.
+        folder: where to.
+
+    Raises:
+        DifferSegError: if nothing was chosen, one volume for two modalities, or a volume cannot be written as it lies.
+    """
+    chosen = {name: nodes[name] for name in names if nodes.get(name) is not None}
+    if not chosen:
+        raise DifferSegError("Choose a volume for one modality at least.")
+    if len({node.GetID() for node in chosen.values()}) < len(chosen):
+        raise DifferSegError("One volume was chosen for two modalities.")
+    row = {"case_id": CASE, **dict.fromkeys(names, "")}
+    for name, node in chosen.items():
+        if node.GetParentTransformNode() is not None:
+            raise DifferSegError(f"{node.GetName()} lies under a transform: harden it first.")
+        storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+        storage.SetFileName(str(folder / f"{name}.nrrd"))
+        if not storage.WriteData(node):
+            raise DifferSegError(f"{node.GetName()} could not be written.")
+        row[name] = f"{name}.nrrd"
+    table = folder / "cohort.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        writer.writeheader()
+        writer.writerow(row)
+    return table
+
+
+class Run:
+    """A prediction in a process of its own, to be looked at now and then.
+
+    Args:
+        program: see `command`.
+        bundle: its folder.
+        table: see `write_case`.
+        out: folder of the results.
+        options: more options of ``predict``.
+    """
+
+    def __init__(
+        self, program: Sequence[str], bundle: str | Path, table: Path, out: Path, options: Sequence[str] = ()
+    ) -> None:
+        words = ["predict", "--bundle", str(bundle), "--cohort", str(table), "--out", str(out), "--formats", "seg.nrrd"]
+        self.out, self.cancelled, self.lines = out, False, list[str]()
+        self._said: queue.Queue[str] = queue.Queue()
+        self._process = subprocess.Popen(
+            [*program, *words, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment(),
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._said.put(line.rstrip())
+
+    def new_lines(self) -> list[str]:
+        """What it has said since the last call."""
+        said = []
+        while not self._said.empty():
+            said.append(self._said.get())
+        self.lines += said
+        return said
+
+    def ended(self) -> bool:
+        """Whether it is over, and all that it said can be read."""
+        return self._process.poll() is not None and not self._reader.is_alive()
+
+    def cancel(self) -> None:
+        """End it; it tidies up after itself."""
+        self.cancelled = True
+        self._process.terminate()
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        code = self._process.wait()
+        self._reader.join()
+        return code
+
+
+def read_row(run: Run) -> dict[str, str]:
+    """The row of ``summary.csv``.
+
+    Raises:
+        DifferSegError: why there is no mask.
+    """
+    run.new_lines()
+    if run.cancelled:
+        raise DifferSegError("Cancelled.")
+    table = run.out / "summary.csv"
+    rows = []
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["case_id"] == CASE]
+    if not rows or not (run.out / CASE / "mask.seg.nrrd").is_file():
+        raise DifferSegError((rows[-1]["reason"] if rows else "") or next(iter(run.lines[-1:]), "It said nothing."))
+    return rows[-1]
+
+
+def load(segmentations: Any, run: Run, nodes: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    """The segmentation as a node of the scene, tied to the image whose grid it has, and its row of ``summary.csv``.
+
+    Args:
+        segmentations: 3D Slicer's logic of the module Segmentations.
+        run: a prediction that has ended.
+        nodes: volumes by modality.
+
+    Raises:
+        DifferSegError: why there is no mask.
+    """
+    row = read_row(run)
+    node = segmentations.LoadSegmentationFromFile(str(run.out / CASE / "mask.seg.nrrd"), True)
+    if node is None:
+        raise DifferSegError("The segmentation could not be loaded.")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(nodes[row["reference"]])
+    node.SetAndObserveStorageNodeID(None)  # the folder goes away: "Save" asks where to
+    return node, row
+
+
+def facts(row: Mapping[str, str], described: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the table of the module shows, name and value."""
+    codes = described["target"]["codes"].values()
+    lines = [
+        ("target", described["target"]["label"]),
+        ("codes", "; ".join(f"{code['meaning']} ({code['scheme']} {code['value']})" for code in codes)),
+        ("volume (ml)", row.get("volume_ml", "")),
+        ("made from", row.get("modalities", "").replace("+", ", ")),
+        ("grid of", row.get("reference", "")),
+        ("flags", row.get("flags", "")),
+        ("notes", row.get("notes", "")),
+        ("model", f"{described['name']}, version {described['version']}"),
+        ("intended use", described["intended_use"]),
+    ]
+    return [(name, value) for name, value in lines if value]
