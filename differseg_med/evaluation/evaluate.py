@@ -16,7 +16,7 @@ from differseg_med.atomic import replacing
 from differseg_med.case import Case, run_for_case
 from differseg_med.errors import CaseError, shown
 from differseg_med.evaluation.images2d import draw_picture, measure_picture
-from differseg_med.evaluation.predictions import MASK, find_prediction, predicted_ids
+from differseg_med.evaluation.predictions import MASK, Predictions, predicted_ids
 from differseg_med.evaluation.run import STEP, evaluation_step, make_room, refuse_the_label, too_good
 from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import BoolArray, Grid, almost_same_grid, describe, differences
@@ -91,7 +91,7 @@ def evaluate_cohort(
 
     Args:
         cases: rows of the cohort table, each with a label.
-        predictions_dir: folder of predictions, see `find_prediction`; ``FOLDER::1,2``, ``FOLDER::>=0.5`` or
+        predictions_dir: folder of predictions, see `Predictions`; ``FOLDER::1,2``, ``FOLDER::>=0.5`` or
             ``FOLDER::segment`` says what of them is meant, as in cells of the cohort table.
         out_dir: folder for ``metrics.csv``, ``metrics.json``, ``evaluation.html`` and ``overlays/<case_id>.png``.
         settings: tolerance of surface Dice and match rule of lesions.
@@ -107,10 +107,11 @@ def evaluate_cohort(
     folder, selector = split_cell(predictions_dir)
     out_dir, settings = Path(out_dir), settings or Settings()
     extra = check_predictions(cases, folder)
+    predictions = Predictions(folder)
     masks, unclear = dict[str, Path](), dict[str, CaseError]()
     for case in cases:
         try:
-            masks[case.case_id] = find_prediction(folder, case.case_id)
+            masks[case.case_id] = predictions.find(case.case_id)
         except CaseError as error:
             masks[case.case_id], unclear[case.case_id] = folder / case.case_id, error
     cases = [replace(c, problem=c.problem or unclear.get(c.case_id)) for c in cases]
@@ -226,7 +227,8 @@ def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]
         raise CaseError("there is no folder with predictions here", file=predictions_dir)
     found = predicted_ids(predictions_dir)
     wanted = {case.case_id for case in cases}
-    if not found & wanted and not any(_there(predictions_dir, case.case_id) for case in cases):
+    predictions = Predictions(predictions_dir)
+    if not found & wanted and not any(_there(predictions, case.case_id) for case in cases):
         raise CaseError(
             "the folder holds no prediction of any of these cases",
             file=predictions_dir,
@@ -237,10 +239,10 @@ def check_predictions(cases: Sequence[Case], predictions_dir: Path) -> list[str]
     return sorted(found - wanted)
 
 
-def _there(predictions_dir: Path, case_id: str) -> bool:
+def _there(predictions: Predictions, case_id: str) -> bool:
     """Whether there is a prediction of a case; of several that could be meant, its own row tells."""
     try:
-        return find_prediction(predictions_dir, case_id).is_file()
+        return predictions.find(case_id).is_file()
     except CaseError:
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 from differseg_med.errors import CaseError
@@ -15,6 +15,7 @@ from differseg_med.runs.names import EARLIER
 MASK, PICTURE_MASK = "mask.nii.gz", "mask.png"
 
 _DICOM = (".dcm",)
+_FLAT = (".seg.nrrd", *VOLUMES, *_DICOM)
 _OTHERS = {"probability.nrrd"}
 """Results of ours beside a mask that are none."""
 
@@ -31,38 +32,60 @@ def mask_file(predictions_dir: Path, case_id: str) -> Path:
     return next((path for path in names if path.is_file()), names[0])
 
 
-def find_prediction(predictions_dir: Path, case_id: str) -> Path:
-    """The predicted mask of a case, whoever wrote it; without any, the name that a run of ours would give it.
+class Predictions:
+    """The masks in a folder, whoever wrote them.
 
-    After those of `mask_file`: one file ``<case_id>`` with an ending of a volume or of DICOM beside the others, as
-    nnU-Net and MSD have it; in the case's folder the one ``.seg.nrrd``, volume or DICOM file (SEG, RTSTRUCT); a mask of
-    a BIDS data set whose sidecar names the case, or whose subject does.
-
-    Raises:
-        CaseError: if several files could be meant.
+    Args:
+        folder: of the predictions.
     """
-    own = mask_file(predictions_dir, case_id)
-    if own.is_file():
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def find(self, case_id: str) -> Path:
+        """The predicted mask of a case; without any, the name that a run of ours would give it.
+
+        After those of `mask_file`: one file ``<case_id>`` with an ending of a volume or of DICOM beside the others, as
+        nnU-Net and MSD have it; in the case's folder the one ``.seg.nrrd``, volume or DICOM file (SEG, RTSTRUCT); a
+        mask of a BIDS data set whose sidecar names the case, or whose subject does.
+
+        Raises:
+            CaseError: if several files could be meant.
+        """
+        own = mask_file(self.folder, case_id)
+        if own.is_file():
+            return own
+        flat = [path for ending in _FLAT if (path := self.folder / f"{case_id}{ending}").is_file()]
+        inside = sorted(path for path in (self.folder / case_id).glob("*") if path.is_file())
+        drawn = [path for path in inside if path.name.endswith((".seg.nrrd", ".seg.nhdr"))]
+        volumes = [path for path in inside if path.name.lower().endswith(VOLUMES) and path.name not in _OTHERS]
+        objects = [path for path in inside if path.name.lower().endswith(_DICOM)]
+        for found in (flat, drawn, volumes, objects) if flat or inside else (self._bids_of(case_id),):
+            if len(found) > 1:
+                raise CaseError(
+                    "several files could be the prediction",
+                    case=case_id,
+                    file=self.folder / case_id,
+                    found=", ".join(path.name for path in found[:5]),
+                    remedy="Leave the one that is meant, or name it mask.nii.gz.",
+                )
+            if found:
+                return found[0]
         return own
-    flat = [path for ending in (*VOLUMES, *_DICOM) if (path := predictions_dir / f"{case_id}{ending}").is_file()]
-    segmentation = predictions_dir / f"{case_id}.seg.nrrd"
-    inside = sorted(path for path in (predictions_dir / case_id).glob("*") if path.is_file())
-    drawn = [path for path in inside if path.name.endswith((".seg.nrrd", ".seg.nhdr"))]
-    volumes = [path for path in inside if path.name.lower().endswith(VOLUMES) and path.name not in _OTHERS]
-    objects = [path for path in inside if path.name.lower().endswith(_DICOM)]
-    bids = _in_bids(predictions_dir).get(case_id) or _in_bids(predictions_dir).get(_letters(case_id)) or ()
-    for found in (flat or [path for path in (segmentation,) if path.is_file()], drawn, volumes, objects, list(bids)):
-        if len(found) > 1:
-            raise CaseError(
-                "several files could be the prediction",
-                case=case_id,
-                file=predictions_dir / case_id,
-                found=", ".join(path.name for path in found[:5]),
-                remedy="Leave the one that is meant, or name it mask.nii.gz.",
-            )
-        if found:
-            return found[0]
-    return own
+
+    def _bids_of(self, case_id: str) -> list[Path]:
+        letters = re.sub(r"[^A-Za-z0-9]", "", case_id.removeprefix("sub-"))
+        return self._bids.get(case_id) or self._bids.get(letters) or []
+
+    @cached_property
+    def _bids(self) -> dict[str, list[Path]]:
+        """Masks of a BIDS data set by the case that their sidecar names, else by subject."""
+        found: dict[str, list[Path]] = {}
+        for path in sorted(self.folder.rglob("sub-*.nii*")):
+            match = _BIDS.fullmatch(path.name)
+            if match and EARLIER not in path.parts:
+                found.setdefault(_case_of(path) or match[1], []).append(path)
+        return found
 
 
 def predicted_ids(predictions_dir: Path) -> set[str]:
@@ -77,25 +100,9 @@ def _without(name: str, endings: Iterable[str]) -> str:
     return next(name[: -len(e)] for e in sorted(endings, key=len, reverse=True) if name.lower().endswith(e))
 
 
-@lru_cache(maxsize=4)
-def _in_bids(root: Path) -> dict[str, tuple[Path, ...]]:
-    """Masks of a BIDS data set by the case that their sidecar names, else by subject."""
-    found: dict[str, tuple[Path, ...]] = {}
-    for path in sorted(root.rglob("sub-*.nii*")):
-        match = _BIDS.fullmatch(path.name)
-        if match and EARLIER not in path.parts:
-            name = _case_of(path) or match[1]
-            found[name] = (*found.get(name, ()), path)
-    return found
-
-
 def _case_of(mask: Path) -> str:
     try:
         sidecar = json.loads(mask.with_name(re.sub(r"\.nii(\.gz)?$", ".json", mask.name)).read_text(encoding="utf-8"))
         return str(sidecar.get("CohortCase") or "")
     except (OSError, ValueError, AttributeError):
         return ""
-
-
-def _letters(case_id: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", case_id.removeprefix("sub-"))

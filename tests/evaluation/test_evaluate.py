@@ -260,7 +260,7 @@ def test_a_folder_without_any_of_the_predictions_is_refused(folder):
     with pytest.raises(CaseError, match="there is no folder"):
         evaluate_cohort(folder.cases, folder.root / "nowhere", folder.root / "out")
     with pytest.raises(CaseError, match="holds no prediction of any of these cases") as error:
-        evaluate_cohort(folder.cases, folder.root / "labels", folder.root / "out")
+        evaluate_cohort(folder.cases, folder.root, folder.root / "out")
     assert "good/mask.nii.gz" in str(error.value)
     assert not (folder.root / "out").exists()
 

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
-from support.making import ras, rtstruct, save, slices
+from support.making import ras, rtstruct
+from support.series import write_series
 
 from differseg_med.case import Case
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.evaluate import evaluate_cohort
-from differseg_med.evaluation.predictions import find_prediction
+from differseg_med.evaluation.predictions import Predictions
 from differseg_med.export.bids import save_bids
 from differseg_med.export.dicom_seg import save_dicom_seg
 from differseg_med.export.nifti import save_nifti
@@ -30,18 +32,22 @@ CASE = "P_01"
 def patient(tmp_path_factory):
     """A DICOM series, a label on it, and a mask that differs from it."""
     folder = tmp_path_factory.mktemp("patient")
-    series = save(folder / "ct", slices())
+    series = write_series(folder / "ct")
     grid = read_grid(series)
     label = np.zeros(grid.shape, np.uint8)
-    label[10:20, 8:20, 1:5] = 1
+    label[1:4, 1:6, 1:4] = 1
     save_nifti(label, grid.affine, folder / "label.nii.gz")
-    return Case(CASE, CASE, {"ct": series}, folder / "label.nii.gz"), np.roll(label, 3, 0), grid
+    return Case(CASE, CASE, {"ct": series}, folder / "label.nii.gz"), np.roll(label, 1, 0), grid
 
 
 def dice(case: Case, folder: Path, out: Path, selector: str = "") -> float:
     found = evaluate_cohort([case], f"{folder}{selector}", out, worst=0)
     assert found.rows[0]["status"] == "done", found.rows[0]
     return found.rows[0]["dice"]
+
+
+def frame_of(case: Case) -> str:
+    return str(pydicom.dcmread(next(case.images["ct"].iterdir())).FrameOfReferenceUID)
 
 
 def nifti(mask, grid, case, path):
@@ -83,20 +89,20 @@ def test_every_way_gives_the_same_scores(patient, tmp_path, name, monkeypatch):
     folder = tmp_path / "predictions"
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     WAYS[name](mask, grid, case, folder / name)
-    assert dice(case, folder, tmp_path / "out") == pytest.approx(0.7)
+    assert dice(case, folder, tmp_path / "out") == pytest.approx(2 / 3)
 
 
 def test_contours_and_one_of_several_segments(patient, tmp_path, monkeypatch):
     for figure in ("distributions", "bland_altman"):
         monkeypatch.setattr(figures, figure, lambda *_: b"")
     case, mask, grid = patient
-    corners = np.array([[12.5, 7.5], [22.5, 7.5], [22.5, 19.5], [12.5, 19.5]])
-    drawn = [ras(grid.world(np.column_stack([corners, np.full(4, k)]))) for k in range(1, 5)]
-    assert mask[13:23, 8:20, 1:5].all()
-    contours = rtstruct({"GTV": drawn, "other": drawn[:1]}, frame=str(slices()[0].FrameOfReferenceUID))
+    corners = np.array([[1.5, 0.5], [4.5, 0.5], [4.5, 5.5], [1.5, 5.5]])
+    drawn = [ras(grid.world(np.column_stack([corners, np.full(4, k)]))) for k in range(1, 4)]
+    assert mask[2:5, 1:6, 1:4].all()
+    contours = rtstruct({"GTV": drawn, "other": drawn[:1]}, frame=frame_of(case))
     (tmp_path / "in" / CASE).mkdir(parents=True)
     contours.save_as(tmp_path / "in" / CASE / "RS.dcm", enforce_file_format=True)
-    assert dice(case, tmp_path / "in", tmp_path / "out", "::GTV") == pytest.approx(0.7)
+    assert dice(case, tmp_path / "in", tmp_path / "out", "::GTV") == pytest.approx(2 / 3)
 
 
 def test_our_own_mask_comes_first_and_several_others_are_refused(patient, tmp_path):
@@ -105,9 +111,9 @@ def test_our_own_mask_comes_first_and_several_others_are_refused(patient, tmp_pa
     for name in ("a.seg.nrrd", "b.seg.nrrd"):
         slicer(mask, grid, case, folder / name)
     with pytest.raises(CaseError, match=r"several files could be the prediction .*found a\.seg\.nrrd, b\.seg\.nrrd"):
-        find_prediction(tmp_path, CASE)
+        Predictions(tmp_path).find(CASE)
     found = evaluate_cohort([case, replace(case, case_id="x")], tmp_path, tmp_path / "out", worst=0)
     assert "several files" in found.rows[0]["reason"]
     nifti(mask, grid, case, folder / "mask.nii.gz")
-    assert find_prediction(tmp_path, CASE) == folder / "mask.nii.gz"
-    assert find_prediction(tmp_path, "y") == tmp_path / "y" / "mask.nii.gz"
+    assert Predictions(tmp_path).find(CASE) == folder / "mask.nii.gz"
+    assert Predictions(tmp_path).find("y") == tmp_path / "y" / "mask.nii.gz"
