@@ -31,7 +31,7 @@ def test_the_sarcoma_bundle() -> None:
     ]
     assert found["modalities"][1]["settings"] == {"window": [-160, 240], "smooth": 0.75}
     assert (found["reference"], found["images"], found["pixdim"]) == ("t1", "volumes", [2.0, 2.0, 2.0])
-    assert (found["threshold"], found["largest_only"], found["version"]) == (0.35, True, "0.1.0")
+    assert (found["threshold"], found["largest_only"], found["version"]) == (0.35, True, "0.2.0")
     assert found["target"]["label"] == "Gross tumour volume"
     codes = found["target"]["codes"]
     assert codes["SegmentedPropertyTypeCodeSequence"] == {
