@@ -33,11 +33,10 @@ PAGES = [
 ]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 COMMAND = get_command(app)
-RUN_PAGES = sorted(page for page in PAGES if "```bash\n" in page.read_text(encoding="utf-8"))
 TINY = {"predict": ["--set", "planes=[axial]"]}
 """Settings that make a command quick, for bundles of volumes."""
 MINUTES = "<!-- minutes -->\n"
-"""Before a block of commands that take minutes: they are parsed here, and run by tests/planning and tests/training."""
+"""Before a block of commands that take minutes: they are parsed here and not run."""
 OWN_DATA = "<!-- own data -->\n"
 """Before a block of Python that needs files of the reader's own: only its imports are run, and its names looked up."""
 
@@ -143,10 +142,9 @@ def runnable(page: Path) -> list[list[str]]:
     return [line for line in words if line and line[0] in ("differseg-med", "python")]
 
 
-@pytest.mark.parametrize("page", RUN_PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=name_of)
 def test_bash_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    assert runnable(page) or page.name == "scale.md"
     for words in runnable(page):
         if words[0] == "python":
             monkeypatch.setattr("sys.argv", words[1:])
