@@ -20,6 +20,7 @@ import differseg_med as ds
 from differseg_med.cli import app
 
 SETTINGS = {
+    "network_def::encoder": "test_resnet",
     "network_def::decoder_channels": [8, 8, 8, 8],
     "roi_size": [32, 32],
     "planes": ["axial"],
