@@ -6,11 +6,16 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 from support.hostile import GOOD, HOSTILE, TEXTS
+from support.segmentations import LESION
+from support.series import COLUMNS, ROWS, SLICES, write_series
 from support.synthetic import write_case
 
 from differseg_med.errors import CaseError
+from differseg_med.export.formats import save_mask
 from differseg_med.export.segment import SegmentInfo, read_segment
 from differseg_med.prediction.writers import export_mask
 
@@ -48,6 +53,25 @@ def test_case_ids_lead_nowhere(files, tmp_path):
         assert all(name.isascii() and name.isprintable() for name in names)
     assert written(place) == before
     assert {path.name for path in tmp_path.iterdir()} == {str(number) for number in range(len(EVERY))}
+
+
+def test_case_ids_in_dicom(tmp_path):
+    """SEG and RTSTRUCT name the patient of the series; a case id goes nowhere in them, and no file elsewhere."""
+    series = write_series(tmp_path / "ct")
+    mask = np.zeros((COLUMNS, ROWS, SLICES), np.uint8)
+    mask[1:-1, 1:-1, 1:] = 1
+    save_mask(mask, series, tmp_path / "mask.seg.nrrd", segment=SegmentInfo("x"))
+    before = written(tmp_path)
+    for number, case_id in enumerate(EVERY[::8]):
+        out = tmp_path / "out" / f"{number}"
+        found = (str(tmp_path / "mask.seg.nrrd"), str(series), ("dicom-seg", "rtstruct"), out, LESION)
+        assert export_mask(*found, case_id=case_id) == [], case_id
+        files = {name for name in written(out) if name.endswith(".dcm")}
+        assert len(files) == 2
+        assert all(pydicom.dcmread(out / name).PatientID == "P1" for name in files)
+        if len(case_id.strip(". ")) > 3:
+            assert not any(case_id.encode(errors="replace") in (out / name).read_bytes() for name in files)
+    assert {name for name in written(tmp_path) if not name.startswith("out/")} == before
 
 
 def test_a_message_about_a_name_that_no_disk_takes(tmp_path, monkeypatch):
