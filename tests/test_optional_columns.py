@@ -50,7 +50,7 @@ def test_predict_evaluate_and_train(data, columns, tmp_path):
 
     cohort: Cohort = read_cohort(table, tuple(MODALITIES))
     done = evaluate_cohort(cohort.cases, data / "out", tmp_path / "evaluated")
-    assert [row["status"] for row in done.rows] == ["failed" if "label" in columns else "ok"] * 2
+    assert [row["status"] for row in done.rows] == ["failed" if "label" in columns else "done"] * 2
     if "label" in columns:
         assert "no label to compare with" in (tmp_path / "evaluated" / "evaluation.html").read_text(encoding="utf-8")
 

@@ -28,7 +28,7 @@ EVERY = tuple(dict.fromkeys((*IN_CONFIGURATIONS, *HOSTILE, *TEXTS, *GOOD)))
 def made(folder: Path, column: str = "t1", label: str = "lesion") -> Path | None:
     """A bundle that passes the lint; None where it is refused and nothing written."""
     try:
-        bundle = bundle_without_data([column, "ct"], {column: "mr", "ct": "ct"}, folder, target=f"{label}=liver lesion")
+        bundle = bundle_without_data({column: "mr", "ct": "ct"}, folder, target=f"{label}=liver lesion")
     except CaseError:
         assert not folder.exists()
         return None
