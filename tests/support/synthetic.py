@@ -188,6 +188,19 @@ SMALL: dict[str, Any] = {
 }
 
 
+SHORT_TRAINING = {
+    "network_def::encoder_weights": None,
+    "roi_size": [32, 32],
+    "planes": ["axial", "coronal"],
+    "batch_size": 2,
+    "iterations": 2,
+    "max_epochs": 2,
+    "val_interval": 1,
+    "learning_rate": 0.01,
+}
+"""Settings over train.yaml: two epochs of two steps."""
+
+
 def bundle_workflow(*configs: str, **overrides: Any) -> Workflow:
     """The bundle's real configuration, small, as ``monai.bundle run`` would build it, initialised."""
     kind = "train" if "train.yaml" in configs else "inference"

@@ -10,22 +10,12 @@ from ignite.engine import Events
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
-from support.synthetic import BUNDLE, bundle_workflow, row_of, write_case, write_table
+from support.synthetic import BUNDLE, SHORT_TRAINING, bundle_workflow, row_of, write_case, write_table
 
 from differseg_med.errors import ConfigError
 from differseg_med.training.loaders import BatchedLoader, SampleLoader, sample_loader
 
-TINY = {
-    "network_def::encoder_weights": None,
-    "roi_size": [32, 32],
-    "planes": ["axial", "coronal"],
-    "batch_size": 2,
-    "iterations": 2,
-    "max_epochs": 2,
-    "val_interval": 2,
-    "learning_rate": 0.01,
-    "train::samples::placement": {},
-}
+TINY = SHORT_TRAINING | {"val_interval": 2, "train::samples::placement": {}}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from ignite.engine import Events
 from monai.data import MetaTensor
 from support.synthetic import (
     MODALITIES,
+    SHORT_TRAINING,
     bundle_workflow,
     read_nifti,
     read_rows,
@@ -38,17 +39,6 @@ from differseg_med.prediction.quality import Fingerprint
 from differseg_med.training.recorder import draw_curves
 from differseg_med.transforms.pipelines import preprocessing
 
-TINY = {
-    "network_def::encoder_weights": None,
-    "roi_size": [32, 32],
-    "planes": ["axial", "coronal"],
-    "batch_size": 2,
-    "iterations": 2,
-    "max_epochs": 2,
-    "val_interval": 1,
-    "learning_rate": 0.01,
-}
-
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
@@ -65,7 +55,7 @@ def table(tmp_path_factory) -> Path:
 def training(table: Path, out: Path, **overrides):
     """The workflow of train.yaml and its trainer."""
     workflow = bundle_workflow(
-        "inference.yaml", "train.yaml", cohort=str(table), output_dir=str(out), **{**TINY, **overrides}
+        "inference.yaml", "train.yaml", cohort=str(table), output_dir=str(out), **{**SHORT_TRAINING, **overrides}
     )
     return workflow, workflow.parser.get_parsed_content("train::trainer")
 
