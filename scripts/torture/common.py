@@ -79,7 +79,8 @@ def results(folder: Path) -> dict[str, str]:
             kept = {k: {n: v for n, v in s.items() if n in ("settings", "results", "state")} for k, s in steps.items()}
             found[name] = json.dumps(kept, sort_keys=True)
         elif name.endswith(".html"):  # the head of a page says when it was made, and by which command
-            found[name] = hashlib.sha256(re.sub(rb"Date.*?Versions", b"", text, flags=re.DOTALL)).hexdigest()
+            timeless = re.sub(rb"Date.*?Versions|put together in [0-9.]+ s", b"", text, flags=re.DOTALL)
+            found[name] = hashlib.sha256(timeless).hexdigest()
         elif name.endswith("summary.csv"):
             found[name] = re.sub(rb",\d+\.\d\d,", b",,", text).decode()
     return found
