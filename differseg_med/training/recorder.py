@@ -294,8 +294,8 @@ class TrainingRecorder:
             return [row.get("epoch") for row in csv.DictReader(file)] == [str(row["epoch"]) for row in self.rows]
 
     def _write_log(self) -> None:
+        draw_curves(self.rows, self.output_dir / CURVES)  # first: a log that is whole says that the curves are, too
         write_table(self.output_dir / LOG, list(self.rows[-1]), self.rows)
-        draw_curves(self.rows, self.output_dir / CURVES)
 
 
 def draw_curves(rows: Sequence[dict[str, float | str]], path: Path) -> None:
