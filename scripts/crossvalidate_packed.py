@@ -27,8 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from crossvalidate_sts import BUNDLE, SUBSETS
-from monai.bundle import ConfigParser
+from crossvalidate_sts import SUBSETS, configuration
 from monai.data import Dataset
 from prepare_sts_cohort import FOLDS, find_cases, read_folds
 from torch import Tensor, nn
@@ -66,29 +65,29 @@ def pack(arguments: argparse.Namespace) -> None:
         (arguments.out / f"packed{number}.pickle").write_bytes(pickle.dumps(half))
 
 
-def read_packed(folder: Path) -> list[dict[str, Any]]:
-    """Patients as the data set of a training has them, with ``fold``."""
+def packed_cases(folder: Path) -> dict[str, dict[str, Any]]:
+    """What ``pack`` wrote, by patient."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("packed*.pickle")):
         found |= pickle.loads(path.read_bytes())
+    return found
+
+
+def label_of(case: dict[str, Any]) -> np.ndarray:
+    """The label ``(1, R, A, S)`` of a packed patient."""
+    return np.frombuffer(lzma.decompress(case["label"]), np.uint8).reshape(1, *case["shape"][1:])
+
+
+def read_packed(folder: Path) -> list[dict[str, Any]]:
+    """Patients as the data set of a training has them, with ``fold``."""
     items = []
-    for name, case in sorted(found.items()):
+    for name, case in sorted(packed_cases(folder).items()):
         low, high = (np.frombuffer(lzma.decompress(part), np.uint8).reshape(case["shape"]) for part in case["image"])
         change = low.astype(np.int16) | (high.astype(np.int8).astype(np.int16) << 8)
         image = np.cumsum(change, axis=1, dtype=np.int16).astype(np.float32) / STEP
-        label = np.frombuffer(lzma.decompress(case["label"]), np.uint8).reshape(1, *case["shape"][1:])
-        item = {"image": torch.from_numpy(image), "label": torch.from_numpy(label.astype(np.float32))}
+        item = {"image": torch.from_numpy(image), "label": torch.from_numpy(label_of(case).astype(np.float32))}
         items.append(item | {"case_id": name, "fold": case["fold"]})
     return items
-
-
-def configuration(recipes: list[str], settings: dict[str, Any]) -> ConfigParser:
-    """The bundle's configuration with recipes and settings over it."""
-    parser = ConfigParser()
-    files = [BUNDLE / "configs" / "inference.yaml", BUNDLE / "configs" / "train.yaml", *recipes]
-    parser.read_config([str(file) for file in files])
-    parser.update(settings)
-    return parser
 
 
 def begin(folder: str, threads: int) -> None:
@@ -231,9 +230,7 @@ def write_results(results: list[dict[str, Any]], out: Path) -> None:
 def unpack(arguments: argparse.Namespace) -> None:
     """Folders of `crossvalidate_sts.py` of what ``train`` wrote, and their tables."""
     results = [r for path in sorted(arguments.results.glob("results*.pickle")) for r in pickle.loads(path.read_bytes())]
-    packed: dict[str, Any] = {}
-    for path in sorted(arguments.packed.glob("packed*.pickle")):
-        packed |= pickle.loads(path.read_bytes())
+    packed = packed_cases(arguments.packed)
     runs = dict.fromkeys((result["job"]["name"], result["job"]["seed"]) for result in results)
     for name, seed in runs:
         folder = arguments.out / f"{name}_seed{seed}"
@@ -246,10 +243,9 @@ def unpack(arguments: argparse.Namespace) -> None:
                 case = packed[case_id]
                 shape = (1, len(SUBSETS), *case["shape"][1:])
                 probabilities = np.frombuffer(lzma.decompress(levels), np.uint8).reshape(shape) / LEVELS
-                label = np.frombuffer(lzma.decompress(case["label"]), np.uint8).reshape(1, *case["shape"][1:])
                 content = {
                     "probabilities": torch.from_numpy(probabilities).half(),
-                    "label": torch.from_numpy(label.copy()),
+                    "label": torch.from_numpy(label_of(case).copy()),
                     "affine": torch.tensor(case["affine"]),
                     "original_affine": torch.tensor(case["original_affine"]),
                     "original_shape": case["original_shape"],

@@ -16,6 +16,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,12 @@ def train(fold: int, cases: list[Case], arguments: argparse.Namespace) -> None:
     (folder / "training.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
-def configuration(arguments: argparse.Namespace) -> ConfigParser:
-    """The bundle's configuration with the recipe over it."""
+def configuration(recipes: Sequence[str | Path], settings: dict[str, Any]) -> ConfigParser:
+    """The bundle's configuration with recipes and settings over it."""
     parser = ConfigParser()
-    files = [BUNDLE / "configs" / "inference.yaml", BUNDLE / "configs" / "train.yaml", *arguments.recipe]
+    files = [BUNDLE / "configs" / "inference.yaml", BUNDLE / "configs" / "train.yaml", *recipes]
     parser.read_config([str(file) for file in files])
-    parser.update({name: yaml.safe_load(value) for name, value in (s.split("=", 1) for s in arguments.set)})
+    parser.update(settings)
     return parser
 
 
@@ -81,14 +82,14 @@ def predict_subsets(network: DifferSeg, volume: Tensor, config: dict[str, Any]) 
 
     Each slice is seen whole, in zeros up to a multiple of 32 and to the window of the training.
     """
-    allowed = torch.tensor(list(SUBSETS.values()), dtype=torch.bool, device=volume.device)
+    allowed = torch.tensor(list(SUBSETS.values()), dtype=torch.bool)
     found = []
     for plane in config["planes"]:
         slices = to_plane(volume, plane)
         count, h, w = slices.shape[1:]
         size = [max(-(-n // 32) * 32, roi) for n, roi in zip((h, w), config["roi_size"])]
         top, left = (size[0] - h) // 2, (size[1] - w) // 2
-        out = torch.zeros(len(allowed), count, h, w, device=volume.device)
+        out = torch.zeros(len(allowed), count, h, w)
         for centers in torch.arange(count).split(16):
             slabs = gather_slabs(slices, centers, config["num_slices"], config["slice_step"])
             x = slabs.new_zeros(len(centers), slabs.shape[1], *size)
@@ -107,7 +108,8 @@ def predict_subsets(network: DifferSeg, volume: Tensor, config: dict[str, Any]) 
 
 def predict(fold: int, cases: list[Case], arguments: argparse.Namespace) -> None:
     """Predict the patients of a fold, with all modalities and with each withheld."""
-    parser = configuration(arguments)
+    settings = {name: yaml.safe_load(value) for name, value in (s.split("=", 1) for s in arguments.set)}
+    parser = configuration(arguments.recipe, settings)
     config = {name: parser.get(name) for name in ("planes", "roi_size", "num_slices", "slice_step")}
     network: nn.Module = parser.get_parsed_content("network_def")
     state = torch.load(arguments.out / f"fold{fold}" / "model.pt", map_location="cpu", weights_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 from differseg_med.errors import CaseError, shown
@@ -13,9 +12,9 @@ from differseg_med.prediction.resuming import RESULTS, STEP
 from differseg_med.prediction.summary import DONE, FILE, Summary, SummaryRow, read_summary
 from differseg_med.reports.provenance import provenance
 from differseg_med.reports.run import write_results_page
-from differseg_med.runs.folder import occupied, set_aside
+from differseg_med.runs.folder import earlier_folder, occupied, set_aside
 from differseg_med.runs.manifest import FINISHED, RUNNING, Step, list_differences, read_steps, write_steps
-from differseg_med.runs.names import EARLIER, MANIFEST, SHARDS
+from differseg_med.runs.names import MANIFEST, SHARDS
 from differseg_med.runs.shards import Shard, shards_in
 
 logger = logging.getLogger(__name__)
@@ -193,10 +192,6 @@ def _move(folder: Path, out: Path, order: list[str]) -> None:
 
 def _put_away(out: Path, started: str) -> None:
     """Keep what the shards said of themselves among the earlier runs."""
-    stem = f"{SHARDS}_{(started or datetime.now(timezone.utc).isoformat())[:19].replace(':', '-')}"
-    target, number = out / EARLIER / stem, 1
-    while target.exists():
-        number += 1
-        target = out / EARLIER / f"{stem}_{number}"
+    target = earlier_folder(out, started, f"{SHARDS}_")
     target.parent.mkdir(exist_ok=True)
     (out / SHARDS).rename(target)

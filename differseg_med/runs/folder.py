@@ -84,6 +84,16 @@ def refuse_data(folder: Path, cases: Sequence[Case]) -> None:
             )
 
 
+def earlier_folder(folder: Path, when: str = "", prefix: str = "") -> Path:
+    """A folder in ``earlier_runs`` that is not there yet, named by when the earlier run started; default: now."""
+    stem = prefix + (when or datetime.now(timezone.utc).isoformat(timespec="seconds"))[:19].replace(":", "-")
+    target, number = folder / EARLIER / stem, 1
+    while target.exists():
+        number += 1
+        target = folder / EARLIER / f"{stem}_{number}"
+    return target
+
+
 def set_aside(folder: Path, names: Iterable[str], when: str = "") -> Path | None:
     """Move results of an earlier run out of the way, into ``earlier_runs/<when it started>``; nothing is deleted.
 
@@ -108,11 +118,7 @@ def set_aside(folder: Path, names: Iterable[str], when: str = "") -> Path | None
                 file=path,
                 remedy="Choose another folder with --out, apart from the data.",
             )
-    stem = (when or datetime.now(timezone.utc).isoformat(timespec="seconds"))[:19].replace(":", "-")
-    target, number = folder / EARLIER / stem, 1
-    while target.exists():
-        number += 1
-        target = folder / EARLIER / f"{stem}_{number}"
+    target = earlier_folder(folder, when)
     target.mkdir(parents=True)
     for path in sorted(present, key=lambda path: path.name != MANIFEST):  # without it nothing there counts as finished
         path.rename(target / path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,29 +52,31 @@ class GraphedIteration:
             for event in (*events, IterationEvents.BACKWARD_COMPLETED):
                 engine.fire_event(event)
         else:
-            self._usual(engine, image, label)
+            self._usual(engine, image, label, engine.fire_event)
         engine.optimizer.step()
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         self._steps += 1
         output: dict[str, Any] = engine.state.output
         return output
 
-    def _usual(self, engine: SupervisedTrainer, image: Tensor, label: Tensor) -> None:
+    def _usual(
+        self, engine: SupervisedTrainer, image: Tensor, label: Tensor, fire: Callable[[IterationEvents], Any]
+    ) -> None:
         engine.optimizer.zero_grad(set_to_none=self._graph is None)  # those of a graph stay where they are
         beside = torch.cuda.Stream()  # as the recording needs it
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             engine.state.output[Keys.PRED] = engine.inferer(image, engine.network)
-            engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+            fire(IterationEvents.FORWARD_COMPLETED)
             engine.state.output[Keys.LOSS] = engine.loss_function(engine.state.output[Keys.PRED], label).mean()
-            engine.fire_event(IterationEvents.LOSS_COMPLETED)
+            fire(IterationEvents.LOSS_COMPLETED)
             engine.state.output[Keys.LOSS].backward()
         torch.cuda.current_stream().wait_stream(beside)
-        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        fire(IterationEvents.BACKWARD_COMPLETED)
 
     def _record(self, engine: SupervisedTrainer, image: Tensor, label: Tensor) -> None:
         parameters = [p for group in engine.optimizer.param_groups for p in group["params"]]
-        self._usual(engine, image, label)
+        self._usual(engine, image, label, lambda event: None)  # the step itself tells of its events
         wanted_loss = engine.state.output[Keys.LOSS].detach().clone()
         wanted = [None if p.grad is None else p.grad.clone() for p in parameters]
         del engine.state.output[Keys.PRED], engine.state.output[Keys.LOSS]

@@ -209,11 +209,11 @@ class TrainingRecorder:
 
     def _continues(self) -> bool:
         """Whether the training starts from what is in memory, and not from the disk."""
-        interrupted, self._known = self._runs > 0 and not self._known, self._known or digest(self.network.state_dict())
-        given, self._runs = digest(self.network.state_dict()) != self._known, self._runs + 1
-        self._known = ""  # until the run is complete
-        if interrupted:
+        known, self._known = self._known, ""  # until the run is complete
+        self._runs += 1
+        if not known:  # the run before was interrupted
             return False
+        given = digest(self.network.state_dict()) != known
         if given:
             logger.info("the training starts from the weights that the network was given; nothing is resumed")
             self.average.average.load_state_dict(self.network.state_dict())

@@ -146,13 +146,15 @@ class BatchedSamples:
 
         changed = r.rand(*size) < change.prob
         drawn = {
-            "gain": only(1, np.exp(r.normal(0, 0.2 * s, size)), 1),
-            "level": only(1, r.normal(0, 0.15 * s, size), 0),
-            "gamma": only(0.3, np.exp(r.normal(0, 0.2 * s, size)), 1),
-            "noise": only(0.3, r.uniform(0, 0.3 * s, size), 0),
-            "sigma": only(0.2, r.uniform(0.4, 1.2, size), 0),
+            "gain": only(1, np.exp(r.normal(0, change.gain * s, size)), 1),
+            "level": only(1, r.normal(0, change.level * s, size), 0),
+            "gamma": only(change.gamma_prob, np.exp(r.normal(0, change.gamma * s, size)), 1),
+            "noise": only(change.noise_prob, r.uniform(0, change.noise * s, size), 0),
+            "sigma": only(change.blur_prob, r.uniform(*change.blur, size), 0),
         }
-        field = r.normal(0, 0.15 * s, (*size, 3, 3)) * only(0.3, np.ones(size), 0)[..., None, None]
+        field = (
+            r.normal(0, change.field * s, (*size, 3, 3)) * only(change.field_prob, np.ones(size), 0)[..., None, None]
+        )
         at = {name: self._send(value)[:, :, None, None, None] for name, value in drawn.items()}
         out = image * at["gain"] + at["level"]
         out = out.sign() * out.abs().pow(at["gamma"])

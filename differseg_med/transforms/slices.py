@@ -134,8 +134,10 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
         max_shift: largest misalignment of a modality other than the first, in pixels.
     """
 
-    shift_prob = 0.3
-    """Chance that a modality other than the first is moved."""
+    shift_prob, gamma_prob, noise_prob, blur_prob, field_prob = 0.3, 0.3, 0.3, 0.2, 0.3
+    """Chances, each of a modality that is changed; `shift_prob` of any but the first."""
+    gain, level, gamma, noise, field, blur = 0.2, 0.15, 0.2, 0.3, 0.15, (0.4, 1.2)
+    """Spreads at strength 1; `noise` is the largest, `blur` the least and most, in pixels, at any strength."""
 
     def __init__(
         self,
@@ -165,16 +167,16 @@ class RandModalityIntensityd(RandomizableTransform, MapTransform):
         if self.R.random() >= self.prob:
             return part
         data, s = part != 0, self.strength
-        out = part * math.exp(self.R.normal(0, 0.2 * s)) + self.R.normal(0, 0.15 * s)
-        if self.R.random() < 0.3:
-            out = out.sign() * out.abs().pow(math.exp(self.R.normal(0, 0.2 * s)))
-        if self.R.random() < 0.3:
+        out = part * math.exp(self.R.normal(0, self.gain * s)) + self.R.normal(0, self.level * s)
+        if self.R.random() < self.gamma_prob:
+            out = out.sign() * out.abs().pow(math.exp(self.R.normal(0, self.gamma * s)))
+        if self.R.random() < self.noise_prob:
             noise = torch.from_numpy(self.R.normal(0, 1, out.shape).astype("float32"))
-            out = out + noise * self.R.uniform(0, 0.3 * s)
-        if self.R.random() < 0.2:
-            out = _blur(out, self.R.uniform(0.4, 1.2))
-        if self.R.random() < 0.3:
-            coarse = torch.from_numpy(self.R.normal(0, 0.15 * s, (1, 1, 3, 3)).astype("float32"))
+            out = out + noise * self.R.uniform(0, self.noise * s)
+        if self.R.random() < self.blur_prob:
+            out = _blur(out, self.R.uniform(*self.blur))
+        if self.R.random() < self.field_prob:
+            coarse = torch.from_numpy(self.R.normal(0, self.field * s, (1, 1, 3, 3)).astype("float32"))
             field = F.interpolate(coarse, size=out.shape[-2:], mode="bicubic", align_corners=True)[0]
             out = (out + 2) * (1 + field) - 2
         return torch.where(data, out, torch.zeros_like(out))
