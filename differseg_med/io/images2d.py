@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,11 +51,13 @@ class PillowReader(ImageReader):
         """Read one file.
 
         Raises:
-            CaseError: for several pictures in one file, CMYK, hardly any or too many pixels, or a TIFF that is cut
-                short.
+            CaseError: for several pictures in one file, CMYK, hardly any or too many pixels, a TIFF that is cut short,
+                or a PNG whose pixels do not have their checksum.
         """
         path = Path(str(ensure_tuple(data)[0]))
         with _said(path) as notes, Image.open(path) as image:
+            if image.format == "PNG":
+                _check_png(path)
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise CaseError(
@@ -114,13 +117,38 @@ def _said(path: Path) -> Iterator[list[str]]:
         yield notes
     texts = dict.fromkeys(str(warning.message).strip().split("\n")[0] for warning in said)
     if path.name.lower().endswith((".tif", ".tiff")) and any(text.startswith(_CUT) for text in texts):
-        raise CaseError(
-            "the file cannot be read; it is damaged, cut short or not an image",
-            file=path,
-            found=next(iter(texts)),
-            remedy="Copy or convert it again from the source.",
-        )
+        raise _damaged(path, next(iter(texts)))
     notes += [f"what stands beside the pixels is damaged or unusual ({text})" for text in texts]
+
+
+def _check_png(path: Path) -> None:
+    """Hold the pixels of a PNG against their checksums, which Pillow does not look at.
+
+    zlib's own checksum is looked at behind the last pixel only, where one flipped bit can keep it from being reached.
+    What is cut short is left to Pillow.
+
+    Raises:
+        CaseError: if a chunk of pixels (IDAT) has another CRC (PNG specification, 5.3).
+    """
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] != b"IDAT":
+                file.seek(length + 4, 1)
+                continue
+            data, crc = file.read(length), file.read(4)
+            if len(crc) == 4 and zlib.crc32(data, zlib.crc32(b"IDAT")) != int.from_bytes(crc, "big"):
+                raise _damaged(path, "pixels that do not have their checksum")
+
+
+def _damaged(path: Path, found: str) -> CaseError:
+    return CaseError(
+        "the file cannot be read; it is damaged, cut short or not an image",
+        file=path,
+        found=found,
+        remedy="Copy or convert it again from the source.",
+    )
 
 
 def is_image(path: PathLike) -> bool:

@@ -211,3 +211,17 @@ def test_a_label_of_another_size_is_refused(tmp_path):
     with pytest.raises(RuntimeError) as error:
         pipeline()(paths)
     assert "another grid" in str(error.value.__cause__)
+
+
+def test_pixels_of_a_png_are_held_against_their_checksum(tmp_path):
+    """Pillow takes this file: its zlib stream lacks the last-block bit, so that checksum is never reached."""
+    path = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (24, 40), dtype=np.uint8))
+    good, data = load_volume(path), bytearray(path.read_bytes())
+    start = data.index(b"IDAT") + 4
+    data[start + 2] &= ~1  # the last-block bit of the first block
+    data[start + 300] ^= 4
+    path.write_bytes(data)
+    with Image.open(path) as taken:
+        assert (np.asarray(taken) != np.rint(good[0, ..., 0].numpy() * 255)).any()
+    with pytest.raises(CaseError, match=r"a\.png: .*damaged.*do not have their checksum"):
+        load_volume(path)
