@@ -36,7 +36,9 @@ SPARE_BYTES = 2**16
 _CHUNK = 2**16
 
 
-def check_claim(path: Path, shape: Iterable[int], voxel_bytes: float, *, held: int, packed: bool) -> None:
+def check_claim(
+    path: Path, shape: Iterable[int], voxel_bytes: float, *, held: int, packed: bool, before: int = 0
+) -> None:
     """Hold what a header claims against the limits and against what the file can hold.
 
     Args:
@@ -45,6 +47,7 @@ def check_claim(path: Path, shape: Iterable[int], voxel_bytes: float, *, held: i
         voxel_bytes: bytes of one value in the file; of text the least that a number needs.
         held: bytes of voxels in the file.
         packed: whether they are compressed.
+        before: bytes that are unpacked before them.
 
     Raises:
         CaseError: if an axis has no voxel, a limit is exceeded, or the file is too small for the claim.
@@ -60,15 +63,16 @@ def check_claim(path: Path, shape: Iterable[int], voxel_bytes: float, *, held: i
             remedy="Convert the file again from the source.",
         )
     voxels = math.prod(shape)
-    if voxels * voxel_bytes > held * (DEFLATE_RATIO if packed else 1):
+    size = voxels * voxel_bytes + before
+    if size > held * (DEFLATE_RATIO if packed else 1):
         raise CaseError(
             "the file is damaged or cut short: it is smaller than its header says",
             file=path,
-            expected=f"{voxels * voxel_bytes:.0f} bytes for {words}",
+            expected=f"{size:.0f} bytes for {words}",
             found=f"{held} {'compressed ' if packed else ''}bytes",
             remedy="Copy or convert it again from the source.",
         )
-    if voxels > MAX_VOXELS or voxels * voxel_bytes > _MAX_BYTES:
+    if voxels > MAX_VOXELS or size > _MAX_BYTES:
         raise CaseError(
             "the volume is larger than this program reads",
             file=path,

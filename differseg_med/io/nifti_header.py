@@ -87,7 +87,10 @@ def read_nifti_header(path: Path, *, several: bool = False) -> NiftiHeader:
     packed = voxel_file.name.lower().endswith(".gz")
     held = voxel_file.stat().st_size
     axes = shape if channels == 1 else (*shape, channels)
-    check_claim(path, axes, size, held=held if packed else max(held - offset, 0), packed=packed)
+    if packed:
+        check_claim(path, axes, size, held=held, packed=True, before=offset)
+    else:
+        check_claim(path, axes, size, held=max(held - offset, 0), packed=False)
     _check_spacing(fields, path)
     scale = _millimetres(fields, path)
     try:

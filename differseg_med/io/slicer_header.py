@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.affines import from_matvec
 
 from differseg_med.errors import CaseError
-from differseg_med.geometry import Grid, affine_from_itk
+from differseg_med.geometry import Grid, affine_from_itk, check_affine
 from differseg_med.io.headers import itk_header
 
 SEGMENTATION_ENDINGS = (".seg.nrrd", ".seg.nhdr")
@@ -98,6 +98,8 @@ def read_segmentation_header(path: Path) -> Segmentation:
             found=f"{len(size)} axes, space {header.get('NRRD_space', 'not stated')}",
             remedy="Save it again from 3D Slicer.",
         )
+    if problem := check_affine(grid.affine):
+        raise CaseError(problem, file=path, remedy="Save it again from 3D Slicer.")
     reference = _reference(header.get("Segmentation_ConversionParameters", ""))
     return Segmentation(grid, layers, tuple(_segments(header, layers, start, path)), reference)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 
 import nibabel as nib
@@ -139,6 +140,17 @@ def test_units_of_length_become_millimetres(tmp_path, unit, scale):
 def test_headers_that_other_readers_mend_in_silence(tmp_path, fields, words):
     with pytest.raises(CaseError, match=words):
         read_header(stated(tmp_path / "a.nii", **fields))
+
+
+@pytest.mark.parametrize("offset", [2.0**24, 2.0**34])
+def test_an_offset_behind_the_end_of_what_is_packed(tmp_path, offset):
+    """Of a file of hundreds of bytes, which asked for as much memory as it said."""
+    plain = stated(tmp_path / "a.nii", vox_offset=offset)
+    packed = tmp_path / "b.nii.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    for path, kind in ((plain, ""), (packed, " compressed")):
+        with pytest.raises(CaseError, match=rf"smaller than its header says.*found \d+{kind} bytes"):
+            read_header(path)
 
 
 def test_pairs_and_analyze(tmp_path):

@@ -70,6 +70,15 @@ def test_a_cropped_segmentation_is_put_where_it_belongs(tmp_path):
     assert_array_equal(label[0] > 0, expected)
 
 
+@pytest.mark.parametrize(
+    ("directions", "words"),
+    [("(1e30,0,0) (0,1,0) (0,0,2)", "more than any scanner can mean"), ("(1,0.3,0) (0,1,0) (0,0,2)", "instead of 90")],
+)
+def test_a_grid_that_no_image_may_have(tmp_path, directions, words):
+    path = slicer_file(tmp_path / "a.seg.nrrd", np.ones((3, 2, 2)), "", directions, "domain domain domain")
+    assert_refused(path, (), words)
+
+
 def test_a_damaged_segmentation(tmp_path):
     path = slicer_file(
         tmp_path / "a.seg.nrrd", np.ones((3, 2, 2)), "", "(1,0,0) (0,1,0) (0,0,2)", "domain domain domain"
