@@ -12,6 +12,7 @@ import yaml
 
 from differseg_med.atomic import write_text
 from differseg_med.errors import CaseError
+from differseg_med.modality import KINDS, label_of
 from differseg_med.transforms.intensity import NormalizeByKindd
 
 TEMPLATES = Path(str(files("differseg_med.bundles") / "templates"))
@@ -99,6 +100,25 @@ def channel_fields(modalities: Mapping[str, Mapping[str, object]]) -> dict[str, 
     return {"in_channels": channels, "num_channels": sum(channels), "channel_def": channel_def(lines)}
 
 
+def input_rows(modalities: Mapping[str, Mapping[str, object]]) -> str:
+    """Rows of the card's table of inputs: name, kind of image, normalisation with its settings."""
+    rows = []
+    for name, entry in modalities.items():
+        settings = {key: value for key, value in entry.items() if key != "kind"}
+        how = KINDS[str(entry["kind"])].normalization + (f" {one_line(settings)}" if settings else "")
+        rows.append(f"| `{name}` | {label_of(str(entry['kind']))} | {how} |")
+    return "\n".join(rows)
+
+
+def one_line(value: object) -> str:
+    """A value in one line of YAML."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {one_line(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(one_line, value)) + "]"
+    return yaml.safe_dump(value, width=1000, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
+
+
 def channel_def(names: list[str]) -> str:
     """The entries of ``channel_def`` in a bundle's metadata."""
     return (",\n" + " " * 10).join(f'"{number}": {json.dumps(name)}' for number, name in enumerate(names))
@@ -119,5 +139,6 @@ def _fields(text: str, folder: Path) -> dict[str, object]:
         "names": " and ".join(modalities),
         "reference": next(iter(modalities)),
         "modalities": block[1].rstrip("\n") if block else "",  # as it stands, with its remarks
-        "why": "",
+        "input_rows": input_rows(modalities),
+        "why": "The values are those of the template; change them in `configs/`.",
     }

@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 FOLD_WEIGHTS, BEST_WEIGHTS = "model.pt", "best.pt"
 SHIPPED_FINGERPRINT = "fingerprint.json"
-SCORES = "Out-of-fold scores"
-"""Heading of the card's section with the scores of a cross-validation."""
+SCORES = "Performance"
+"""Section of the card that a release writes anew: earlier scores are those of other weights."""
 
 
 @dataclass(frozen=True)
@@ -211,14 +211,17 @@ def read_states(trained: Trained) -> dict[str, dict[str, Tensor]]:
 
 
 def _fill_card(card: Path, trained: Trained, states: Mapping[str, object], remark: str) -> None:
-    """Put the scores of the cross-validation and what the weights are into the card, in place of earlier ones."""
+    """Put the scores of the cross-validation and what the weights are into the card, in place of the earlier section."""
     text = card.read_text(encoding="utf-8") if card.is_file() else "# Model card\n"
     count = trained.fingerprint.cases if trained.fingerprint else len(trained.cases)
     made = f"The mean probability of {len(states)} networks, one per fold." if len(states) > 1 else "One network."
     lines = [f"## {SCORES}", "", f"{made} Trained on {count} cases; weights in half precision. {remark}".strip(), ""]
     if trained.card:
-        lines += ["Each case was predicted by a network that did not see it:", "", trained.card.strip(), ""]
+        lines += ["Out-of-fold scores: each case was predicted by a network that did not see it.", ""]
+        lines += [trained.card.strip(), ""]
         lines += ["They are scores of single networks: an ensemble or a mean of weights has no out-of-fold score.", ""]
+    else:
+        lines += ["No scores: these weights were chosen on the validation cases of their training.", ""]
     section = re.compile(rf"^## {SCORES}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     block = "\n".join(lines) + "\n"
     filled = section.sub(lambda _: block, text) if section.search(text) else f"{text.rstrip()}\n\n{block}"

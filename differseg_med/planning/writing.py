@@ -8,11 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from differseg_med.atomic import write_text
-from differseg_med.bundles.new import FILL_IN, channel_def, channel_fields, title_of, write_bundle
-from differseg_med.modality import KINDS, label_of
+from differseg_med.bundles.new import (
+    FILL_IN,
+    channel_def,
+    channel_fields,
+    input_rows,
+    one_line,
+    title_of,
+    write_bundle,
+)
+from differseg_med.modality import label_of
 from differseg_med.planning.choices import Choice, Plan
 from differseg_med.planning.fingerprint import Fingerprint, Spread
 from differseg_med.planning.terminology import Terms
@@ -54,7 +60,7 @@ def write_plan(
     folder = Path(folder)
     values = {name: choice.value for name, choice in plan.choices.items()}
     shown = [choice for choice in plan.choices.values() if choice.name != "modalities"]
-    fields: dict[str, object] = {name: _yaml(value) for name, value in values.items()} | {
+    fields: dict[str, object] = {name: one_line(value) for name, value in values.items()} | {
         **FILL_IN,
         **(channel_fields(values["modalities"]) if flat else _volume_fields(values)),
         **{name: _version(package) for name, package in _VERSIONS.items()},
@@ -63,12 +69,11 @@ def write_plan(
         "target": terms.label,
         "names": " and ".join(values["modalities"]),
         "inputs": ", ".join(f"{name} ({label_of(entry['kind'])})" for name, entry in values["modalities"].items()),
-        "modalities": "\n".join(f"  {_yaml(name)}: {_yaml(entry)}" for name, entry in values["modalities"].items()),
+        "modalities": "\n".join(f"  {one_line(name)}: {one_line(entry)}" for name, entry in values["modalities"].items()),
         "segment": json.dumps(terms.block(), indent=2).replace("\n", "\n  "),
         "quality": f"$@bundle_root + '/{QUALITY}'" if fingerprint else "null",
-        "why": f"Every value with its reason and the numbers behind it: [PLAN.md](PLAN.md). {terms.note}",
-        "input_rows": "\n".join(_input_row(name, entry) for name, entry in values["modalities"].items()),
-        "choice_rows": _rows(shown),
+        "why": f"Every value with its reason: [PLAN.md](PLAN.md). {terms.note}\n\n{_rows(shown)}",
+        "input_rows": input_rows(values["modalities"]),
     }
     write_bundle("picture" if flat else "volume", folder, fields)
     write_text(folder / PLAN, "\n".join(_page(folder, plan, terms, fingerprint, commands)) + "\n")
@@ -119,7 +124,7 @@ def _page(
         lines += ["## What the training cases measure", "", *_measured(fingerprint), ""]
     lines += ["## What the mask shows", "", terms.note, ""]
     lines += ["## Modalities", "", "| modality | setting |", "|---|---|"]
-    lines += [f"| {name} | `{_yaml(entry)}` |" for name, entry in plan.choices["modalities"].value.items()]
+    lines += [f"| {name} | `{one_line(entry)}` |" for name, entry in plan.choices["modalities"].value.items()]
     lines += ["", plan.choices["modalities"].reason.replace("; **", ".\n**") + ".", ""]
     lines += ["## Choices", "", _rows([c for c in plan.choices.values() if c.name != "modalities"]), ""]
     lines += ["To change one: `differseg-med plan ... --set name=value`, or edit `configs/`.", ""]
@@ -167,22 +172,7 @@ def _figures(what: str, spread: Spread) -> str:
 
 def _rows(choices: Sequence[Choice]) -> str:
     lines = ["| name | value | why |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| `{c.name}` | {_yaml(c.value)} | {c.reason} |" for c in choices)])
-
-
-def _input_row(name: str, entry: Mapping[str, Any]) -> str:
-    settings = {key: value for key, value in entry.items() if key != "kind"}
-    how = f"{KINDS[entry['kind']].normalization} {_yaml(settings)}" if settings else KINDS[entry["kind"]].normalization
-    return f"| `{name}` | {label_of(entry['kind'])} | {how} |"
-
-
-def _yaml(value: object) -> str:
-    """A value in one line of YAML."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_yaml(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    return yaml.safe_dump(value, width=1000, allow_unicode=True).removesuffix("\n").removesuffix("\n...")
+    return "\n".join([*lines, *(f"| `{c.name}` | {one_line(c.value)} | {c.reason} |" for c in choices)])
 
 
 def _version(package: str) -> str:

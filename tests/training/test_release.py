@@ -71,7 +71,7 @@ def test_a_bundle_has_what_was_trained_and_chosen(folds, shipped):
     found = Fingerprint.read(shipped / "models" / "fingerprint.json")
     assert (found.cases, found.modalities) == (3, {"t1": 3, "ct": 3, "pet": 3})
     card = (shipped / "docs" / "README.md").read_text()
-    assert "| without pet | 3 |" in card.split("## Out-of-fold scores")[1]
+    assert "| without pet | 3 |" in card.split("## Performance")[1].split("## Commands")[0]
     assert not any(path.name == "cases.csv" for path in shipped.rglob("*"))  # ids stay at home
 
 
