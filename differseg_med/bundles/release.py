@@ -211,7 +211,7 @@ def read_states(trained: Trained) -> dict[str, dict[str, Tensor]]:
 
 
 def _fill_card(card: Path, trained: Trained, states: Mapping[str, object], remark: str) -> None:
-    """Put the scores of the cross-validation and what the weights are into the card, in place of the earlier section."""
+    """Put the scores of the cross-validation and what the weights are into the card, in place of earlier scores."""
     text = card.read_text(encoding="utf-8") if card.is_file() else "# Model card\n"
     count = trained.fingerprint.cases if trained.fingerprint else len(trained.cases)
     made = f"The mean probability of {len(states)} networks, one per fold." if len(states) > 1 else "One network."

@@ -60,6 +60,7 @@ def write_plan(
     folder = Path(folder)
     values = {name: choice.value for name, choice in plan.choices.items()}
     shown = [choice for choice in plan.choices.values() if choice.name != "modalities"]
+    modalities: dict[str, dict[str, Any]] = values["modalities"]
     fields: dict[str, object] = {name: one_line(value) for name, value in values.items()} | {
         **FILL_IN,
         **(channel_fields(values["modalities"]) if flat else _volume_fields(values)),
@@ -67,13 +68,13 @@ def write_plan(
         "title": title_of(folder),
         "folder": folder.name,
         "target": terms.label,
-        "names": " and ".join(values["modalities"]),
-        "inputs": ", ".join(f"{name} ({label_of(entry['kind'])})" for name, entry in values["modalities"].items()),
-        "modalities": "\n".join(f"  {one_line(name)}: {one_line(entry)}" for name, entry in values["modalities"].items()),
+        "names": " and ".join(modalities),
+        "inputs": ", ".join(f"{name} ({label_of(entry['kind'])})" for name, entry in modalities.items()),
+        "modalities": "\n".join(f"  {one_line(name)}: {one_line(entry)}" for name, entry in modalities.items()),
         "segment": json.dumps(terms.block(), indent=2).replace("\n", "\n  "),
         "quality": f"$@bundle_root + '/{QUALITY}'" if fingerprint else "null",
         "why": f"Every value with its reason: [PLAN.md](PLAN.md). {terms.note}\n\n{_rows(shown)}",
-        "input_rows": input_rows(values["modalities"]),
+        "input_rows": input_rows(modalities),
     }
     write_bundle("picture" if flat else "volume", folder, fields)
     write_text(folder / PLAN, "\n".join(_page(folder, plan, terms, fingerprint, commands)) + "\n")
