@@ -23,21 +23,6 @@ PAGES = [
 ]
 COMMAND = get_command(app)
 
-NOT_RUN = {
-    r"differseg-med pacs (list|pull|push) https://pacs\.example\.org": "needs a PACS; tests/test_pacs.py runs them "
-    "against Orthanc",
-    r"SLURM_ARRAY_TASK_ID|^sbatch |^job=": "needs Slurm; tests/prediction/test_shards.py runs and collects shards",
-    r"^docker ": "needs Docker; the workflow in .github builds the image",
-    r"^make (demo|test|lint|format)\b": "installs, or is this test itself; .ci/run and the release run them",
-    r"^(pip|npm) install": "installs; scripts/check_wheel.py installs the wheel",
-    r"^(export|read|wait)\b": "the reader's own shell",
-    r"scripts/(crossvalidate_(sts|packed)|ablate_sts|quality_sts|compare_plan)\.py": "needs the 40 patients of the "
-    "collection and hours, or a GPU; what they call is tested in tests/training",
-    r"release RUNS --bundle": "needs the five folds of the 40 patients; tests/training/test_release.py releases folds",
-    r"scripts/(benchmark|measure)_\w+\.py": "times a machine that has to be idle, or the 40 patients; not a test",
-}
-"""Commands of the docs that no test here runs, and why. Their options are parsed all the same."""
-
 
 def name_of(path: Path) -> str:
     """A page as tests call it."""
@@ -73,11 +58,6 @@ def inline_code(text: str) -> list[str]:
 def words_of(line: str) -> list[str]:
     """Words of a line for the shell."""
     return [word for word in shlex.split(line, comments=True) if word != "&"]
-
-
-def reason_not_to_run(line: str) -> str:
-    """Why a command is not run, empty if it is."""
-    return next((reason for pattern, reason in NOT_RUN.items() if re.search(pattern, line)), "")
 
 
 def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
