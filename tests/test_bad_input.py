@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.forking import run_program
 from support.synthetic import (
     BUNDLE,
     SMALL,
@@ -108,17 +107,8 @@ def done(tmp_path_factory, checkpoint) -> tuple[Path, subprocess.CompletedProces
     options = {"bundle_root": BUNDLE, "cohort": table, "output_dir": folder / "out", "checkpoint": checkpoint}
     options |= {name: str(value) for name, value in SMALL.items()}
     arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(configs), *arguments]
     # From another folder, as the contract allows.
-    process = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    process = run_program("monai.bundle", "run", "--config_file", str(configs), *arguments, cwd=folder)
     return folder / "out", process
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.forking import run_program
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -123,13 +121,8 @@ def tried(tmp_path_factory):
         '    "count": Format("count.txt", "differseg_med.export.count:write_count"),',
     )
     (package / "bundles" / "templates" / "rgbxray.yaml").write_text(TEMPLATE)
-    run = subprocess.run(
-        [sys.executable, "-c", TRY],
-        cwd=copy,
-        env=os.environ | {"PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-    )
+    (copy / "try_it.py").write_text(TRY)
+    run = run_program(copy / "try_it.py", cwd=copy)
     assert run.returncode == 0, run.stderr[-2000:]
     return run.stdout
 

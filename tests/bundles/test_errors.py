@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigParser
 from monai.inferers import SlidingWindowInferer
+from support.forking import run_program
 from support.running import cohort, evaluator_of
 from support.synthetic import BUNDLE, ROOT, ThresholdCenter
 
@@ -183,8 +181,7 @@ def test_monai_s_own_command_ends_in_one_line_and_1(tmp_path):
     """Components are built by MONAI, which wraps what they raise in its own words."""
     config = BUNDLE / "configs" / "inference.yaml"
     options = ["--bundle_root", str(BUNDLE), "--output_dir", str(tmp_path), "--inferer::overlp", "0.3"]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ)
+    done = run_program("monai.bundle", "run", "--config_file", str(config), *options, cwd=tmp_path)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert re.match(r"entry inferer::overlp: .*SliceWindowInferer.*Did you mean overlap\?$", last), done.stderr[-1500:]

@@ -9,9 +9,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nibabel.affines import apply_affine
 from support.slicer import Slicer, quiet
-from support.synthetic import BUNDLE, OBLIQUE, write_case
+from support.synthetic import BUNDLE, OBLIQUE, SMALL, tiny_network, write_case
 
 import differseg_med as ds
 from differseg_med.bundles.description import describe
@@ -22,7 +23,14 @@ from DifferSegLib import logic
 
 pytest.importorskip("slicer", reason="needs pip install differseg-med[slicer]")
 ROOT = Path(__file__).parents[2]
-DEVICE = ("--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> dict[str, object]:
+    """Settings of a quick network with weights on a file: what is tried is the way to it and back, not its mask."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    torch.save(tiny_network().state_dict(), path)
+    return {**SMALL, "pixdim": None, "checkpoint": str(path)}
 
 
 @pytest.fixture
@@ -37,18 +45,18 @@ def files(tmp_path_factory) -> dict[str, Path]:
     return {name: made[name] for name in ("t1", "pet")}
 
 
-def threshold_of(files: dict[str, Path]) -> float:
+def threshold_of(files: dict[str, Path], settings: dict[str, object]) -> float:
     """One that cuts the probability in two, at a gap: no voxel is decided by the last digit."""
-    values = np.sort(ds.segment(BUNDLE, device="cpu", **files).probability.ravel())
+    values = np.sort(ds.segment(BUNDLE, device="cpu", settings=settings, **files).probability.ravel())
     middle = values[len(values) * 3 // 5 : len(values) * 4 // 5]
     gap = int(np.argmax(np.diff(middle)))
     return round(float(middle[gap : gap + 2].mean()), 9)
 
 
-def test_volumes_of_a_scene_give_the_mask_of_predict(slicer, files, tmp_path):
+def test_volumes_of_a_scene_give_the_mask_of_predict(slicer, files, small, tmp_path):
     """Two volumes and none for the CT, by the command line in a process of its own."""
-    threshold = threshold_of(files)
-    expected = ds.segment(BUNDLE, device="cpu", settings={"threshold": threshold}, **files)
+    settings = {**small, "threshold": threshold_of(files, small)}
+    expected = ds.segment(BUNDLE, device="cpu", settings=settings, **files)
     described = logic.describe(logic.command(sys.executable), BUNDLE)
     assert described == describe(BUNDLE)
     names = logic.names_of(described)
@@ -58,7 +66,8 @@ def test_volumes_of_a_scene_give_the_mask_of_predict(slicer, files, tmp_path):
     assert {name: node.GetName() for name, node in nodes.items()} == {"t1": "t1", "pet": "pet"}
     with quiet():
         table = logic.write_case(slicer.slicer, nodes, names, tmp_path)
-    options = (*DEVICE, "--set", f"threshold={threshold}")
+    sets = [f"--set={name}={'null' if value is None else value}" for name, value in settings.items()]
+    options = ("--device", "cpu", *sets)
     run = logic.Run(logic.command(sys.executable), BUNDLE, table, tmp_path / "out", options)
     assert run.wait() == 0, run.new_lines()
     node, row = logic.load(slicer.segmentations, run, nodes)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.forking import run_program
 from torch import Tensor
 
 from differseg_med.networks import DifferSeg, build_encoder
@@ -82,7 +82,7 @@ def test_counters_may_be_absent(reference: dict[str, Tensor]) -> None:
 
 
 def run_script(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, source, target], capture_output=True, text=True, check=False)
+    return run_program(SCRIPT, source, target)
 
 
 def test_conversion_script(reference: dict[str, Tensor], tmp_path: Path) -> None:

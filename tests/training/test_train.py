@@ -118,11 +118,6 @@ def test_the_best_checkpoint_loads_strictly_and_is_the_averaged_network(done):
     assert any(not torch.equal(best[key], last(done)["network"][key]) for key in best)
 
 
-def test_a_training_repeats_itself_under_its_seed(table, done, tmp_path):
-    training(table, tmp_path / "same")[0].run()
-    assert_equal(last(tmp_path / "same"), last(done))
-
-
 def test_another_seed_is_another_training(table, tmp_path):
     networks = []
     for seed in (0, 1):
@@ -132,7 +127,8 @@ def test_another_seed_is_another_training(table, tmp_path):
     assert any(not torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
 
 
-def test_an_interrupted_training_goes_on_to_the_same_weights(table, done, tmp_path):
+def test_a_training_repeats_itself_under_its_seed_interrupted_or_not(table, done, tmp_path):
+    """Its first epoch is done anew here and its second resumed: the same weights, scores and averages as `done`."""
     workflow, trainer = training(table, tmp_path)
 
     @trainer.on(Events.ITERATION_COMPLETED(once=3))  # in the middle of the second epoch
@@ -173,13 +169,6 @@ def test_another_training_is_not_resumed(table, done, overrides, message):
     workflow, _ = training(table, done, **overrides)
     with pytest.raises(CaseError, match=message):
         workflow.run()
-
-
-def test_no_resume_begins_anew(table, done, tmp_path):
-    (tmp_path / "last.pt").write_bytes((done / "last.pt").read_bytes())
-    training(table, tmp_path, **{"train::trainer::resume": False}, max_epochs=1)[0].run()
-    assert [row["epoch"] for row in rows_of(tmp_path)] == ["1"]
-    assert last(tmp_path)["epoch"] == 1
 
 
 def test_what_is_validated_is_the_average(table, tmp_path):
@@ -315,11 +304,16 @@ def test_curves_before_the_first_validation(tmp_path):
     assert (tmp_path / "c.png").stat().st_size > 1000
 
 
-def test_amp_trains_in_bfloat16_and_keeps_float32_weights(table, tmp_path):
-    workflow, trainer = training(table, tmp_path, amp=True, max_epochs=1, iterations=1)
+def test_no_resume_begins_anew_and_amp_trains_in_bfloat16_with_float32_weights(table, done, tmp_path):
+    """Beside the checkpoint of another training, which would be refused to a resumed one."""
+    (tmp_path / "last.pt").write_bytes((done / "last.pt").read_bytes())
+    anew = {"train::trainer::resume": False, "amp": True, "max_epochs": 1, "iterations": 1}
+    workflow, trainer = training(table, tmp_path, **anew)
     seen = []
     trainer.network.reduce[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     workflow.run()
     assert set(seen) == {torch.bfloat16}
     assert {value.dtype for value in last(tmp_path)["network"].values() if value.is_floating_point()} == {torch.float32}
     assert math.isfinite(float(rows_of(tmp_path)[0]["loss"]))
+    assert [row["epoch"] for row in rows_of(tmp_path)] == ["1"]
+    assert last(tmp_path)["epoch"] == 1
