@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ def progress_bar(items: Iterable[Any] | None = None, **settings: Any) -> tqdm:
 
 
 def no_bar() -> bool | None:
-    """What tqdm is to be told as ``disable``: None draws on terminals only."""
-    return None if _shown.get() else True
+    """What tqdm is to be told as ``disable``: None draws on terminals only, and of several processes in the first."""
+    return None if _shown.get() and os.environ.get("RANK", "0") == "0" else True
 
 
 @contextmanager

@@ -91,6 +91,22 @@ def test_checkpoints_never_run_code():
     assert unsafe == []
 
 
+def test_only_commands_and_what_a_bundle_s_finalize_calls_end_the_process():
+    """A factory or `create_workflow(...).run()` raises exceptions: whoever calls it goes on."""
+    ending = {"SystemExit", "sys.exit", "exit", "quit", "os._exit", "typer.Exit"}
+    found = []
+    for path in SOURCES:
+        name = path.relative_to(ROOT / "differseg_med").as_posix()
+        for function in (n for n in nodes(path) if isinstance(n, Function)):
+            raised = [n.exc for n in ast.walk(function) if isinstance(n, ast.Raise) and n.exc is not None]
+            called = [n for n in ast.walk(function) if isinstance(n, ast.Call)]
+            ends = {ast.unparse(n.func if isinstance(n, ast.Call) else n) for n in (*raised, *called)} & ending
+            if ends and not name.startswith("cli/"):
+                found.append(f"{name}: {function.name}")
+    processes = {"api/folds.py: _process", "prediction/pipeline.py: _start_reading", "prediction/pipeline.py: watch"}
+    assert set(found) == {"prediction/evaluator.py: finish", "training/train.py: finish", *processes}
+
+
 def code_in(name: str) -> list[str]:
     """What a Markdown file shows as code: fenced, indented or between backticks."""
     text = (ROOT / name).read_text(encoding="utf-8")

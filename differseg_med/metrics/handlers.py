@@ -56,15 +56,20 @@ class CaseMetric(CumulativeIterationMetric):
         spacing_mm = Grid(tuple(y.shape[2:]), affine if affine.ndim == 2 else affine[0]).spacing_mm
         pairs = zip(y_pred[:, 0].cpu().numpy(), y[:, 0].cpu().numpy())
         scores = [float(case_metrics(p, r, spacing_mm, settings=self.settings)[self.name]) for p, r in pairs]
+        self._scores += scores
         return torch.tensor(scores, dtype=torch.float64)[:, None]
 
+    def reset(self) -> None:
+        """Forget the cases."""
+        super().reset()
+        self._scores: list[float] = []
+
     def aggregate(self) -> Tensor:
-        """Mean over all cases since the last reset.
+        """Mean over all cases since the last reset: those of this process, which is the only one that validates.
 
         Raises:
             ValueError: if there was none.
         """
-        scores = self.get_buffer()
-        if scores is None or not len(scores):
+        if not self._scores:
             raise ValueError("no case has been measured yet")
-        return scores.mean()
+        return torch.tensor(self._scores, dtype=torch.float64).mean()

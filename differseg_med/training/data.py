@@ -14,7 +14,8 @@ from differseg_med.case import Cohort
 from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError
 from differseg_med.prediction.dataset import TrainingDataset, cached_items, tell_presence
-from differseg_med.training.preflight import refuse_leaks, refuse_processes, try_samples
+from differseg_med.training.preflight import refuse_leaks, try_samples
+from differseg_med.training.processes import after_first, is_first, refuse_processes
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,17 @@ def labelled_data(
     if samples is None and not any(case.split in wanted for case in cohort.cases):
         logger.warning("no row is for %s: best.pt will be the average of the last epoch, unvalidated", split)
         return TrainingDataset([], None, tables=table_files(cohort.path))
+    if samples is None and not is_first():  # of several processes the first one validates
+        return TrainingDataset([], None, tables=table_files(cohort.path))
     cases, unreadable = cohort.select(split or None), list[CaseError]()
-    items = cached_items(cases, transform, cache_dir, unreadable=unreadable)
-    if samples is not None:
-        try_samples(items, samples)
+
+    def prepared() -> Sequence[Any]:
+        items = cached_items(cases, transform, cache_dir, unreadable=unreadable)
+        if samples is not None and is_first():
+            try_samples(items, samples)
+        return items
+
+    items = prepared() if samples is None else after_first(prepared)
     usable = {item["case_id"] for item in items}
     tell_presence([case for case in cases if case.case_id in usable], cohort.modalities)
     return TrainingDataset(items, samples, cases, unreadable, table_files(cohort.path))

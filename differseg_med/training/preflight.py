@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,22 +15,6 @@ from differseg_med.keys import IMAGE
 
 TRIES = 6
 """How often the samples of a case are drawn: several planes, and what happens at random."""
-
-
-def refuse_processes() -> None:
-    """Refuse to be one of several processes: each would train the same network and write the same files.
-
-    Raises:
-        CaseError: if a launcher such as ``torchrun`` started more than one.
-    """
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count.isdecimal() and int(count) > 1:
-        raise CaseError(
-            "one training runs in one process: several would train the same network and write the same files",
-            expected="WORLD_SIZE 1",
-            found=count,
-            remedy="Start differseg-med without torchrun; --device chooses a GPU; --folds all --jobs 2 uses more.",
-        )
 
 
 def refuse_leaks(cohort: Cohort) -> None:

@@ -7,6 +7,7 @@ import csv
 import logging
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from differseg_med.errors import CaseError, shown
 from differseg_med.progress import no_bar
 from differseg_med.runs.describe import described, digest
 from differseg_med.runs.folder import set_aside
-from differseg_med.runs.manifest import Step, list_differences, read_steps
+from differseg_med.runs.manifest import Step, list_differences, read_steps, write_steps
 from differseg_med.runs.names import MANIFEST
 from differseg_med.tables import write_table
+from differseg_med.training import processes
 from differseg_med.training.averaging import AveragedNetwork
-from differseg_med.training.loaders import BatchedLoader
+from differseg_med.training.loaders import BatchedLoader, SeededSamples
+from differseg_med.training.micro_batches import MicroBatches
 from differseg_med.training.saving import save
 
 logger = logging.getLogger(__name__)
@@ -50,7 +53,8 @@ class TrainingRecorder:
     since its last run (a round of federated learning), nothing is resumed, the average starts from them, and the
     schedule of the learning rate begins anew.
 
-    A loss or a gradient that is not a number stops the training before it reaches the weights.
+    A loss or a gradient that is not a number stops the training before it reaches the weights. Of several processes the
+    first one averages, validates and writes.
 
     Args:
         network: the trained network.
@@ -60,6 +64,7 @@ class TrainingRecorder:
         evaluator: validates ``average``; its key metric decides what is best. None for no validation.
         output_dir: folder of the files.
         val_interval: epochs between validations; the last epoch is always validated.
+        early_stop: end after so many validations without a better one; None for never.
         resume: go on from ``last.pt`` if it is there.
         max_gradient_norm: gradients are scaled down to this norm.
         seed: with the number of the epoch it decides everything random in that epoch, so that a resumed training
@@ -76,16 +81,19 @@ class TrainingRecorder:
         *,
         evaluator: SupervisedEvaluator | None = None,
         val_interval: int = 5,
+        early_stop: int | None = None,
         resume: bool = True,
         max_gradient_norm: float = 5.0,
         seed: int = 0,
     ) -> None:
         self.network, self.average, self.optimizer, self.scheduler = network, average, optimizer, scheduler
         self.evaluator, self.val_interval, self.resume = evaluator, val_interval, resume
+        self.early_stop, self.micro_batches = early_stop, MicroBatches()
         self.output_dir = Path(output_dir)
         self.max_gradient_norm, self.seed = max_gradient_norm, seed
         self.best, self.rows = -1.0, list[dict[str, float | str]]()
         self._losses: list[torch.Tensor] = []
+        self._remarks: list[str] = []
         self._engine: Engine | None = None
         self._settings: dict[str, Any] = {}
         self._runs, self._known = 0, digest(network.state_dict())
@@ -96,7 +104,7 @@ class TrainingRecorder:
         self._engine = trainer
         trainer.add_event_handler(Events.STARTED, self._start)
         trainer.add_event_handler(Events.EPOCH_STARTED, self._randomize)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         trainer.add_event_handler(Events.COMPLETED, self._end)
         bar = ProgressBar(desc="training", disable=no_bar())
@@ -143,6 +151,7 @@ class TrainingRecorder:
                 val_interval=self.val_interval,
                 max_gradient_norm=self.max_gradient_norm,
                 seed=self.seed,
+                **self._unusual(trainer),
             )
         validation = getattr(getattr(self.evaluator, "data_loader", None), "dataset", None)
         sides = {"train": data, "validation": validation}
@@ -152,7 +161,30 @@ class TrainingRecorder:
             for item in getattr(dataset, "data", None) or ()
             if isinstance(item, dict) and "case_id" in item
         }
-        return Step.now(self._settings, inputs)
+        step = Step.now(self._settings, inputs)
+        self._remarks = step.remarks
+        return step
+
+    def _unusual(self, trainer: SupervisedTrainer) -> dict[str, Any]:
+        """Settings that most trainings do not have: the manifests of those stay as they were."""
+        samples = getattr(trainer.data_loader, "dataset", None)
+        found = {
+            "early_stop": self.early_stop,
+            "accumulate": self.micro_batches.parts if self.micro_batches.parts > 1 else None,
+            "amp": "fp16" if getattr(trainer, "amp", False) else None,
+            "compile": getattr(trainer, "compile", None) or None,
+            "sample_seeds": isinstance(samples, SeededSamples) or None,
+            "processes": processes.count() if processes.count() > 1 else None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def remark(self, text: str) -> None:
+        """Say what happened to the training, and keep it in the manifest."""
+        logger.warning("%s", text)
+        self._remarks.append(text)
+        steps = read_steps(self.output_dir)
+        if processes.is_first() and STEP in steps:
+            write_steps(self.output_dir, {**steps, STEP: replace(steps[STEP], remarks=list(self._remarks))})
 
     def accept(self, step: Step) -> None:
         """Hold the training against the one that the folder has begun; without resume move that aside.
@@ -181,12 +213,12 @@ class TrainingRecorder:
                 )
 
     def _start(self, trainer: Engine) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         path = self.output_dir / LAST
-        if self._continues() or not (self.resume and path.is_file()):
+        if self._continues() or not self.resume:
             return
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            if (state := processes.from_first(lambda: _read(path))) is None:
+                return
             self.network.load_state_dict(state["network"])
             self.average.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -204,8 +236,13 @@ class TrainingRecorder:
         trainer.state.iteration = state["iteration"]
         left = trainer.state.max_epochs - state["epoch"]
         logger.info("resumed after epoch %d: %s", state["epoch"], f"{left} to go" if left else f"finished. {_REMEDY}")
-        if self.rows and not self._log_is_whole():  # killed between the checkpoint and the log
+        if (parts := state.get("accumulate", 1)) > self.micro_batches.parts:
+            self.micro_batches.parts = parts
+            self.remark(f"{parts} micro-batches of a batch, as before: the memory did not suffice")
+        if self.rows and processes.is_first() and not self._log_is_whole():  # killed between the checkpoint and the log
             self._write_log()
+        if left and self._is_over():
+            trainer.state.max_epochs = state["epoch"]
 
     def _continues(self) -> bool:
         """Whether the training starts from what is in memory, and not from the disk."""
@@ -224,26 +261,33 @@ class TrainingRecorder:
     def _randomize(self, trainer: Engine) -> None:
         """Start the random numbers of this epoch: of sampler, augmentation, network and workers."""
         seed = int(np.random.SeedSequence((self.seed, trainer.state.epoch)).generate_state(1)[0])
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + processes.rank())
         loader = trainer.state.dataloader
         if hasattr(loader, "set_random_state"):
             loader.set_random_state(seed)
 
-    def _step(self, trainer: Engine) -> None:
+    def _iteration(self, trainer: Engine) -> None:
         self._losses.append(trainer.state.output["loss"].detach())  # asking for the number would wait for the GPU
         self.scheduler.step()
-        self.average.update(self.network, trainer.state.iteration)
+        if processes.is_first():
+            self.average.update(self.network, trainer.state.iteration)
 
     def _epoch(self, trainer: Engine) -> None:
+        loss = processes.mean_over_processes(sum(map(float, self._losses)) / max(len(self._losses), 1))
+        self._losses = []
+        if processes.from_first(lambda: self._finish_epoch(trainer, loss)):
+            trainer.should_terminate = True
+
+    def _finish_epoch(self, trainer: Engine, loss: float) -> bool:
+        """Validate and write; whether the training ends here."""
         epoch = trainer.state.epoch
         row: dict[str, float | str] = {
             "epoch": epoch,
-            "loss": sum(map(float, self._losses)) / max(len(self._losses), 1),
+            "loss": loss,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "val_dice": "",
             "val_hd95_mm": "",
         }
-        self._losses = []
         if self.evaluator is not None and (epoch % self.val_interval == 0 or epoch == trainer.state.max_epochs):
             self.evaluator.run()
             metrics = self.evaluator.state.metrics
@@ -257,6 +301,16 @@ class TrainingRecorder:
         self.rows.append(row)
         self._save_last(trainer)
         self._write_log()
+        if over := self._is_over():
+            self.remark(f"ended after epoch {epoch}: {self.early_stop} validations without a better one")
+        return over or bool(trainer.should_terminate)
+
+    def _is_over(self) -> bool:
+        """Whether as many validations as allowed were no better than the best one before them."""
+        scores = [float(row["val_dice"]) for row in self.rows if row["val_dice"] != ""]
+        if self.early_stop is None or not scores:
+            return False
+        return len(scores) - 1 - scores.index(max(scores)) >= self.early_stop
 
     def _end(self, trainer: Engine) -> None:
         self._known = digest(self.network.state_dict())
@@ -275,6 +329,7 @@ class TrainingRecorder:
             "rows": self.rows,
             "epoch": trainer.state.epoch,
             "iteration": trainer.state.iteration,
+            **({"accumulate": self.micro_batches.parts} if self.micro_batches.parts > 1 else {}),
         }
         save(state, self.output_dir / LAST)
 
@@ -296,6 +351,11 @@ class TrainingRecorder:
     def _write_log(self) -> None:
         draw_curves(self.rows, self.output_dir / CURVES)  # first: a log that is whole says that the curves are, too
         write_table(self.output_dir / LOG, list(self.rows[-1]), self.rows)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a training has kept to go on; None if it has not."""
+    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
 
 
 def draw_curves(rows: Sequence[dict[str, float | str]], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 from monai.engines import SupervisedTrainer
@@ -10,7 +11,8 @@ from monai.engines import SupervisedTrainer
 from differseg_med.runs.folder import occupied
 from differseg_med.runs.manifest import recording
 from differseg_med.runs.stamps import inputs_of
-from differseg_med.training.preflight import refuse_processes
+from differseg_med.training import processes
+from differseg_med.training.micro_batches import MicroBatches
 from differseg_med.training.recorder import STEP, TrainingRecorder
 
 logger = logging.getLogger(__name__)
@@ -29,31 +31,41 @@ class RecordedTrainer(SupervisedTrainer):
     def __init__(self, recorder: TrainingRecorder, **others: Any) -> None:
         super().__init__(optimizer=recorder.optimizer, decollate=False, **others)
         self.recorder, self.problem = recorder, ""
+        if isinstance(others.get("iteration_update"), MicroBatches):
+            recorder.micro_batches = others["iteration_update"]
         recorder.attach(self)
 
     def run(self) -> None:
         """Train.
 
         Raises:
-            CaseError: if the folder is of another training, or the numbers break down.
+            CaseError: if the folder is of another training, the numbers break down, or another process has ended.
         """
-        refuse_processes()
-        validation = getattr(self.recorder.evaluator, "data_loader", None)
-        datasets = [getattr(loader, "dataset", None) for loader in (self.data_loader, validation)]
-        cases = [case for dataset in datasets for case in getattr(dataset, "cases", ())]
-        tables = [table for dataset in datasets for table in getattr(dataset, "tables", ())]
-        inputs = [*tables, *(path for case in cases for path in inputs_of(case))]
-        folder = self.recorder.output_dir
-        with occupied(folder, inputs, "The same command resumes where it stopped."):
-            step = self.recorder.step(self)
-            self.recorder.accept(step)
-            with recording(folder, STEP, step):
+        processes.refuse_processes()
+        with ExitStack() as held:
+            processes.from_first(lambda: self._enter(held))
+            with processes.lost_peers():
                 super().run()
-        if left_out := [error for dataset in datasets for error in getattr(dataset, "unreadable", ())]:
+        if left_out := [error for dataset in self._datasets() for error in getattr(dataset, "unreadable", ())]:
             ids = ", ".join(str(error.case) for error in left_out)
-            total = len(cases) or len(left_out)
+            total = sum(len(getattr(dataset, "cases", ())) for dataset in self._datasets()) or len(left_out)
             self.problem = f"trained without {len(left_out)} of {total} cases, which could not be read: {ids}"
             logger.error("%s", self.problem)
+
+    def _datasets(self) -> list[Any]:
+        validation = getattr(self.recorder.evaluator, "data_loader", None)
+        return [getattr(loader, "dataset", None) for loader in (self.data_loader, validation)]
+
+    def _enter(self, held: ExitStack) -> None:
+        """Hold the folder, and write what is begun there, until ``held`` ends."""
+        cases = [case for dataset in self._datasets() for case in getattr(dataset, "cases", ())]
+        tables = [table for dataset in self._datasets() for table in getattr(dataset, "tables", ())]
+        inputs = [*tables, *(path for case in cases for path in inputs_of(case))]
+        folder = self.recorder.output_dir
+        held.enter_context(occupied(folder, inputs, "The same command resumes where it stopped."))
+        step = self.recorder.step(self)
+        self.recorder.accept(step)
+        held.enter_context(recording(folder, STEP, step))
 
     def finish(self) -> None:
         """End the process with an error if cases could not be read; for the ``finalize`` of a bundle.

@@ -67,3 +67,17 @@ def test_a_training_without_a_case_that_cannot_be_read_ends_with_an_error(table,
         monai_run(table, tmp_path, "train", **TINY)
     assert isinstance(caught.value.code, str)  # which Python prints, and ends with 1
     assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize("files", [["train"], ["evaluate"], ["train", "inference"], ["evaluate", "inference"]])
+def test_an_overlay_alone_or_in_front_says_which_file_it_needs_with_the_command(files):
+    configs = BUNDLE / "configs"
+    with pytest.raises(Exception, match=r"differseg_med\.bundle\.overlay") as caught:
+        run(config_file=[str(configs / f"{name}.yaml") for name in files], bundle_root=str(BUNDLE))
+    told = str(explained(caught.value))
+    assert "expected inference.yaml before it" in told
+    assert told.endswith(
+        f"Run python -m monai.bundle run --config_file \"['{configs}/inference.yaml','{configs}/{files[0]}.yaml']\""
+        f" --meta_file {configs}/metadata.json --bundle_root {BUNDLE}"
+    )
+    assert "\n" not in told
