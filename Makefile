@@ -8,13 +8,26 @@ WORKERS ?= 2
 # worksteal (below) gives neighbours to one process, so that fixtures of a file are made once.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test lint format docs dist manifests sbom clean
+.PHONY: demo test test-label lint format docs dist manifests sbom clean
 
 demo: $(VENV)/.installed-test  ## segment the two sample patients and show the scores
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-test  ## all tests
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# Not part of test: it needs an environment of its own, and tests use no network. Its packages lie over ours: MONAI Label
+# wants an older pydicom, and the same torch and MONAI.
+test-label: $(VENV)/label/.installed  ## a real server of MONAI Label with the app in monailabel/
+	$(TEST_ENV) DIFFERSEG_LABEL_PYTHON=$(CURDIR)/$(VENV)/label/bin/python $(BIN)/python -m pytest tests_label
+
+$(VENV)/label/.installed: tests_label/monailabel.txt tests_label/beside.txt $(VENV)/.installed-test
+	$(BIN)/python -m venv $(VENV)/label
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
+	  "$$($(VENV)/label/bin/python -c 'import site; print(site.getsitepackages()[0])')/zz_ours.pth"
+	$(VENV)/label/bin/python -m pip install --quiet --no-deps --requirement tests_label/monailabel.txt
+	$(VENV)/label/bin/python -m pip install --quiet --requirement tests_label/beside.txt
+	touch $@
 
 lint: $(VENV)/.installed-dev  ## style, spelling, types
 	$(BIN)/ruff check .
