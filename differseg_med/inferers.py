@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from differseg_med.errors import ConfigError
-from differseg_med.tiles import Tiles
+from differseg_med.networks.restriction import Pattern
+from differseg_med.tiles import MOST_OPEN, Tiles, Window
 from differseg_med.transforms.slices import check_slab, from_plane, to_plane
 
 
@@ -25,9 +26,10 @@ class SliceWindowInferer(Inferer):
     across slices. Slices without any signal are not computed: they get ``empty_logit``. With several planes the
     probabilities are averaged, which evens out the steps between slices. The arguments do not change during use.
 
-    With ``look_every`` the first plane is looked through first, every so many slices, and interpolated between them.
-    Where it nowhere rises above ``suspect``, its probability stands; what is within ``margin`` of anything suspect is
-    computed in full, and is as without the look. A target thinner than ``look_every`` slices may be overlooked.
+    With ``look_every`` every plane is looked through first, every so many slices, and interpolated between them. Where
+    their mean nowhere rises above ``suspect``, it stands; what is within ``margin`` of anything suspect is computed in
+    full, and is as without the look. Only a target that lies between two looks in all planes, thinner than
+    ``look_every`` slices along every axis, may be overlooked.
 
     Args:
         roi_size: window (rows, columns) in pixels, the size that the network was trained with.
@@ -89,70 +91,114 @@ class SliceWindowInferer(Inferer):
             raise ValueError(f"expected one volume (1, M, R, A, S), got {tuple(inputs.shape)}")
         volume = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0]
         task = _Task(network, args, progress or (lambda _: None))
-        if self.look_every == 1:
-            probability = self._mean(volume, task, None)
-        else:
-            probability = self._look(volume, task)
-            zone = functional.max_pool3d(
-                (probability > self.suspect).float(), 2 * self.margin + 1, stride=1, padding=self.margin
-            )[0].bool()
-            if bool(zone.any()):
-                probability[:, zone] = self._mean(volume, task, zone)[:, zone]
+        self._tell(volume, task)
+        looks = [self._look(volume, self.planes[0], task)]
+        probability = looks[0].volume()
+        for plane in self.planes[1:]:
+            look = self._look(volume, plane, task)
+            probability += look.volume()
+            if self.look_every > 1:  # else each is a whole volume
+                looks.append(look)
+        probability /= len(self.planes)
+        if self.look_every > 1:
+            self._follow_up(volume, probability, looks, task)
         return probability.logit_(eps=1e-6).unsqueeze(0)
 
-    def _mean(self, volume: Tensor, task: _Task, zone: Tensor | None) -> Tensor:
-        """Mean probabilities ``(1, R, A, S)`` of the planes; with a zone ``(R, A, S)`` they hold within it."""
-        total = self._plane(volume, self.planes[0], task, zone)
-        for plane in self.planes[1:]:
-            total += self._plane(volume, plane, task, zone)
-        return total.div_(len(self.planes))
+    def _tell(self, volume: Tensor, task: _Task) -> None:
+        """Tell a network that wants to know it how many windows of a volume have which modalities, about."""
+        expect = getattr(task.network, "expect", None)
+        if expect is None:
+            return
+        counts: Counter[Pattern] = Counter()
+        for plane in self.planes:
+            tiles = self._tiles(to_plane(volume, plane))
+            windows = list(tiles.windows(tiles.with_signal(range(0, tiles.slices.shape[1], self.look_every))))
+            counts.update(self._patterns(tiles, windows, task))
+        expect({pattern: count * self.look_every for pattern, count in counts.items()})
 
-    def _look(self, volume: Tensor, task: _Task) -> Tensor:
-        """Probabilities ``(1, R, A, S)`` of the first plane, from every so many slices."""
-        plane = self.planes[0]
-        depth = to_plane(volume, plane).shape[1]
-        seen = sorted({*range(0, depth, self.look_every), depth - 1})
-        found = to_plane(self._plane(volume, plane, task, None, seen), plane)
-        for before, after in pairwise(seen):
-            for z in range(before + 1, after):
-                found[:, z] = found[:, before].lerp(found[:, after], (z - before) / (after - before))
-        return from_plane(found, plane)
-
-    def _plane(
-        self, volume: Tensor, plane: str, task: _Task, zone: Tensor | None, only: Sequence[int] | None = None
-    ) -> Tensor:
-        """Probabilities ``(1, R, A, S)`` of ``(M, R, A, S)`` from slices of one plane, ``only`` some of them."""
+    def _look(self, volume: Tensor, plane: str, task: _Task) -> _Look:
+        """Every so many slices of a plane, of a volume ``(M, R, A, S)``."""
         slices = to_plane(volume, plane)
-        wanted = None if zone is None else to_plane(zone[None], plane)[0]
+        depth = slices.shape[1]
+        seen = sorted({*range(0, depth, self.look_every), depth - 1})
         empty = torch.sigmoid(torch.tensor(self.empty_logit)).item()
-        out = torch.full((1, *slices.shape[1:]), empty, dtype=torch.float32, device=volume.device)
+        found = torch.full((len(seen), *slices.shape[2:]), empty, dtype=torch.float32, device=volume.device)
+        self._compute(slices, {z: found[i] for i, z in enumerate(seen)}, None, task)
+        return _Look(plane, depth, seen, found)
+
+    def _follow_up(self, volume: Tensor, probability: Tensor, looks: Sequence[_Look], task: _Task) -> None:
+        """Compute in full, in place, where a mean of looks ``(1, R, A, S)`` is suspect."""
+        suspect = (probability > self.suspect).float()
+        zone = functional.max_pool3d(suspect, 2 * self.margin + 1, stride=1, padding=self.margin).bool()
+        for look in looks:
+            wanted, mean = to_plane(zone, look.plane)[0], to_plane(probability, look.plane)[0]
+            within = wanted.flatten(1).any(dim=1).nonzero().flatten().tolist()
+            centers = sorted(set(within) - set(look.seen))
+            for some in (centers[i : i + MOST_OPEN] for i in range(0, len(centers), MOST_OPEN)):
+                before = {z: look.slice(z) for z in some}
+                after = {z: found.clone() for z, found in before.items()}
+                self._compute(to_plane(volume, look.plane), after, wanted, task)
+                for z in some:
+                    mean[z] += (after[z] - before[z]) / len(looks)
+
+    def _compute(self, slices: Tensor, found: dict[int, Tensor], zone: Tensor | None, task: _Task) -> None:
+        """Put the probabilities ``(rows, columns)`` of some slices of ``(M, n, rows, columns)`` into place.
+
+        Args:
+            slices: of one plane.
+            found: what there is of each of these slices; stays where there is no signal, or outside the zone.
+            zone: bool ``(n, rows, columns)``.
+            task: says what to compute them with.
+        """
         mirrors: list[tuple[int, ...]] = [(), (0,), (1,), (0, 1)] if self.flip else [()]
         for axes in mirrors:
             turned = slices.flip([axis + 2 for axis in axes]) if axes else slices
-            within = wanted.flip([axis + 1 for axis in axes]) if axes and wanted is not None else wanted
-            tiles = Tiles(turned, (self.roi_size[0], self.roi_size[1]), self.num_slices, self.slice_step, self.overlap)
-            signal = tiles.with_signal().nonzero().flatten().tolist()
-            centers = signal if only is None else [z for z in signal if z in set(only)]
-            for z, logits, known in self._run(tiles, centers, within, task):
+            within = zone.flip([axis + 1 for axis in axes]) if axes and zone is not None else zone
+            tiles = self._tiles(turned)
+            for z, logits, known in self._run(tiles, tiles.with_signal(found), within, task):
                 probability = logits.sigmoid().flip(axes) / len(mirrors)
-                if axes:
-                    out[0, z] += torch.where(known.flip(axes), probability, 0.0)
-                else:
-                    out[0, z] = torch.where(known, probability, out[0, z])
+                inside = known.flip(axes) if zone is None else known.flip(axes) & zone[z]
+                before = found[z] if axes else torch.zeros_like(probability)
+                found[z].copy_(torch.where(inside, before + probability, found[z]))
                 task.progress(int(axes == mirrors[-1]))
-        return from_plane(out, plane)
+
+    def _tiles(self, slices: Tensor) -> Tiles:
+        return Tiles(slices, (self.roi_size[0], self.roi_size[1]), self.num_slices, self.slice_step, self.overlap)
+
+    def _patterns(self, tiles: Tiles, windows: Sequence[Window], task: _Task) -> list[Pattern]:
+        """Which modalities each window has; of a network that does not say what it takes, whether it has anything."""
+        channels = getattr(task.network, "in_channels", None)
+        whole = [tiles.slices.shape[0] * self.num_slices]
+        return tiles.patterns(windows, channels if isinstance(channels, list) and not task.args else whole)
 
     def _run(
         self, tiles: Tiles, centers: Sequence[int], zone: Tensor | None, task: _Task
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
         windows = list(tiles.windows(centers, zone))
-        channels = getattr(task.network, "in_channels", None)
-        whole = [tiles.slices.shape[0] * self.num_slices]
-        patterns = tiles.patterns(windows, channels if isinstance(channels, list) and not task.args else whole)
-        expect = getattr(task.network, "expect", None)
-        if expect is not None:
-            expect(Counter(patterns))
+        patterns = self._patterns(tiles, windows, task)
         return tiles.run(windows, patterns, self.sw_batch_size, lambda x: task.network(x, *task.args).float())
+
+
+class _Look(NamedTuple):
+    """What was seen of a plane: its slices ``seen``, their probabilities ``(len(seen), rows, columns)``."""
+
+    plane: str
+    depth: int
+    seen: list[int]
+    found: Tensor
+
+    def slice(self, z: int) -> Tensor:
+        """A slice ``(rows, columns)``, interpolated between those that were seen."""
+        after = bisect_left(self.seen, z)
+        if self.seen[after] == z:
+            return self.found[after]
+        low, high = self.seen[after - 1], self.seen[after]
+        return self.found[after - 1].lerp(self.found[after], (z - low) / (high - low))
+
+    def volume(self) -> Tensor:
+        """All of them as a volume ``(1, R, A, S)``."""
+        every = self.found if len(self.seen) == self.depth else torch.stack([self.slice(z) for z in range(self.depth)])
+        return from_plane(every[None], self.plane)
 
 
 class _Task(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -51,9 +51,9 @@ class Tiles:
         self.places = list(dense_patch_slices(padded, self.roi_size, steps))
         self.weights = compute_importance_map(self.roi_size, mode="gaussian", device=self.slices.device)
 
-    def with_signal(self) -> Tensor:
-        """Which slices hold anything: bool ``(n,)``; one by one, as a copy of the volume would be needed otherwise."""
-        return torch.stack([(self.slices[:, z] != 0).any() for z in range(self.slices.shape[1])]).cpu()
+    def with_signal(self, among: Iterable[int]) -> list[int]:
+        """Which of some slices hold anything; one by one, as a copy of the volume would be needed otherwise."""
+        return [z for z in among if bool((self.slices[:, z] != 0).any())]
 
     def slab(self, center: int) -> Tensor:
         """The padded slab ``(C, rows, columns)`` around a slice."""

@@ -36,6 +36,7 @@ def variants(old: Path, new: Path) -> dict[str, tuple[Path, dict[str, str], list
         "torch": (new, {}, ["--backend", "torch"]),
         "openvino, cold": (new, {"DIFFERSEG_CACHE": ""}, ["--backend", "openvino"]),
         "openvino": (new, {}, ["--backend", "openvino"]),
+        "openvino, look": (new, {}, ["--backend", "openvino", "--set", "look_every=4"]),
     }
 
 

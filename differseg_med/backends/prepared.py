@@ -30,8 +30,8 @@ VARIABLE = "DIFFERSEG_BACKEND"
 EXPORT_PAYS = 3
 """Cases of a run from which on ``auto`` exports a network to OpenVINO: that takes 7 to 12 CPU seconds per weights."""
 
-PAYS = 64
-"""Windows of one plane that lack the same modalities, from which on an engine's own program for them pays."""
+PAYS = 128
+"""Windows of a volume that lack the same modalities, from which on an engine's own program for them pays."""
 
 COMPARED_WINDOWS = 2
 """Windows that each program of an engine computes together with the network before it is trusted."""
@@ -96,7 +96,7 @@ class Prepared:
     def expect(self, windows: Mapping[Pattern, int]) -> None:
         """Say how many of the next windows have which modalities: few of a kind pay for no program of their own.
 
-        What a case gives must not depend on the cases before it, so an inferer says it for each plane of a case.
+        What a case gives must not depend on the cases before it, so an inferer says it for each volume.
         """
         self._own = {p for p, count in windows.items() if any(p) and (self.backend == TORCH or count >= PAYS)}
 
