@@ -43,7 +43,7 @@ from differseg_med.runs.manifest import (
 from differseg_med.runs.names import MANIFEST
 from differseg_med.runs.stamps import case_stamps, code_hash, inputs_of, stamp
 from differseg_med.training.crossvalidation import PREDICTIONS, RESULTS, measure_folds, write_tables
-from differseg_med.training.folds import Folds, read_folds
+from differseg_med.training.folds import OUT_OF_FOLD, Folds, read_folds
 from differseg_med.training.out_of_fold import predict_case, read_prediction, save_prediction, subset_names
 from differseg_med.training.recorder import LAST
 from differseg_med.training.rules import Rule
@@ -54,9 +54,6 @@ STEP = "folds"
 MODEL, DONE, FAILED, TABLE = "model.pt", "training.json", "failed.json", "cohort.csv"
 """In the folder of a fold: the averaged weights of its last epoch, what made them, cases without a prediction, and the
 table that it was trained on."""
-
-OUT_OF_FOLD = "out_of_fold"
-"""Split of a fold's own rows: nothing is chosen on them, not even the epoch."""
 
 RESUME = "The same command resumes where it stopped."
 

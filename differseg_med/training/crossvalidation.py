@@ -55,6 +55,9 @@ ROWS = (
     *("case", "fold", "subset", "threshold", "largest_only", "dice", "hd95_mm", "volume_ml", "reference_ml"),
     *("reason", "boundary_entropy"),
 )
+NOTHING_LEFT = "nothing is left"
+"""How the reason begins where a case has no other modality than the one withheld: no failure of anything."""
+
 LOW = 0.7
 """Dice below which a case is counted."""
 
@@ -151,7 +154,7 @@ def _measured(case: Case, folder: Path, modalities: Sequence[str], rule: Rule) -
         row = _identity(case, name, given) | {"threshold": rule.threshold, "largest_only": rule.largest_only}
         probability = restored(content, index, grid)
         if np.isnan(probability).any():
-            rows.append(row | {"status": "failed", "reason": f"nothing is left {name}"})
+            rows.append(row | {"status": "failed", "reason": f"{NOTHING_LEFT} {name}"})
             continue
         mask = rule.apply(probability, grid.voxel_volume_mm3)
         found = case_metrics(mask, reference, spacing)
@@ -216,13 +219,14 @@ def _rule_lines(found: OutOfFold, own: Rule) -> list[str]:
         return []
     return [
         "Every score above is nested: threshold and component rule of a fold were chosen on the other folds.",
-        f"To ship, chosen on the predictions of all these cases: {found.rule}. Mean Dice there, on the network's grid "
-        f"and optimistic: {found.rule_dice:.3f}; with the bundle's own rule ({own}): {found.own_dice:.3f}.",
+        f"The rule to ship, chosen on the predictions of all these cases: {found.rule}. With it their mean Dice is "
+        f"{found.rule_dice:.3f} (on the network's grid, and optimistic, as it was chosen on them); with the bundle's "
+        f"own rule ({own}) it is {found.own_dice:.3f}.",
     ]
 
 
 SUMMARY_COLUMNS = (
-    *("subset", "cases", "failed", "patients"),
+    *("subset", "cases", "failed", "nothing_left", "patients"),
     *(
         f"{measure}_{part}"
         for measure in ("dice", "hd95_mm")
@@ -239,7 +243,9 @@ def summary_rows(rows: Sequence[FoldRow]) -> list[FoldRow]:
         own = [row for row in rows if row["subset"] == subset]
         done = [row for row in own if not is_failed(row)]
         patients = [str(row.get("subject_id") or row["case"]) for row in done]
-        line: FoldRow = {"subset": subset, "cases": len(done), "failed": len(own) - len(done)}
+        empty = sum(str(row.get("reason", "")).startswith(NOTHING_LEFT) for row in own)
+        line: FoldRow = {"subset": subset, "cases": len(done), "failed": len(own) - len(done) - empty}
+        line["nothing_left"] = empty
         line["patients"] = len(set(patients))
         for measure in ("dice", "hd95_mm"):
             if done and all(measure in row for row in done):
@@ -260,8 +266,10 @@ def summary_text(rows: Sequence[FoldRow]) -> str:
             for measure, digits in (("dice", 3), ("hd95_mm", 1))
         )
         median = "" if line.get("hd95_mm_median") is None else f"{line['hd95_mm_median']:.1f}"
-        failed = f" ({line['failed']} failed)" if line["failed"] else ""
-        cells = [line["subset"], f"{line['patients']}{failed}", *dice, line["dice_below_0.7"], hd95[0], median]
+        counts = [f"{line['failed']} failed"] if line["failed"] else []
+        counts += [f"{line['nothing_left']} have no other image"] if line["nothing_left"] else []
+        told = f" ({', '.join(counts)})" if counts else ""
+        cells = [line["subset"], f"{line['patients']}{told}", *dice, line["dice_below_0.7"], hd95[0], median]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 

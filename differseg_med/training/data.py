@@ -14,6 +14,7 @@ from differseg_med.case import Cohort
 from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError
 from differseg_med.prediction.dataset import TrainingDataset, cached_items, tell_presence
+from differseg_med.training.folds import OUT_OF_FOLD
 from differseg_med.training.preflight import refuse_leaks, try_samples
 from differseg_med.training.processes import after_first, is_first, refuse_processes
 
@@ -37,7 +38,8 @@ def labelled_data(
     refuse_leaks(cohort)
     wanted = [split] if isinstance(split, str) else split
     if samples is None and not any(case.split in wanted for case in cohort.cases):
-        logger.warning("no row is for %s: best.pt will be the average of the last epoch, unvalidated", split)
+        if not any(case.split == OUT_OF_FOLD for case in cohort.cases):  # the folds say what becomes of those
+            logger.warning("no row is for %s: best.pt will be the average of the last epoch, unvalidated", split)
         return TrainingDataset([], None, tables=table_files(cohort.path))
     if samples is None and not is_first():  # of several processes the first one validates
         return TrainingDataset([], None, tables=table_files(cohort.path))

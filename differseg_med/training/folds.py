@@ -14,6 +14,9 @@ from differseg_med.paths import safe_part
 MOST = 5
 """Folds that are proposed where there are patients enough."""
 
+OUT_OF_FOLD = "out_of_fold"
+"""Split of a fold's own rows: nothing is chosen on them, not even the epoch; they are predicted after the training."""
+
 
 @dataclass(frozen=True)
 class Folds:
@@ -95,15 +98,14 @@ def _notices(cohort: Cohort, possible: Sequence[Case], cases: Sequence[Case], na
         if rows:
             few = ", ".join(case.case_id for case in rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
             lines.append(f"not used: {len(rows)} rows: {reason}: {few}")
-    for name in names:
-        subjects = {case.subject_id for case in cases if case.fold == name}
-        if len(subjects) == 1:
-            lines.append(
-                f"fold {name} has one patient: its score is that of one patient. Fewer folds say more of each."
-            )
-        left = {case.subject_id for case in cases if case.fold != name}
-        if len(left) == 1:
-            lines.append(f"fold {name} leaves one patient to train on: more folds leave more (cohort folds --k).")
+    patients = {name: {case.subject_id for case in cases if case.fold == name} for name in names}
+    everyone = set().union(*patients.values())
+    if single := [name for name in names if len(patients[name]) == 1]:
+        which = "Every fold holds" if single == list(names) else f"Fold {' and '.join(single)}: each holds"
+        lines.append(f"{which} one patient, so that its score is that patient's; the mean over all is what counts.")
+    if lonely := [name for name in names if len(everyone - patients[name]) == 1]:
+        which = " and ".join(lonely)
+        lines.append(f"Fold {which}: one patient is left to train on; more folds leave more (cohort folds --k).")
     return lines
 
 

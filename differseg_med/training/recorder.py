@@ -315,7 +315,7 @@ class TrainingRecorder:
     def _end(self, trainer: Engine) -> None:
         self._known = digest(self.network.state_dict())
         if self.evaluator is None:
-            logger.info("%s of %s: the average of the last epoch; nothing was validated", BEST, shown(self.output_dir))
+            logger.info("%s of %s: the average of the last epoch", BEST, shown(self.output_dir))
         if self.best >= 0:
             logger.info("%s of %s: validation Dice %.3f", BEST, shown(self.output_dir), self.best)
 

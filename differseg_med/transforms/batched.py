@@ -20,7 +20,7 @@ from torch.nn import functional
 from differseg_med.errors import ConfigError
 from differseg_med.keys import IMAGE, LABEL
 from differseg_med.transforms.modalities import RandModalityDropoutd
-from differseg_med.transforms.placement import RandPlaceSlabd
+from differseg_med.transforms.placement import RandPlaceSlabd, target_pixels
 from differseg_med.transforms.slices import PLANES, RandFlipSlabd, RandModalityIntensityd, RandSlabd, slab_indices
 
 _ROWS_AND_COLUMNS = {"axial": (1, 2), "coronal": (1, 3), "sagittal": (2, 3)}
@@ -55,6 +55,8 @@ class BatchedSamples:
         self._images = torch.cat([image.reshape(-1).float() for image in images]).to(self.device)
         self._labels = torch.cat([(label.reshape(-1) > 0).to(torch.uint8) for label in labels]).to(self.device)
         self._targets = [{plane: _slices_with_target(label, plane) for plane in self.slab.planes} for label in labels]
+        placed = self.place.placement.target_prob is not None
+        self._drawn = [(label[0] > 0).numpy() for label in labels] if placed else []
         self._window = self.place.window.to(self.device)
         self.set_random_state(0)
 
@@ -79,6 +81,9 @@ class BatchedSamples:
             return int(with_target[r.randint(len(with_target))])
         return int(r.randint(self._shapes[case][PLANES[plane]]))
 
+    def _pixels(self, case: int, plane: str, center: int) -> np.ndarray:
+        return target_pixels(self._drawn[case].take(center, axis=PLANES[plane] - 1))
+
     def _geometry(self, cases: np.ndarray, planes: Sequence[str], centers: Sequence[int]) -> dict[str, Tensor]:
         """Where in the flat memory each sample lies, as small tensors on the device."""
         rows = []
@@ -86,7 +91,9 @@ class BatchedSamples:
             shape = self._shapes[case]
             strides = np.array([shape[1:].prod(), shape[2] * shape[3], shape[3], 1])
             down, across = _ROWS_AND_COLUMNS[plane]
-            box, matrix, offset = self.place.draw(self._random, (shape[down], shape[across]))
+            box, matrix, offset = self.place.draw(
+                self._random, (shape[down], shape[across]), lambda c=case, p=plane, n=center: self._pixels(c, p, n)
+            )
             index = slab_indices(center, self.slab.num_slices, int(shape[PLANES[plane]]), self.slab.slice_step).numpy()
             if self._random.rand() < self.flip.prob:
                 index = index[::-1]

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms import MapTransform, RandomizableTransform
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
+
+REACH = 0.35
+"""How far from the window's middle the pixel of the target lies that a window is placed for, as a share of its side."""
+
+MARGIN = 4
+"""Pixels around that pixel that a part of the image must show, where the image has them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,9 @@ class Placement:
         stretch: standard deviation of the logarithm of the stretch of rows against columns.
         shift: farthest move of the centre, as a share of the window.
         flip_prob: chance that the rows are mirrored.
+        target_prob: None puts the window near the middle of the image, which is right where it holds all of it. A
+            number puts it anywhere in a larger image, and with this chance so that it holds some of the target, if the
+            slice does.
     """
 
     crop_prob: float = 0.5
@@ -38,6 +49,7 @@ class Placement:
     stretch: float = 0.05
     shift: float = 0.1
     flip_prob: float = 0.5
+    target_prob: float | None = None
 
 
 class RandPlaceSlabd(RandomizableTransform, MapTransform):
@@ -69,7 +81,7 @@ class RandPlaceSlabd(RandomizableTransform, MapTransform):
         d = dict(data)
         image, label = torch.as_tensor(d[self.image_key]), torch.as_tensor(d[self.label_key])
         both = torch.cat((image, label.to(image.dtype)))
-        (top, h, left, w), matrix, offset = self.draw(self.R, both.shape[-2:])
+        (top, h, left, w), matrix, offset = self.draw(self.R, both.shape[-2:], lambda: target_pixels(label[0]))
         both = both[:, top : top + h, left : left + w]
         turn = torch.from_numpy(matrix.T.astype("float32"))
         position = self.window @ turn + torch.from_numpy(
@@ -81,15 +93,31 @@ class RandPlaceSlabd(RandomizableTransform, MapTransform):
         d[self.label_key] = (placed[image.shape[0] :] > 0.5).to(label.dtype)
         return d
 
-    def draw(self, random: np.random.RandomState, shape: Sequence[int]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    def draw(
+        self, random: np.random.RandomState, shape: Sequence[int], target: Callable[[], NDArray[Any]]
+    ) -> tuple[list[int], np.ndarray, np.ndarray]:
         """Draw what happens to an image of ``shape`` (rows, columns).
+
+        Args:
+            random: numbers.
+            shape: of the image.
+            target: gives the pixels ``(N, 2)`` of the target in the slice; asked for only where they count.
 
         Returns:
             The part of it that is seen (first row, rows, first column, columns); the matrix ``(2, 2)`` from pixels of
             the window to pixels of that part, both from the middle; the offset in such pixels (rows, columns).
         """
-        box = self._crop(random, shape)
-        return box, self._matrix(random), self._offset(random)
+        box, held = self._crop(random, shape), None
+        if self.placement.target_prob is not None and random.random_sample() < self.placement.target_prob:
+            pixels = target()
+            held = pixels[random.randint(len(pixels))] if len(pixels) else None
+        if held is not None:  # the part that is seen moves as little as it must to show it, and what is around it
+            for axis in (0, 1):
+                first, part = box[2 * axis : 2 * axis + 2]
+                margin = min(MARGIN, (part - 1) // 2)
+                moved = np.clip(first, held[axis] - part + 1 + margin, held[axis] - margin)
+                box[2 * axis] = int(np.clip(moved, 0, shape[axis] - part))
+        return box, self._matrix(random), self._offset(random, box, held)
 
     def _crop(self, random: np.random.RandomState, shape: Sequence[int]) -> list[int]:
         if random.random_sample() >= self.placement.crop_prob:
@@ -114,6 +142,22 @@ class RandPlaceSlabd(RandomizableTransform, MapTransform):
         matrix: np.ndarray = turn @ np.diag([mirror * stretch / zoom, 1 / (stretch * zoom)])
         return matrix
 
-    def _offset(self, random: np.random.RandomState) -> np.ndarray:
+    def _offset(self, random: np.random.RandomState, box: Sequence[int], held: NDArray[Any] | None) -> np.ndarray:
+        """Where the window's middle lies: near that of the part that is seen, or anywhere in it (``target_prob``)."""
         share = random.uniform(-self.placement.shift, self.placement.shift, 2)
-        return np.array(self.roi_size) * share
+        size = np.array(self.roi_size)
+        if self.placement.target_prob is None:
+            return size * share
+        part = np.array(box[1::2])
+        room = np.maximum((part - size) / 2, 0)
+        low, high = -room, room
+        if held is not None:
+            pixel = held - np.array(box[::2]) - (part - 1) / 2
+            low, high = np.clip(pixel - REACH * size, -room, room), np.clip(pixel + REACH * size, -room, room)
+        found: np.ndarray = size * share + random.uniform(low, high)
+        return found
+
+
+def target_pixels(label: Tensor | NDArray[Any]) -> NDArray[Any]:
+    """Rows and columns ``(N, 2)`` of the target in a slice ``(rows, columns)``."""
+    return np.argwhere(np.asarray(label) > 0)

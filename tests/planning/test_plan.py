@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 import yaml
 from support.synthetic import ROOT, read_nifti, write_case, write_nifti, write_table
-from support.walk import config_of, metadata_of, walk_export, walk_files, walk_names, walk_network, walk_properties
+from support.walk import (
+    PLANNED,
+    config_of,
+    metadata_of,
+    walk_export,
+    walk_files,
+    walk_names,
+    walk_network,
+    walk_planned,
+)
 from typer.testing import CliRunner
 
 import differseg_med as ds
@@ -21,7 +30,6 @@ from differseg_med.export.segment import read_segment
 from differseg_med.planning import planner
 from differseg_med.prediction.quality import Fingerprint
 
-FILES = ("LICENSE", "configs/metadata.json", "docs/README.md", "docs/PLAN.md", "docs/fingerprint.json")
 TINY = ("roi_size=[32,32]", "pixdim=[3,3,3]", "planes=[axial]", "decoder_channels=[8,8,8,8]", "batch_size=2")
 TINY += ("iterations=2", "max_epochs=1")
 FLAT = ("spatial_size=[32,32]", "batch_size=2", "iterations=2", "max_epochs=1")
@@ -99,12 +107,11 @@ def test_a_planned_bundle_runs_as_it_is(name, patients, tmp_path):
     out = run("plan", cohort, "--name", name, "--out", tmp_path, "--target", "liver lesion", *columns, *tiny)
     assert f"differseg-med train --bundle {tmp_path / name} --cohort {cohort} --folds all" in out
     bundle = tmp_path / name
-    walk_files(bundle, FILES)
-    walk_names(bundle)
     if name == "blanks":  # seconds; what differs between these cohorts is in the names
-        walk_network(bundle)
-        (tmp_path / "walk").mkdir()
-        walk_properties(bundle, ["inference", "train"], cohort, tmp_path / "walk")
+        walk_planned(bundle, cohort, tmp_path / "walk", configs=[["inference", "train"]])
+    else:
+        walk_files(bundle, PLANNED)
+        walk_names(bundle)
     assert max(len(line) for file in (bundle / "configs").glob("*.yaml") for line in file.open()) <= 121
     if name in ("sts", "ms", "two_phases"):  # names differ from what the others train, or cells are blank there
         return
@@ -225,7 +232,7 @@ def test_new_is_the_same_without_data(tmp_path, caplog):
     )
     assert "differseg-med train --bundle" in out
     bundle = tmp_path / "gliomas"
-    walk_files(bundle, FILES[:4])
+    walk_files(bundle, PLANNED[:4])
     walk_names(bundle)
     walk_network(bundle)
     assert read_segment(bundle).property_type.meaning == "Neoplasm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,35 @@ MANDATORY = (
 SHAPES = ((1, 64, 64), (3, 32, 96))
 """Batch, height, width."""
 
+PLANNED = ("LICENSE", "configs/metadata.json", "docs/README.md", "docs/PLAN.md", "docs/fingerprint.json")
+"""Files of a bundle that a plan made."""
+
 CONFIGS = (["inference"], ["inference", "evaluate"], ["inference", "train"])
+
+
+def walk_planned(
+    bundle: Path, table: Path, folder: Path, weights: Path | None = None, configs: Sequence[list[str]] = CONFIGS
+) -> None:
+    """All of the walk that a bundle can pass without a sample.
+
+    Args:
+        bundle: folder that a plan wrote.
+        table: cohort table of at least two cases that can be read.
+        folder: for what is written, new.
+        weights: of a training of it, put into a copy of the bundle and exported; None for no export.
+        configs: whose properties are looked at; without weights, those of a training only.
+    """
+    walk_files(bundle, PLANNED)
+    walk_names(bundle)
+    walk_network(bundle)
+    if weights is not None:
+        bundle = shutil.copytree(bundle, folder / bundle.name)
+        (bundle / "models").mkdir(exist_ok=True)
+        shutil.copy(weights, bundle / "models" / "model.pt")
+        walk_export(bundle, folder)
+    for number, names in enumerate(configs):
+        (folder / str(number)).mkdir(parents=True)
+        walk_properties(bundle, names, table, folder / str(number))
 
 
 def config_of(bundle: Path) -> ConfigParser:

@@ -190,7 +190,8 @@ def test_folds_that_cannot_be_trained_on_are_refused_with_a_remedy(table, tmp_pa
 def test_folds_that_say_little_are_told(table, tmp_path):
     found = read_folds(read_cohort(changed(table, tmp_path, d="10", e="3"), MODALITIES))
     assert found.names == ("0", "1", "10")
-    assert next(text for text in found.notices if "one patient" in text).startswith("fold 1 has one patient")
+    (line,) = [text for text in found.notices if "one patient" in text]
+    assert line.startswith("Fold 1 and 10: each holds one patient")
     with pytest.raises(ds.CaseError, match=r"there is no fold '7' \(expected some of 0, 1, 10, or all\)"):
         found.chosen(["7"])
     rows = rows_of(tmp_path / "cohort.csv")

@@ -35,16 +35,17 @@ def samples(**settings) -> Compose:
     return training_samples([SLICES] * MODALITIES, (24, 32), SLICES, 2, PLANES, **quiet)
 
 
-def test_a_batch_is_what_the_transforms_place(monkeypatch):
+@pytest.mark.parametrize("placement", [{}, {"target_prob": 0.7}])
+def test_a_batch_is_what_the_transforms_place(monkeypatch, placement):
     """Slab, crop, turn, zoom and mirror of every sample of a batch, through MONAI's and torch's own operations."""
-    items, made = cases(), samples()
+    items, made = cases(), samples(placement=placement)
     batched = BatchedSamples(items, made, "cpu")
     _slab, place, flip, *_ = batch_parts(made)
     drawn = []
     real = type(place).draw
 
-    def recorded(self, random, shape):
-        found = real(self, random, shape)
+    def recorded(self, random, shape, target):
+        found = real(self, random, shape, target)
         drawn.append(found)
         return found
 
@@ -122,7 +123,7 @@ def test_modalities_are_dropped_by_chance_and_weight_but_never_all():
     made = samples(modality_dropout=0.6, dropout_weights=[1.0, 1.0, 6.0])
     items = cases()
     batched = BatchedSamples(items, made, "cpu")
-    batched.place.draw = lambda random, shape: ([0, shape[0], 0, shape[1]], np.eye(2), np.zeros(2))
+    batched.place.draw = lambda random, shape, _: ([0, shape[0], 0, shape[1]], np.eye(2), np.zeros(2))
     batch = batched.batch(1500)
     given = batch["image"].unflatten(1, (MODALITIES, SLICES)).flatten(2).any(dim=2)
     assert given.any(dim=1).all()

@@ -54,3 +54,30 @@ def test_by_default_samples_differ_and_labels_stay_binary():
     assert all(sample["image"].shape == (9, 64, 64) for sample in placed)
     assert all(set(sample["label"].unique().tolist()) <= {0.0, 1.0} for sample in placed)
     assert not torch.equal(placed[0]["image"], placed[1]["image"])
+
+
+@pytest.mark.parametrize("prob", [0.0, 1.0])
+def test_a_window_lies_anywhere_in_a_larger_image_or_holds_the_target(prob):
+    """Every pixel of an image four times as wide is seen, or each window holds some of a lesion in the corner."""
+    image, label = torch.ones(1, 128, 128), torch.zeros(1, 128, 128)
+    label[0, 120:123, 4:7] = 1
+    image[0] += torch.arange(128)[:, None] * 128 + torch.arange(128)
+    places = {**STILL, "target_prob": prob}
+    transform = RandPlaceSlabd("image", "label", (32, 32), Placement(**places)).set_random_state(0)
+    placed = [transform({"image": image, "label": label}) for _ in range(60)]
+    rows = torch.stack([sample["image"].max() for sample in placed]) // 128
+    assert all((sample["image"] > 0).all() for sample in placed)  # no window reaches over the edge
+    if prob:
+        assert all(sample["label"].any() for sample in placed)
+    else:
+        assert rows.min() < 45
+        assert rows.max() > 115
+
+
+def test_a_target_outside_the_part_that_is_seen_moves_that_part():
+    image, label = torch.ones(1, 60, 60), torch.zeros(1, 60, 60)
+    label[0, 57:, :3] = 1
+    transform = RandPlaceSlabd(
+        "image", "label", (64, 64), Placement(**{**STILL, "crop_prob": 1, "target_prob": 1.0})
+    ).set_random_state(0)
+    assert all(transform({"image": image, "label": label})["label"].any() for _ in range(30))
