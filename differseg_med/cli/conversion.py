@@ -24,6 +24,8 @@ Values = Annotated[
     str, typer.Option(help="Target: label values 1,2,3, or names of classes. Default: the value that is not 0.")
 ]
 
+Test = Annotated[str, typer.Option(help="Regex on ids of cases: these get split test, no training or fold has them.")]
+
 
 class Layout(str, Enum):
     """How an MSD list gives the modalities of a case."""
@@ -47,16 +49,18 @@ def nnunet(
     splits: Annotated[
         Path | None, typer.Option(help="splits_final.json, for the columns fold and split.", exists=True)
     ] = None,
-    test: Annotated[str, typer.Option(help="Regex on the ids of cases that are split test.")] = "",
+    test: Test = "",
     force: Force = False,
 ) -> None:
     """An nnU-Net raw data set: ROOT is DatasetXXX_Name."""
-    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits, test), out, foreground, kind, force)))
+    sys.exit(exit_code(lambda: _write(layouts.read_nnunet(root, splits), out, foreground, kind, force, test)))
 
 
-def msd(root: Root, out: Out, foreground: Values = "", kind: Kinds = None, force: Force = False) -> None:
+def msd(
+    root: Root, out: Out, foreground: Values = "", kind: Kinds = None, test: Test = "", force: Force = False
+) -> None:
     """A Medical Segmentation Decathlon data set: ROOT is its folder or dataset.json. 4-D files are split."""
-    sys.exit(exit_code(lambda: _write(layouts.read_msd(root), out, foreground, kind, force)))
+    sys.exit(exit_code(lambda: _write(layouts.read_msd(root), out, foreground, kind, force, test)))
 
 
 def bids(
@@ -65,10 +69,11 @@ def bids(
     foreground: Values = "",
     mask: Annotated[str, typer.Option(help="Regex on the masks' names, where a session has several.")] = "",
     kind: Kinds = None,
+    test: Test = "",
     force: Force = False,
 ) -> None:
     """A BIDS data set, with masks among its derivatives."""
-    sys.exit(exit_code(lambda: _write(layouts.read_bids(root, mask), out, foreground, kind, force)))
+    sys.exit(exit_code(lambda: _write(layouts.read_bids(root, mask), out, foreground, kind, force, test)))
 
 
 def pattern(
@@ -78,6 +83,7 @@ def pattern(
     label: Annotated[str, typer.Option(help="PATH of the label: {case}/mask.nii.gz.")] = "",
     foreground: Values = "",
     kind: Kinds = None,
+    test: Test = "",
     force: Force = False,
 ) -> None:
     """Any regular layout: a path per column, with {case}, {subject} and * in it."""
@@ -87,7 +93,7 @@ def pattern(
         if bad := [entry for entry, (_, equals, _) in zip(image, pairs) if not equals]:
             raise CaseError(f"--image {bad[0]} is not understood", expected="COLUMN=PATH")
         patterns = {column: path for column, _, path in pairs} | ({"label": label} if label else {})
-        _write(layouts.read_pattern(root, patterns), out, foreground, kind, force)
+        _write(layouts.read_pattern(root, patterns), out, foreground, kind, force, test)
 
     sys.exit(exit_code(job))
 
@@ -132,9 +138,12 @@ def _export(table: Path, kinds: Sequence[str] | None, write: Callable[..., Seque
     sys.exit(exit_code(job))
 
 
-def _write(found: layouts.Imported, out: Path, foreground: str, kinds: Sequence[str] | None, force: bool) -> None:
+def _write(
+    found: layouts.Imported, out: Path, foreground: str, kinds: Sequence[str] | None, force: bool, test: str
+) -> None:
     from differseg_med.cohort.exporters import write_imported
 
+    found = found.tested(test) if test else found
     given = parse_kinds(kinds or ())
     if unknown := [name for name in given if name not in found.modalities]:
         raise CaseError(f"the data set has no modality {unknown[0]!r}", expected=f"some of {list(found.modalities)}")

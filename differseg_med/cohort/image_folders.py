@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from differseg_med.case import Case
+from differseg_med.cohort.scan.rule_file import compiled
 from differseg_med.errors import CaseError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -57,8 +58,10 @@ def find_pictures(
             together. None makes each picture a subject of its own.
 
     Raises:
-        CaseError: if the folders are not there, or no picture has all of its partners.
+        CaseError: if ``sequence`` is no regular expression, the folders are not there, or no picture has all of its
+            partners.
     """
+    video = compiled("--sequence", sequence) if sequence else None
     folders = [folder for folder in (*modalities.values(), mask) if folder]
     cases: list[Case] = []
     left_out: list[str] = []
@@ -72,7 +75,7 @@ def find_pictures(
                 continue
             label = None if mask is None else Path(f"{files[mask][name]}::{foreground}")
             images = {column: files[folder][name] for column, folder in modalities.items()}
-            cases.append(Case(name, _sequence_of(name, sequence), images, label, split))
+            cases.append(Case(name, _sequence_of(name, video), images, label, split))
     if not cases:
         raise CaseError(
             "no picture has all of its partners",
@@ -146,9 +149,9 @@ def _pixels(size: tuple[int, int] | None) -> str:
     return "x".join(map(str, size or ()))
 
 
-def _sequence_of(name: str, sequence: str | None) -> str:
+def _sequence_of(name: str, sequence: re.Pattern[str] | None) -> str:
     """The video that a frame is of; nothing for a picture by itself."""
-    match = re.match(sequence, name) if sequence else None
+    match = sequence.match(name) if sequence else None
     return match.group(match.lastindex or 0) if match else ""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from differseg_med.case import OWN_COLUMNS, Case
+from differseg_med.cohort.scan.rule_file import compiled
 from differseg_med.errors import CaseError
 from differseg_med.io.headers import is_second_of_pair, is_volume_file, read_header, stem
 from differseg_med.modality import KINDS, kind_of_channel
@@ -62,15 +63,32 @@ class Imported:
             raise CaseError(f"--foreground {unknown[0]} is no class or region of the data set", expected=known)
         return ",".join(dict.fromkeys(v for part in parts for v in self.classes.get(part, part).split(",")))
 
+    def tested(self, pattern: str) -> Imported:
+        """The same with cases split "test", without a fold: those whose id a regular expression finds something in, and
+        others of the same patients.
 
-def read_nnunet(root: str | Path, splits: str | Path | None = None, test: str = "") -> Imported:
+        Raises:
+            CaseError: if it is no regular expression, or fits no case: then those would be trained on.
+        """
+        fits = compiled("--test", pattern)
+        patients = {case.subject_id for case in self.cases if fits.search(case.case_id)}
+        if not patients:
+            raise CaseError(
+                f"--test {pattern} fits no case",
+                expected="a part of a case id, as a regular expression",
+                found=", ".join(case.case_id for case in self.cases[:3]),
+            )
+        cases = [replace(c, split="test", fold="") if c.subject_id in patients else c for c in self.cases]
+        return replace(self, cases=tuple(cases))
+
+
+def read_nnunet(root: str | Path, splits: str | Path | None = None) -> Imported:
     """An nnU-Net raw data set (``DatasetXXX_Name``, version 1 or 2 of ``dataset.json``).
 
     Args:
         root: folder with ``dataset.json``.
         splits: ``splits_final.json``, for the columns fold and split: the cases that the first entry validates on are
             for validation. Without it that in ``root``, if any, fills fold only.
-        test: regular expression on ids of cases that are split "test", beside those in ``imagesTs``.
 
     Raises:
         CaseError: for a missing or unreadable ``dataset.json``, or no training case.
@@ -93,8 +111,6 @@ def read_nnunet(root: str | Path, splits: str | Path | None = None, test: str = 
     cases = [replace(case, fold=told.get(case.case_id, "")) for case in cases]
     if splits:
         cases = [replace(case, split="validation") if case.fold == "0" else case for case in cases]
-    if test:
-        cases = [replace(c, split="test", fold="") if re.search(test, c.case_id) else c for c in cases]
     notes = tuple(f"{c.case_id} lacks {m}" for c in cases for m in modalities if m not in c.images)
     classes = _classes(info.get("labels", {}))
     return Imported(modalities, tuple(cases), notes=notes, kinds=_known(kinds), classes=classes)
@@ -199,9 +215,9 @@ def read_bids(root: str | Path, mask: str = "") -> Imported:
         mask: regex on the name of the mask, where there are several per session.
 
     Raises:
-        CaseError: if no image is found.
+        CaseError: if no image is found, or ``mask`` is no regular expression.
     """
-    root = Path(root)
+    root, chosen = Path(root), compiled("--mask", mask)
     sessions: dict[str, dict[str, list[Path]]] = {}
     for path in sorted(root.glob("sub-*/**/*")):
         hit = re.search(r"_([A-Za-z0-9]+)$", stem(path.name))
@@ -216,7 +232,7 @@ def read_bids(root: str | Path, mask: str = "") -> Imported:
     modalities = tuple(sorted({m for files in sessions.values() for m in files}))
     cases, notes = [], []
     for session, files in sorted(sessions.items()):
-        own = [p for p in masks if _session(p.name) == session and re.search(mask, p.name)]
+        own = [p for p in masks if _session(p.name) == session and chosen.search(p.name)]
         notes += [f"{session}: {len(f)} images are {m}, {f[0].name} is taken" for m, f in files.items() if len(f) > 1]
         notes += [f"{session}: {len(own)} masks, {own[0].name} is taken"] if len(own) > 1 else []
         subject = session.split("_")[0]

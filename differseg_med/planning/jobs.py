@@ -162,7 +162,7 @@ def _with_folds(cohort: Cohort, cases: Sequence[Case]) -> tuple[list[str], list[
     """
     if any(case.split == "validation" or case.fold for case in cohort.cases):
         return [], list(cases)
-    unsplit = not any(case.split for case in cohort.cases)
+    unsplit = not any(case.split for case in cases)  # others may be for the test
     count = min(PLANNED_FOLDS, len({case.subject_id for case in cases}))
     if count < 2:
         raise CaseError(

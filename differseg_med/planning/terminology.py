@@ -188,7 +188,7 @@ def _near(wanted: frozenset[str]) -> list[str]:
     sharing = [meaning for meaning, key in meanings.items() if key & wanted]
     if len(sharing) < 2:
         spelt = {meaning.casefold(): meaning for meaning in meanings}
-        sharing += [spelt[m] for m in difflib.get_close_matches(" ".join(sorted(wanted)), spelt, _LISTED, 0.5)]
+        sharing += [spelt[m] for m in difflib.get_close_matches(" ".join(sorted(wanted)), spelt, _LISTED, 0.75)]
     general = ["Lesion", "Mass", "Neoplasm", "Edema", "Necrosis"]
     return [*dict.fromkeys(sharing)][:_LISTED] or general
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ class BatchedSamples:
             strides = np.array([shape[1:].prod(), shape[2] * shape[3], shape[3], 1])
             down, across = _ROWS_AND_COLUMNS[plane]
             box, matrix, offset = self.place.draw(
-                self._random, (shape[down], shape[across]), lambda c=case, p=plane, n=center: self._pixels(c, p, n)
+                self._random, (shape[down], shape[across]), partial(self._pixels, case, plane, center)
             )
             index = slab_indices(center, self.slab.num_slices, int(shape[PLANES[plane]]), self.slab.slice_step).numpy()
             if self._random.rand() < self.flip.prob:

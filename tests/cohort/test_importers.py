@@ -190,6 +190,23 @@ def test_bids(tmp_path):
     assert set(found.kinds.values()) == {"mr"}
     assert found.notes == ("sub-02_ses-1: 2 images are t1w, sub-02_ses-1_T1w.nii.gz is taken",)
     assert "2 masks" in read_bids(tmp_path).notes[0]
+    assert [c.split for c in found.tested("ses-2").cases] == ["test", "test", ""]  # a patient stays together
+    with pytest.raises(CaseError, match=r"--test sub-03 fits no case .*found sub-01_ses-1"):
+        found.tested("sub-03")
+    for make in (lambda: found.tested("("), lambda: read_bids(tmp_path, "(")):
+        with pytest.raises(CaseError, match="is not a regular expression"):
+            make()
+
+
+def test_cases_for_the_test_from_every_layout(tmp_path):
+    for name in "ab":
+        put(tmp_path / name / "t1.nii.gz")
+    put_json(tmp_path / "dataset.json", {"modality": {"0": "T1"}, "training": ["a/t1.nii.gz"], "test": []})
+    layouts = {"pattern": ("--image", "t1={case}/t1.nii.gz"), "msd": ()}
+    for layout, options in layouts.items():
+        table = tmp_path / layout / "cohort.csv"
+        run("import", layout, tmp_path, "--out", table, "--test", "^(a|t1)$", *options)
+        assert next(c.split for c in read_cohort(table, ["t1"]).cases) == "test"
 
 
 def test_patterns(tmp_path):

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from differseg_med.errors import CaseError
+
 _MAX_BYTES = 2**16
 """Size of a rule file; the largest that comes with the package has a tenth of it."""
 
@@ -85,6 +87,19 @@ def check_pattern(pattern: str) -> None:
             f"can share out a text in {ways:.0e} ways, which can take forever: use fewer repetitions (* and +), "
             "or give them limits like .{0,9}"
         )
+
+
+def compiled(option: str, pattern: str) -> re.Pattern[str]:
+    """The regular expression of an option.
+
+    Raises:
+        CaseError: see `check_pattern`.
+    """
+    try:
+        check_pattern(pattern)
+    except ValueError as error:
+        raise CaseError(f"{option} {pattern} {error}") from error
+    return re.compile(pattern)
 
 
 def _ways(pattern: str) -> float:
