@@ -214,10 +214,11 @@ def focal_gamma(fingerprint: Fingerprint) -> Ruled:
 
 
 def foreground_prob(fingerprint: Fingerprint) -> Ruled:
-    """Share of samples whose slice holds some of the target."""
+    """Share of samples whose slice holds some of the target, and of those slices whose window does."""
     share = fingerprint.label.slice_share.median
     prob = 0.85 if share < 0.01 else 0.7
-    return prob, f"share of samples with some target; it fills {share:.2%} of its slices"
+    where = "the same share of their windows holds it, the others lie anywhere in the image"
+    return prob, f"share of samples whose slice holds some target, and {where}; it fills {share:.2%} of its slices"
 
 
 def flip_prob(fingerprint: Fingerprint, target: str) -> Ruled:
