@@ -183,7 +183,10 @@ class ConfigError(CaseError):
         return [f"entry {self.entry}{f' ({self.given})' if self.given else ''}", *super()._where()]
 
 
-DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+DISK = (
+    *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC), getattr(errno, "ESTALE", errno.EIO)),
+)
 """What the system says when a file cannot be written or read for reasons that its owner can mend."""
 
 INTERRUPTED, TERMINATED = 130, 143

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import logging
+import os
 import stat
 from pathlib import Path
 
@@ -38,6 +40,18 @@ def message(job, case: Case | None = None) -> str:
     with pytest.raises(CaseError) as caught:
         job() if case is None else run_for_case(lambda _: job(), None, case)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EDQUOT, errno.ESTALE, errno.ENOSPC])
+def test_what_a_disk_refuses_is_no_unforeseen_problem_of_a_case(number):
+    """Of "Input/output error" only "output error" was left, as of a path."""
+
+    def fail():
+        raise OSError(number, os.strerror(number))
+
+    words = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the disk is used up"}
+    expected = words.get(number, f"the system says: {os.strerror(number)}")
+    assert message(fail, Case("c1", "c1", {})).startswith(f"case c1: {expected}")
 
 
 def test_messages_name_case_and_column(tmp_path, monkeypatch):
