@@ -50,7 +50,7 @@ class Kind:
         make: fills a folder from DATA.
         table: the first command, from that folder ``data`` to ``cohort.csv``.
         target: what the masks show; empty for what DICOM has no code for.
-        formats: of the masks that are written at the end.
+        formats: of the masks that are written at the end; empty for pictures, whose masks are PNG.
     """
 
     title: str
@@ -62,13 +62,14 @@ class Kind:
     def commands(self, name: str, seconds: str) -> list[str]:
         """From the folder to masks; the third gives the scores."""
         target = f' --target "{self.target}"' if self.target else ""
+        formats = f" --formats {self.formats}" if self.formats else ""
         return [
             self.table,
             f"differseg-med plan cohort.csv --name {name}{target} --time {seconds}",
             f"differseg-med train --bundle bundles/{name} --cohort cohort.csv --folds all --out runs/{name}",
             f"differseg-med release runs/{name} --out released/{name}",
-            f"differseg-med predict --bundle released/{name} --cohort cohort.csv --split validation --formats "
-            f"{self.formats} --out results",
+            f"differseg-med predict --bundle released/{name} --cohort cohort.csv --split validation{formats}"
+            " --out results",
         ]
 
 
@@ -191,7 +192,7 @@ KINDS = {
         "differseg-med cohort import folders --root data --modalities rgb,depth=disp --mask mask --kind rgb=image "
         "--kind depth=depth --out cohort.csv",
         "",
-        "png",
+        "",
     ),
 }
 

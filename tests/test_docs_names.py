@@ -30,6 +30,7 @@ OTHERS_OPTIONS = {
     "--gpus", "--gpus-per-task", "--network", "--user", "--rm", "--target", "--shm-size",  # Docker, Slurm
     "--bundle_root", "--config_file", "--output_dir", "--inferer::flip",  # MONAI
     "--modality", "--kills", "--changes", "--onto", "--faults", "--seed",
+    "--conf", "--studies", "--host",  # MONAI Label
 }  # fmt: skip
 """Options of other programs that sentences name."""
 

@@ -267,7 +267,7 @@ def summary_text(rows: Sequence[FoldRow]) -> str:
         )
         median = "" if line.get("hd95_mm_median") is None else f"{line['hd95_mm_median']:.1f}"
         counts = [f"{line['failed']} failed"] if line["failed"] else []
-        counts += [f"{line['nothing_left']} have no other image"] if line["nothing_left"] else []
+        counts += [f"{line['nothing_left']} without another image"] if line["nothing_left"] else []
         told = f" ({', '.join(counts)})" if counts else ""
         cells = [line["subset"], f"{line['patients']}{told}", *dice, line["dice_below_0.7"], hd95[0], median]
         lines.append(f"| {' | '.join(map(str, cells))} |")
