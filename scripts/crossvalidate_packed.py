@@ -6,7 +6,8 @@
 
 ``pack`` writes the preprocessed patients, rounded to 1/64 of the normalised unit, in two files. ``train`` trains and
 predicts what JOBS.json lists: ``{"name": ..., "set": {entry: value}, "recipe": [file], "seeds": [0], "folds": [0]}``;
-the fold -1 trains on all patients. Jobs that have not begun when the time is over are left out, and told. ``unpack``
+the fold -1 trains on all patients. ``"peer": "segresnet", "budget": 100`` trains another network for so many seconds
+instead (or ``dynunet``). Jobs that have not begun when the time is over are left out, and told. ``unpack``
 makes of each name and seed a folder as `crossvalidate_sts.py` makes it, with its tables (`--only tables`).
 """
 
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 from crossvalidate_sts import SUBSETS, configuration
 from monai.data import Dataset
+from peers_volume import BATCH, predict_volume, train_volume
 from prepare_sts_cohort import FOLDS, find_cases, read_folds
 from torch import Tensor, nn
 
@@ -101,8 +103,34 @@ def begin(folder: str, threads: int) -> None:
 ITEMS: list[dict[str, Any]] = []
 
 
+def train_peer(job: dict[str, Any]) -> dict[str, Any]:
+    """Train another network for the seconds of the job, and predict as `train_one`."""
+    torch.manual_seed(100 * job["seed"] + job["fold"] + 1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    items = [item for item in ITEMS if item["fold"] != job["fold"]]
+    network, steps = train_volume(job["peer"], items, job["budget"], device)
+    result: dict[str, Any] = {"job": job, "seconds": job["budget"], "steps": steps, "losses": [0.0], "dice": {}}
+    result |= {"cases": {}, "checkpoint": b"", "batch_size": BATCH}
+    for item in (item for item in ITEMS if item["fold"] == job["fold"]):
+        image, found = item["image"].to(device), []
+        for subset in SUBSETS.values():
+            given = image * torch.tensor(subset, device=device)[:, None, None, None]
+            found.append(predict_volume(network, given if given.any() else image))
+        keep(result, item, torch.stack(found))
+    return result
+
+
+def keep(result: dict[str, Any], item: dict[str, Any], probabilities: Tensor) -> None:
+    """Put a patient's probabilities ``(subsets, R, A, S)`` and their Dice at 0.4 into a result."""
+    levels = (probabilities * LEVELS).round().to(torch.uint8).cpu()
+    result["cases"][item["case_id"]] = lzma.compress(levels.numpy().tobytes(), preset=1)
+    result["dice"][item["case_id"]] = dice_of(levels > 0.4 * LEVELS, item["label"][0] > 0)
+
+
 def train_one(job: dict[str, Any]) -> dict[str, Any]:
     """Train a network by the bundle's own trainer, and predict the patients that were left out."""
+    if job["peer"]:
+        return train_peer(job)
     torch.manual_seed(100 * job["seed"] + job["fold"] + 1)
     settings = {"seed": 100 * job["seed"] + job["fold"] + 1, "train::fingerprint": None, **job["set"]}
     parser = configuration(job["recipe"], settings)
@@ -123,12 +151,10 @@ def train_one(job: dict[str, Any]) -> dict[str, Any]:
     network = FixedBatch(fuse_for_inference(trainer.recorder.average.average))
     result = {"job": job, "seconds": seconds, "steps": trainer.state.iteration, "losses": losses, "dice": {}}
     result |= {"cases": {}, "checkpoint": checkpoint, "batch_size": parser.get("batch_size")}
+    result["steps_are"] = getattr(getattr(trainer, "_process_function", None), "state", "usual")
     for item in ITEMS:
         if item["fold"] == job["fold"]:
-            found = predict(network, parser.get_parsed_content("inferer"), item["image"].to(device))
-            levels = (found * LEVELS).round().to(torch.uint8).cpu()
-            result["cases"][item["case_id"]] = lzma.compress(levels.numpy().tobytes(), preset=1)
-            result["dice"][item["case_id"]] = dice_of(levels > 0.4 * LEVELS, item["label"][0] > 0)
+            keep(result, item, predict(network, parser.get_parsed_content("inferer"), item["image"].to(device)))
     return result
 
 
@@ -170,6 +196,7 @@ def train(arguments: argparse.Namespace) -> None:
     jobs = []
     for job in json.loads(arguments.jobs.read_text()):
         common = {"name": job["name"], "set": job.get("set", {}), "recipe": job.get("recipe", [])}
+        common |= {"peer": job.get("peer", ""), "budget": job.get("budget", 0)}
         jobs += [common | {"seed": seed, "fold": fold} for seed in job["seeds"] for fold in job["folds"]]
     started, results = time.monotonic(), list[dict[str, Any]]()
     setup = {"initializer": begin, "initargs": (str(arguments.packed), arguments.threads)}
@@ -197,8 +224,8 @@ def train(arguments: argparse.Namespace) -> None:
         means = np.mean(list(result["dice"].values()), axis=0).round(3).tolist() if result["dice"] else []
         rate = result["steps"] * result["batch_size"] / result["seconds"]
         print(
-            f"{title}: {result['steps']} steps, {result['seconds']:.0f} s, {rate:.0f} samples/s,"
-            f" loss {result['losses'][-1]:.3f}, Dice of {'/'.join(SUBSETS)} {means}",
+            f"{title}: {result['steps']} steps ({result.get('steps_are', 'peer')}), {result['seconds']:.0f} s,"
+            f" {rate:.0f} samples/s, loss {result['losses'][-1]:.3f}, Dice of {'/'.join(SUBSETS)} {means}",
             flush=True,
         )
         results.append(result)
