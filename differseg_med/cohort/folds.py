@@ -52,8 +52,11 @@ def assign_folds(
         ValueError: for a fold outside of them, for fewer than two folds, or fewer subjects than folds.
     """
     names = sorted(set(subjects))
-    if k < 2 or len(names) < k:
-        raise ValueError(f"{k} folds need at least 2 folds and as many subjects, there are {len(names)} subjects")
+    if k < 2:
+        raise ValueError(f"a cross-validation has at least 2 folds, not {k}: choose another --k")
+    if len(names) < k:
+        remedy = f"--k {len(names)} leaves one out at a time" if len(names) > 1 else "one cannot be divided"
+        raise ValueError(f"{k} folds need as many patients (subject_id), there are {len(names)}: {remedy}")
     levels = [{("", ""), *case.items()} for case in criteria]  # the first counts the cases themselves
     index = {level: i for i, level in enumerate(sorted({level for case in levels for level in case}))}
     vectors = {name: np.zeros(len(index)) for name in names}

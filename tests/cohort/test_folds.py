@@ -87,9 +87,16 @@ def test_rare_levels_are_not_put_together():
     assert balance(criteria, folds, 5)[-1].counts == (1, 1, 1, 1, 1)
 
 
-@pytest.mark.parametrize(("subjects", "k"), [(["a", "b"], 3), (["a", "b"], 1), (["a"] * 9, 5)])
-def test_too_few_subjects_for_the_folds(subjects, k):
-    with pytest.raises(ValueError, match="as many subjects"):
+@pytest.mark.parametrize(
+    ("subjects", "k", "words"),
+    [
+        (["a", "b"], 3, "there are 2: --k 2 leaves one out"),
+        (["a", "b"], 1, "at least 2 folds, not 1"),
+        (["a"] * 9, 5, "there are 1: one cannot"),
+    ],
+)
+def test_too_few_subjects_for_the_folds(subjects, k, words):
+    with pytest.raises(ValueError, match=words):
         assign_folds(subjects, [{} for _ in subjects], k)
 
 
