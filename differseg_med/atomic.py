@@ -16,7 +16,7 @@ from differseg_med.errors import CaseError
 from differseg_med.guard import check_target
 
 _LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[A-Za-z.]+)?")
-"""Names of the temporary files of `replacing`."""
+"""Names that `temporary_beside` gives."""
 
 
 _announced: ContextVar[Mapping[Path, Callable[[Path], None]]] = ContextVar("announced")
@@ -52,7 +52,7 @@ def replacing(path: str | Path, suffix: str = "") -> Iterator[Path]:
     path = Path(path)
     check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{suffix}"
+    temporary = temporary_beside(path, suffix)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -62,6 +62,11 @@ def replacing(path: str | Path, suffix: str = "") -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path, suffix: str = "") -> Path:
+    """A name beside ``path`` that nothing has; `sweep` removes such a file if its process was killed."""
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{suffix}"
 
 
 @contextmanager

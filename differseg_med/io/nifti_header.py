@@ -87,10 +87,10 @@ def read_nifti_header(path: Path, *, several: bool = False) -> NiftiHeader:
     packed = voxel_file.name.lower().endswith(".gz")
     held = voxel_file.stat().st_size
     axes = shape if channels == 1 else (*shape, channels)
-    if packed:
-        check_claim(path, axes, size, held=held, packed=True, before=offset)
-    else:
-        check_claim(path, axes, size, held=max(held - offset, 0), packed=False)
+    unpacked, beside = (
+        (offset, 0) if packed else (0, offset)
+    )  # where the offset lies: in what is packed, or in the file
+    check_claim(path, axes, size, held=max(held - beside, 0), packed=packed, before=unpacked)
     _check_spacing(fields, path)
     scale = _millimetres(fields, path)
     try:

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from differseg_med.atomic import temporary_beside
 from differseg_med.errors import CaseError
 from differseg_med.runs.shards import shards_in, whole_run
 
@@ -75,6 +76,9 @@ def holder(folder: Path) -> dict[str, Any] | None:
 def _take(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        made = _made(folder / LOCK_FILE)
+        if made is not None:
+            return made
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     except (FileExistsError, NotADirectoryError) as error:
         raise CaseError("the output folder is a file", file=folder, remedy="Choose another --out.") from error
@@ -90,10 +94,34 @@ def _take(folder: Path) -> int:
     if owner is not None:
         os.close(descriptor)
         raise _occupied(folder, owner)
-    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, content, 0)
+    content = _own_name()
+    os.pwrite(descriptor, content.ljust(os.fstat(descriptor).st_size), 0)  # blanks over what was longer: never half
+    os.ftruncate(descriptor, len(content))
     return descriptor
+
+
+def _made(path: Path) -> int | None:
+    """A lock that is held and has its owner's name from the moment it is there; None if there is one already.
+
+    None too where the disk has no hard links: there it is made empty, and filled.
+    """
+    temporary = temporary_beside(path)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        _flock(descriptor)
+        os.pwrite(descriptor, _own_name(), 0)
+        os.link(temporary, path)
+    except OSError:
+        os.close(descriptor)
+        return None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return descriptor
+
+
+def _own_name() -> bytes:
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
 
 
 def _occupied(folder: Path, owner: dict[str, Any]) -> CaseError:

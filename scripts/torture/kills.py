@@ -22,7 +22,6 @@ import torch
 from support.synthetic import read_rows, write_table
 
 from differseg_med.cli import app
-from differseg_med.runs.lock import LOCK_FILE
 from torture import Trial
 from torture.common import BUNDLE, cohort, differences, results
 
@@ -140,8 +139,6 @@ def _kill(
 def _half(path: Path) -> bool:
     """Whether a file with its final name is not whole."""
     content = path.read_bytes()
-    if path.name == LOCK_FILE and not content:  # killed while it was taken: it is nobody's, and the next run takes it
-        return False
     try:
         if path.suffix == ".json":
             json.loads(content)

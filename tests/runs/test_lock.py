@@ -76,6 +76,38 @@ def test_another_machine(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("stale", ["", '{"host": "HOST", "pid": 1, "longer": "than what comes"}'])
+def test_it_is_never_there_without_its_owner(tmp_path, monkeypatch, stale):
+    """Whatever call of the system it is killed after: at each the file is whole, or not there."""
+    seen, path = [], tmp_path / LOCK_FILE
+    if stale:
+        path.write_text(stale.replace("HOST", socket.gethostname()))
+
+    def watched(call):
+        def instead(*args, **kwargs):
+            try:
+                return call(*args, **kwargs)
+            finally:
+                seen.append(json.loads(path.read_text())["pid"] if path.exists() else None)
+
+        return instead
+
+    with monkeypatch.context() as patched:
+        for name in ("open", "pwrite", "link", "ftruncate"):
+            patched.setattr(os, name, watched(getattr(os, name)))
+        with locked(tmp_path):
+            assert holder(tmp_path)["pid"] == os.getpid()
+    assert set(seen) == {1 if stale else None, os.getpid()}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links")))
+    with locked(tmp_path):
+        assert holder(tmp_path)["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folders_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "file" / "out"):
