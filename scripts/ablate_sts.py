@@ -11,13 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from crossvalidate_sts import SUBSETS
 from scipy.stats import wilcoxon
 
 from differseg_med.metrics.statistics import summarize
+
+
+def difference(gain: Sequence[float], cases: Sequence[str]) -> tuple[str, float]:
+    """The mean difference with a bootstrap interval by patient, in words, and Wilcoxon's p."""
+    found = summarize(gain, list(cases))
+    text = f"{np.mean(gain):+.3f} ({found.mean_low:+.3f} to {found.mean_high:+.3f})"
+    return text, float(wilcoxon(gain).pvalue)
 
 
 def cost(runs: Path) -> str:
@@ -44,12 +53,10 @@ def main() -> int:
     for subset in SUBSETS:
         rows = both[both["subset"] == subset]
         gain = rows["dice_x"] - rows["dice_y"]
-        found = summarize(gain, list(rows["case"]))
-        low, high = found.mean_low, found.mean_high
+        text, p = difference(gain, rows["case"])
         print(
             f"| {subset} | {len(rows)} | {rows['dice_x'].mean():.3f} | {rows['dice_y'].mean():.3f} "
-            f"| {gain.mean():+.3f} ({low:+.3f} to {high:+.3f}) | {(gain > 0).sum()} / {(gain < 0).sum()} "
-            f"| {wilcoxon(gain).pvalue:.2f} |"
+            f"| {text} | {(gain > 0).sum()} / {(gain < 0).sum()} | {p:.2f} |"
         )
     return 0
 

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ablate_sts import difference
 from crossvalidate_sts import SUBSETS
-from scipy.stats import wilcoxon
-
-from differseg_med.metrics.statistics import summarize
 
 
 def main() -> int:
@@ -38,11 +36,8 @@ def main() -> int:
         for n, subset in enumerate(SUBSETS):
             own = np.array([dice[name][case][n] for case in cases])
             gain = np.array([dice[arguments.against][case][n] for case in cases]) - own
-            found = summarize(gain, cases)
-            print(
-                f"| {name} | {subset} | {len(cases)} | {own.mean():.3f} | {gain.mean():+.3f} "
-                f"({found.mean_low:+.3f} to {found.mean_high:+.3f}) | {wilcoxon(gain).pvalue:.3f} |"
-            )
+            text, p = difference(gain, cases)
+            print(f"| {name} | {subset} | {len(cases)} | {own.mean():.3f} | {text} | {p:.3f} |")
     return 0
 
 

@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -112,11 +114,7 @@ def train_peer(job: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"job": job, "seconds": job["budget"], "steps": steps, "losses": [0.0], "dice": {}}
     result |= {"cases": {}, "checkpoint": b"", "batch_size": BATCH}
     for item in (item for item in ITEMS if item["fold"] == job["fold"]):
-        image, found = item["image"].to(device), []
-        for subset in SUBSETS.values():
-            given = image * torch.tensor(subset, device=device)[:, None, None, None]
-            found.append(predict_volume(network, given if given.any() else image))
-        keep(result, item, torch.stack(found))
+        keep(result, item, predict_subsets(item["image"].to(device), partial(predict_volume, network)))
     return result
 
 
@@ -151,7 +149,7 @@ def train_one(job: dict[str, Any]) -> dict[str, Any]:
     network = FixedBatch(fuse_for_inference(trainer.recorder.average.average))
     result = {"job": job, "seconds": seconds, "steps": trainer.state.iteration, "losses": losses, "dice": {}}
     result |= {"cases": {}, "checkpoint": checkpoint, "batch_size": parser.get("batch_size")}
-    result["steps_are"] = getattr(getattr(trainer, "_process_function", None), "state", "usual")
+    result["steps_are"] = getattr(trainer._process_function.whole, "state", "usual")
     for item in ITEMS:
         if item["fold"] == job["fold"]:
             keep(result, item, predict(network, parser.get_parsed_content("inferer"), item["image"].to(device)))
@@ -177,10 +175,18 @@ class FixedBatch(nn.Module):
 def predict(network: nn.Module, inferer: Any, volume: Tensor) -> Tensor:
     """Probabilities ``(subsets, R, A, S)`` of ``(M, R, A, S)`` as the bundle predicts, each modality withheld once."""
     inferer.sw_batch_size = FixedBatch.SIZE
+    return predict_subsets(volume, lambda given: inferer(given[None], network)[0, 0].sigmoid())
+
+
+def predict_subsets(volume: Tensor, segment: Callable[[Tensor], Tensor]) -> Tensor:
+    """Probabilities ``(subsets, R, A, S)``, each modality of a volume ``(M, R, A, S)`` withheld once.
+
+    A volume of which nothing would be left is given whole.
+    """
     found = []
     for subset in SUBSETS.values():
         given = volume * torch.tensor(subset, device=volume.device)[:, None, None, None]
-        found.append(inferer((given if given.any() else volume)[None], network)[0, 0].sigmoid())
+        found.append(segment(given if given.any() else volume))
     return torch.stack(found)
 
 

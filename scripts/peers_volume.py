@@ -29,8 +29,12 @@ from monai.transforms import (
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from differseg_med.transforms.modalities import RandModalityDropoutd
+
 PATCH = (96, 96, 96)
 BATCH = 2
+DROPOUT = 0.5
+"""As configs/sts_gpu.yaml."""
 DECAY = 0.99
 """Of the average of weights: these networks make fewer steps in the same time than slices do."""
 
@@ -47,8 +51,8 @@ def build(name: str, modalities: int) -> tuple[nn.Module, torch.optim.Optimizer]
     return network, torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
 
 
-def augmentation(size: Sequence[int]) -> Compose:
-    """Patches around target and elsewhere, moved, mirrored, and with other intensities."""
+def augmentation(size: Sequence[int], modalities: int) -> Compose:
+    """Patches around target and elsewhere, moved, mirrored, with other intensities, some without some modality."""
     both = ["image", "label"]
     turn = 0.26  # radians, 15 degrees
     return Compose(
@@ -63,18 +67,9 @@ def augmentation(size: Sequence[int]) -> Compose:
             RandScaleIntensityd("image", factors=0.25, prob=0.3, channel_wise=True),
             RandShiftIntensityd("image", offsets=0.1, prob=0.3, channel_wise=True),
             RandAdjustContrastd("image", prob=0.15, gamma=(0.7, 1.5), retain_stats=True),
+            RandModalityDropoutd("image", [1] * modalities, prob=DROPOUT),
         ]
     )  # fmt: skip
-
-
-def withhold(image: Tensor, prob: float) -> Tensor:
-    """Zero some modalities of some patches ``(B, M, ...)``, never all: what the bundle's training does."""
-    for patch in image:
-        if torch.rand(()) < prob:
-            keep = torch.rand(len(patch)) < 0.5
-            keep[torch.randint(len(patch), ())] = True
-            patch[~keep.to(patch.device)] = 0
-    return image
 
 
 def train_volume(name: str, items: list[dict[str, Any]], seconds: float, device: torch.device) -> tuple[nn.Module, int]:
@@ -84,14 +79,14 @@ def train_volume(name: str, items: list[dict[str, Any]], seconds: float, device:
     network = network.to(device)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
     loss_of = DiceCELoss(sigmoid=True, batch=True)
-    pad, augment = SpatialPadd(["image", "label"], PATCH), augmentation(PATCH)
+    pad, augment = SpatialPadd(["image", "label"], PATCH), augmentation(PATCH, modalities)
     cases = [pad({key: item[key].to(device) for key in ("image", "label")}) for item in items]
     rates, steps, started = [group["lr"] for group in optimizer.param_groups], 0, time.monotonic()
     while (passed := (time.monotonic() - started) / seconds) < 1:
         for group, rate in zip(optimizer.param_groups, rates):
             group["lr"] = rate * min(1.0, (steps + 1) / 20) * (1 - passed) ** 0.9
         patches = augment(cases[int(torch.randint(len(cases), ()))])
-        image = withhold(torch.stack([patch["image"].as_tensor() for patch in patches]), 0.5)
+        image = torch.stack([torch.as_tensor(patch["image"]) for patch in patches])
         label = torch.stack([patch["label"].as_tensor() for patch in patches])
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             found = network(image)

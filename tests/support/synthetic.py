@@ -145,6 +145,21 @@ def write_table(
     return path
 
 
+def write_split_cohort(
+    folder: Path,
+    splits: Sequence[str] = ("train", "train", "validation"),
+    blank: Mapping[str, str] | None = None,
+) -> Path:
+    """Cases a, b, c and so on with files and these splits; ``blank`` names a column that a case lacks."""
+    table = folder / "cohort.csv"
+    rows = []
+    for i, split in enumerate(splits):
+        case = chr(ord("a") + i)
+        row = row_of(case, write_case(folder / case, seed=i), table, split=split)
+        rows.append(row | ({blank[case]: ""} if blank and case in blank else {}))
+    return write_table(table, rows)
+
+
 def read_rows(path: Path) -> dict[str, dict[str, str]]:
     """Rows of a result table by case id."""
     with path.open(newline="", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ from ignite.engine import Events
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
-from support.synthetic import BUNDLE, SHORT_TRAINING, bundle_workflow, row_of, write_case, write_table
+from support.synthetic import BUNDLE, SHORT_TRAINING, bundle_workflow, write_split_cohort
 
 from differseg_med.errors import ConfigError
 from differseg_med.training.loaders import BatchedLoader, SampleLoader, sample_loader
@@ -21,12 +21,7 @@ TINY = SHORT_TRAINING | {"val_interval": 2, "train::samples::placement": {}}
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
     """Two cases to train, one to validate."""
-    folder = tmp_path_factory.mktemp("cohort")
-    rows = [
-        row_of(case, write_case(folder / case, seed=i), folder / "cohort.csv", split=split)
-        for i, (case, split) in enumerate([("a", "train"), ("b", "train"), ("c", "validation")])
-    ]
-    return write_table(folder / "cohort.csv", rows)
+    return write_split_cohort(tmp_path_factory.mktemp("cohort"))
 
 
 def training(table: Path, out: Path, **overrides):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.data import Dataset
-from support.synthetic import ROOT, SHORT_TRAINING, bundle_workflow, row_of, write_case, write_table
+from support.synthetic import ROOT, SHORT_TRAINING, bundle_workflow, write_split_cohort
 from torch import distributed, nn
 
 from differseg_med.bundles.factories import join_processes, trainer
@@ -58,13 +58,7 @@ def in_processes(job: Callable[[], object], count: int = 2) -> list[tuple[int, s
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
     """Two cases to train, one to validate."""
-    folder = tmp_path_factory.mktemp("cohort")
-    rows = [
-        row_of(case, write_case(folder / case, seed=i), folder / "cohort.csv", split=split)
-        for i, (case, split) in enumerate([("a", "train"), ("b", "train"), ("c", "validation")])
-    ]
-    rows[1]["pet"] = ""
-    return write_table(folder / "cohort.csv", rows)
+    return write_split_cohort(tmp_path_factory.mktemp("cohort"), blank={"b": "pet"})
 
 
 def train(table: Path, out: Path, killed: int = 0, **settings) -> None:

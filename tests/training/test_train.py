@@ -21,6 +21,7 @@ from support.synthetic import (
     tiny_network,
     write_case,
     write_nifti,
+    write_split_cohort,
     write_table,
 )
 
@@ -43,13 +44,8 @@ from differseg_med.transforms.pipelines import preprocessing
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
     """Two cases to train, one to validate, one of each without a label."""
-    folder = tmp_path_factory.mktemp("cohort")
-    rows = []
-    for i, (case, split) in enumerate([("a", "train"), ("b", "train"), ("c", "validation"), ("d", "train")]):
-        rows.append(row_of(case, write_case(folder / case, seed=i), folder / "cohort.csv", split=split))
-    rows[1]["pet"] = ""
-    rows[3]["label"] = ""
-    return write_table(folder / "cohort.csv", rows)
+    splits = ("train", "train", "validation", "train")
+    return write_split_cohort(tmp_path_factory.mktemp("cohort"), splits, blank={"b": "pet", "d": "label"})
 
 
 def training(table: Path, out: Path, **overrides):
