@@ -32,6 +32,18 @@ def _connect_here(self: socket.socket, address: object) -> None:
     _connect(self, address)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _forks_may_train() -> None:
+    """Make the first backward pass of this process before any test.
+
+    Torch then counts its devices. Where a test has exported or compiled a network it would count the fake ones too, and
+    forbid every fork of the process a backward pass: tests that train in a fork would depend on what ran before.
+    """
+    import torch
+
+    torch.ones((), requires_grad=True).backward()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):
     """With ``CI=true`` a skipped test is a failed one: a gate that is never run is no gate.
