@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ class Cost:
         fixed_bytes: weights, gradients, optimizer, average.
         weights: number of them in the network.
         batch_size: of the measured step.
+        delay: how many times as long that step took while other programs used the processors too.
     """
 
     step_seconds: float
@@ -46,6 +48,7 @@ class Cost:
     fixed_bytes: int
     weights: int
     batch_size: int
+    delay: float = 1.0
 
     def needed(self, batch_size: int, cases_bytes: int = 0, *, on_gpu: bool = False) -> int:
         """Bytes that a training with this batch needs; the cases are in the memory of the processor."""
@@ -127,6 +130,9 @@ def measure_cost(
 ) -> Cost:
     """Measure a step of a training with random images.
 
+    On a processor the time of a step is that of computing, if that is shorter than the time on the clock: a plan lasts
+    longer than what else the machine is doing now.
+
     Args:
         in_channels: per modality, of a sample.
         roi_size: rows and columns of a sample.
@@ -140,17 +146,30 @@ def measure_cost(
     sample_bytes = _saved_bytes(net, loss, _samples(in_channels, roi_size, _TRIED, device)) // _TRIED
     weights = sum(parameter.numel() for parameter in net.parameters())
     batch = _samples(in_channels, roi_size, batch_size, device)
-    seconds = []
+    clock, computing = list[float](), list[float]()
     for _ in range(3):
-        start = time.perf_counter()
+        start, begun = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
         loss(net(batch[0]), batch[1]).backward()
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
+        clock.append(time.perf_counter() - start)
+        computing.append(time.process_time() - begun if device.type == "cpu" else math.inf)
+    seconds, delay = undisturbed(sorted(clock)[1], sorted(computing)[1])
     # Gradients of activations and workspaces of convolutions: as much again at most.
-    return Cost(sorted(seconds)[1], 2 * sample_bytes, weights * 4 * 5, weights, batch_size)
+    return Cost(seconds, 2 * sample_bytes, weights * 4 * 5, weights, batch_size, delay)
+
+
+def undisturbed(clock: float, computing: float) -> tuple[float, float]:
+    """Seconds that a step takes on a machine that does nothing else, and how many times as long it took here.
+
+    Args:
+        clock: seconds on the clock.
+        computing: seconds of all threads together; infinite where they do not tell (a GPU computes).
+    """
+    seconds = min(clock, computing)
+    return seconds, clock / seconds
 
 
 def _samples(

@@ -23,6 +23,9 @@ VALIDATION_SHARE = 0.25
 
 SMALLEST_BATCH = 2
 
+BUSY = 1.5
+"""From here on it is told that a step takes so many times as long as on a machine that does nothing else."""
+
 SMALL_ENCODER, LARGE_ENCODER = "tf_efficientnet_lite0", "convnext_tiny"
 _HOURS_FOR_LARGE = 4
 
@@ -110,16 +113,37 @@ def iterations(steps: float) -> Ruled:
     return count, "steps between two looks at the loss"
 
 
-def max_epochs(steps: float, per_epoch: int, size: Size, seconds: float, limits: Limits) -> Ruled:
-    """Epochs that fit the time, up to where more bring little."""
+def max_epochs(steps: float, per_epoch: int, size: Size, seconds: float, limits: Limits, delay: float = 1) -> Ruled:
+    """Epochs that fit the time, up to where more bring little.
+
+    Args:
+        steps: that fit the time.
+        per_epoch: steps of an epoch.
+        size: of the training.
+        seconds: of a step on a machine that does nothing else.
+        limits: of the training.
+        delay: how many times as long a step takes at present.
+    """
     epochs = max(1, math.floor(min(steps, size.most_steps) / per_epoch))
     words = f"{epochs * per_epoch} steps of {seconds:.2f} s (measured) take {told_time(epochs * per_epoch * seconds)}"
+    busy = f"; now a step takes {delay:.1f} times as long: other programs compute too" if delay >= BUSY else ""
     if steps > size.most_steps:
-        return epochs, f"{words}; more than {size.most_steps} steps bring little to the {size.name} size"
+        return epochs, f"{words}; more than {size.most_steps} steps bring little to the {size.name} size{busy}"
     if steps < 300:
         enough = told_time(600 * seconds / (1 - RESERVED_SHARE))
-        return epochs, f"{words} of {told_time(limits.seconds)}: few; 600 steps would take {enough} (--time)"
-    return epochs, f"{words} of {told_time(limits.seconds)}; the rest is for preparing and validation"
+        return epochs, f"{words} of {told_time(limits.seconds)}: few; 600 steps would take {enough} (--time){busy}"
+    return epochs, f"{words} of {told_time(limits.seconds)}; the rest is for preparing and validation{busy}"
+
+
+def too_short(limits: Limits, preparing_seconds: float, seconds: float) -> CaseError:
+    """The refusal of a time in which nothing can be learnt."""
+    needed = (preparing_seconds + 600 * seconds) / (1 - RESERVED_SHARE)
+    return CaseError(
+        "the time is too short for a training",
+        expected=f"about {told_time(needed)}: 600 steps of {seconds:.2f} s, and preparing and validating the cases",
+        found=f"--time {told_time(limits.seconds)}, without a single step",
+        remedy=f"--time {math.ceil(needed / 60)}min, or set the epochs yourself: --set max_epochs=1.",
+    )
 
 
 def val_interval(epochs: int, epoch_seconds: float, validation_seconds: float) -> Ruled:

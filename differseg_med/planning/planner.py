@@ -173,7 +173,12 @@ class Planner:
         plan.case_seconds = validation / self.validation_cases
         steps = cost_rules.steps_in(self.limits, self._preparing() + validation, seconds)
         per_epoch = plan.choose("iterations", lambda: cost_rules.iterations(steps))
-        epochs = plan.choose("max_epochs", lambda: cost_rules.max_epochs(steps, per_epoch, size, seconds, self.limits))
+        if steps < 1 and "max_epochs" not in plan.overrides:
+            raise cost_rules.too_short(self.limits, self._preparing() + validation, seconds)
+        epochs = plan.choose(
+            "max_epochs",
+            lambda: cost_rules.max_epochs(steps, per_epoch, size, seconds, self.limits, cost.delay),
+        )
         plan.choose("val_interval", lambda: cost_rules.val_interval(epochs, per_epoch * seconds, validation))
         if self.fingerprint.flat:
             plan.choose("learning_rate", lambda: (0.001, "as the bundles of 2-D images of this project were trained"))

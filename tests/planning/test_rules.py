@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from differseg_med.errors import CaseError
 from differseg_med.planning import cost_rules, data_rules
 from differseg_med.planning.choices import NETWORK_SIZES, Limits, Plan
-from differseg_med.planning.cost import Cost, allowed_memory, parse_memory, parse_time
+from differseg_med.planning.cost import Cost, allowed_memory, parse_memory, parse_time, undisturbed
 from differseg_med.planning.data_rules import Detail
 from differseg_med.planning.fingerprint import Fingerprint, LabelFacts, ModalityFacts, Spread
 
@@ -193,8 +194,22 @@ def test_epochs_by_time():
     assert "600 steps of 1.10 s" in reason
     assert cost_rules.max_epochs(10**6, 50, SMALL, 0.1, HOUR)[0] == 60  # 3000 steps
     assert "--time" in cost_rules.max_epochs(60, 10, SMALL, 20.0, HOUR)[1]
+    assert "times as long" not in reason
+    assert "a step takes 4.0 times as long" in cost_rules.max_epochs(620, 50, SMALL, 1.1, Limits(800, 0), 4.0)[1]
     assert cost_rules.val_interval(12, 55.0, 60.0)[0] == 11
     assert cost_rules.val_interval(60, 500.0, 60.0)[0] == 10
+
+
+def test_a_step_on_a_busy_machine_counts_as_on_a_quiet_one():
+    assert undisturbed(8.0, 2.0) == (2.0, 4.0)  # three other programs on one core
+    assert undisturbed(1.2, 2.0) == (1.2, 1.0)  # two threads on two cores
+    assert undisturbed(0.1, math.inf) == (0.1, 1.0)  # a GPU computes
+
+
+def test_a_time_without_a_step_is_refused():
+    error = cost_rules.too_short(Limits(30, 0), 60.0, 0.5)
+    assert "7 min: 600 steps of 0.50 s" in str(error)  # 360 / 0.85 s
+    assert "--time 8min" in str(error)
 
 
 def test_time_and_memory_as_people_write_them():
