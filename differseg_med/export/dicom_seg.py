@@ -194,6 +194,22 @@ def _verify(
     for keyword in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID"):
         if read.get(keyword) != seg.get(keyword):
             raise differs(f"its {keyword} differs", path)
+    check_frames(read, frames, source, path, kept)
+
+
+def check_frames(read: Dataset, frames: NDArray[np.uint8], source: SourceSeries, path: Path, kept: list[int]) -> None:
+    """Compare places and voxels of a segmentation with the frames of its source.
+
+    Args:
+        read: the segmentation.
+        frames: ``(slices, rows, columns)`` of 0 and 1, in the order of ``source.slices``.
+        source: the images under it.
+        path: its file, for the message.
+        kept: the frames that it should have.
+
+    Raises:
+        CaseError: if anything differs.
+    """
     found = {(uid, number): index for index, (uid, number) in enumerate(references(read))}
     if set(found) != {(source.slices[k].uid, source.slices[k].number) for k in kept}:
         raise differs("its frames refer to other images", path)

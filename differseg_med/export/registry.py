@@ -20,11 +20,13 @@ class Format:
         file: what it is called in the case's folder.
         writer: the function that writes it and returns notes for the user, as ``module:function``; or itself.
         needs_dicom: whether it refers to the DICOM images under the mask: there is none of a NIfTI.
+        needs: another format that it refers to, which is written before it.
     """
 
     file: str
     writer: str | Callable[[Segmented, Path], Notes]
     needs_dicom: bool = False
+    needs: str = ""
 
     def write(self, segmented: Segmented, path: Path) -> Notes:
         """Write ``path``, read it back and compare.
@@ -44,6 +46,9 @@ FORMATS = {
     "seg.nrrd": Format("mask.seg.nrrd", "differseg_med.export.seg_nrrd:write_seg_nrrd"),
     "dicom-seg": Format("mask.dcm", "differseg_med.export.dicom_seg:write_dicom_seg", needs_dicom=True),
     "rtstruct": Format("mask.rtstruct.dcm", "differseg_med.export.rtstruct:write_rtstruct", needs_dicom=True),
+    "dicom-sr": Format(
+        "mask.sr.dcm", "differseg_med.export.dicom_sr:write_dicom_sr", needs_dicom=True, needs="dicom-seg"
+    ),
     "probability": Format("probability.nrrd", "differseg_med.export.seg_nrrd:write_probability"),
     "scene": Format("scene", "differseg_med.export.scene:write_scene"),
     "mrb": Format("scene.mrb", "differseg_med.export.scene:write_mrb"),

@@ -149,8 +149,7 @@ def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWrite
     Raises:
         CaseError: for a format that does not exist, or metadata that cannot be read.
     """
-    _check(formats)
-    others = [name for name in dict.fromkeys(formats) if name != MASK_FORMAT]
+    others = [name for name in _in_order(formats) if name != MASK_FORMAT]
     segment = read_segment(bundle) if others else None
     return [FormatWriter(name, segment) for name in others if segment is not None]
 
@@ -182,7 +181,7 @@ def export_mask(
     Raises:
         CaseError: if mask or reference cannot be read, or they do not fit together.
     """
-    _check(formats)
+    formats = _in_order(formats)
     for cell in (mask, reference):  # before anything is made: a slip in a path leaves no folder behind
         if not split_cell(cell)[0].exists():
             raise CaseError("there is no such file", file=split_cell(cell)[0], remedy="Check the path.")
@@ -252,6 +251,13 @@ def _named(cell: str, notes: Iterable[str]) -> list[str]:
     return [f"{split_cell(cell)[0].name}: {note}" for note in notes]
 
 
-def _check(formats: Sequence[str]) -> None:
+def _in_order(formats: Sequence[str]) -> list[str]:
+    """The formats, each once, and before each the one that it refers to.
+
+    Raises:
+        CaseError: for one that does not exist.
+    """
     if unknown := [name for name in formats if name not in RUN_FORMATS]:
         raise CaseError(f"unknown formats {unknown}", expected=f"some of {', '.join(RUN_FORMATS)}")
+    pairs = [(RUN_FORMATS[name].needs, name) for name in formats]
+    return [name for name in dict.fromkeys(name for pair in pairs for name in pair) if name]

@@ -64,10 +64,10 @@ def test_case_ids_in_dicom(tmp_path):
     before = written(tmp_path)
     for number, case_id in enumerate(EVERY[::8]):
         out = tmp_path / "out" / f"{number}"
-        found = (str(tmp_path / "mask.seg.nrrd"), str(series), ("dicom-seg", "rtstruct"), out, LESION)
+        found = (str(tmp_path / "mask.seg.nrrd"), str(series), ("dicom-sr", "rtstruct"), out, LESION)
         assert export_mask(*found, case_id=case_id) == [], case_id
         files = {name for name in written(out) if name.endswith(".dcm")}
-        assert len(files) == 2
+        assert len(files) == 3
         assert all(pydicom.dcmread(out / name).PatientID == "P1" for name in files)
         if len(case_id.strip(". ")) > 3:
             assert not any(case_id.encode(errors="replace") in (out / name).read_bytes() for name in files)
