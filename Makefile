@@ -8,13 +8,17 @@ WORKERS ?= 2
 # worksteal (below) gives neighbours to one process, so that fixtures of a file are made once.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-label lint format docs dist manifests sbom clean
+.PHONY: demo test test-docs test-label lint format docs dist manifests sbom clean
 
 demo: $(VENV)/.installed-test  ## segment the two sample patients and show the scores
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-test  ## all tests
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not docs"
+
+# Not part of test, which has twelve minutes.
+test-docs: $(VENV)/.installed-test  ## every command of README, docs and bundle cards, on tiny images
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m docs tests/test_docs.py
 
 # Not part of test: it needs an environment of its own, and tests use no network. Its packages lie over ours: MONAI Label
 # wants an older pydicom, and the same torch and MONAI.

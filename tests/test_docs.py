@@ -1,97 +1,92 @@
-"""What README and docs show as runnable runs; that what they name exists is held by `test_docs_names`.
+"""What README, docs and bundle cards show runs: every command, every block of Python, every notebook.
 
-A fenced ``bash`` block is run as it stands on what a clone holds, in a folder that links to bundles, scripts and tests.
-Commands that are indented, or name something in CAPITALS, need data or a machine of the reader's own: those are parsed
-by typer, so that every command, option and argument exists. Python blocks are run where they need only shipped data.
+A page is a session in the working folder of `support.stage`, where shipped bundles lie and a reader's own files have
+stand-ins. Commands that cannot run here are listed, with the reason, in `support.docs.NOT_RUN`; their options are
+parsed all the same (`tests/test_docs_names.py`). Pages whose commands take more than a few seconds are marked
+``docs``: `make test-docs` runs them.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 import runpy
-import shlex
 from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from support.docs import PAGES, ROOT, fenced, name_of
-from typer.testing import CliRunner
+from support.docs import MADE_BY_A_RUN, NOT_RUN, PAGES, ROOT, fenced, name_of, reason_not_to_run, shown_commands
+from support.forking import in_fork
+from support.stage import COARSE, FLAT, Stage, make_readers_data, play
 
 import differseg_med as ds
-from differseg_med.cli import app
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
-TINY = {"predict": ["--set", "planes=[axial]"]}
-"""Settings that make a command quick, for bundles of volumes."""
-MINUTES = "<!-- minutes -->\n"
-"""Before a block of commands that take minutes: they are parsed here and not run."""
-OWN_DATA = "<!-- own data -->\n"
-"""Before a block of Python that needs files of the reader's own: only its imports are run, and its names looked up."""
-
-
-def quick(words: list[str]) -> list[str]:
-    """More options for a command of volumes."""
-    return [] if any("pothole" in word for word in words) else TINY.get(words[1], [])
+QUICK = ("docs/howto/rtstruct_labels.md", "docs/howto/other_grids.md")
+"""Pages whose commands are part of `make test`."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder with links to what a clone has."""
-    made = tmp_path_factory.mktemp("docs")
-    for name in ("bundles", "configs", "docs", "scripts", "tests"):
-        (made / name).symlink_to(ROOT / name)
-    return made
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader brings."""
+    return make_readers_data(tmp_path_factory.mktemp("readers_data"))
 
 
-def runnable(page: Path) -> list[list[str]]:
-    """Lines of the page's bash blocks, as words, without those that need something of the reader's own."""
-    text = page.read_text(encoding="utf-8")
-    blocks = [block for block in fenced(page, "bash") if f"{MINUTES}```bash\n{block}" not in text]
-    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines if not re.search(r"\$\w|\b[A-Z]{3,}\b", line)]
-    return [line for line in words if line and line[0] in ("differseg-med", "python")]
+def lines_to_run(page: Path) -> list[str]:
+    if name_of(page) in MADE_BY_A_RUN:
+        return []
+    return [line for line in shown_commands(page.read_text(encoding="utf-8")) if not reason_not_to_run(line)]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=name_of)
-def test_bash_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    for words in runnable(page):
-        if words[0] == "python":
-            monkeypatch.setattr("sys.argv", words[1:])
-            runpy.run_path(words[1], run_name="__main__")
-        else:
-            result = CliRunner().invoke(app, [*words[1:], *quick(words)])
-            assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}\n{result.exception}"
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name_of(page), marks=() if name_of(page) in QUICK else pytest.mark.docs)
+        for page in PAGES
+        if lines_to_run(page)
+    ],
+)
+def test_every_command_runs(page: Path, data: Path, tmp_path: Path) -> None:
+    failed = in_fork(partial(play, page, lines_to_run(page), data, tmp_path))
+    assert not failed, failed
+
+
+def test_what_is_not_run_is_shown_somewhere() -> None:
+    shown = [line for page in PAGES for line in shown_commands(page.read_text(encoding="utf-8"))]
+    assert [pattern for pattern in NOT_RUN if not any(re.search(pattern, line) for line in shown)] == []
+    assert set(MADE_BY_A_RUN) | set(QUICK) <= {name_of(page) for page in PAGES}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("differseg-med cohort check nowhere.csv --out CHECK", "nowhere.csv"),
+        ("rm -r results", "who runs"),
+        ("python scripts/make_multiphase_ct.py --cases none", "invalid int value"),
+    ],
+)
+def test_a_command_that_fails_is_found(line: str, message: str, data: Path, tmp_path: Path, capfd) -> None:
+    failed = in_fork(partial(play, PAGES[0], [line], data, tmp_path))
+    assert line in failed
+    assert message in failed + "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if fenced(page, "python")], ids=name_of)
-def test_python_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(ds, "segment", partial(ds.segment, settings={"planes": ["axial"]}), raising=False)
-    own = [
-        body for body in fenced(page, "python") if f"{OWN_DATA}```python\n{body}" in page.read_text(encoding="utf-8")
-    ]
+def test_python_blocks_run(page: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Stage(tmp_path, page.read_text(encoding="utf-8"), data)
+    monkeypatch.setattr(ds, "segment", partial(ds.segment, settings=COARSE), raising=False)
     for body in fenced(page, "python"):
-        tree = ast.parse(body)
-        names: dict[str, object] = {}
-        if body in own:
-            tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        exec(compile(tree, name_of(page), "exec"), names)
-        used = {
-            node.attr
-            for node in ast.walk(ast.parse(body))
-            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "ds"
-        }
-        assert used <= set(ds.__all__)
+        exec(compile(body, name_of(page), "exec"), {})
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_of)
 def test_notebooks_run(
-    notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    notebook: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(tmp_path)
+    Stage(tmp_path, notebook.read_text(encoding="utf-8"), data)
+    monkeypatch.setattr(ds, "segment", partial(ds.segment, settings=FLAT[:1]), raising=False)
     try:
         runpy.run_path(str(notebook))
     finally:

@@ -23,6 +23,27 @@ PAGES = [
 ]
 COMMAND = get_command(app)
 
+NOT_RUN = {
+    r"^differseg-med pacs ": "needs a PACS; tests/test_pacs.py runs them against Orthanc",
+    r"SLURM_ARRAY_TASK_ID|^sbatch |^job=": "needs Slurm; tests/prediction/test_shards.py runs and collects shards",
+    r"^docker ": "needs Docker; the workflow in .github builds the image",
+    r"^torchrun ": "needs processes of its own; tests/training/test_processes.py starts two",
+    r"^make (demo|docs|test|test-label|test-docs|lint|format)\b": "installs, or is this test itself; .ci/run and the "
+    "workflow in .github run them",
+    r"^(pip|npm) install|^python -m venv|^label/bin": "installs; scripts/check_wheel.py and make test-label do it",
+    r"^(export|read|wait)\b": "the reader's own shell",
+    r"^python scripts/(crossvalidate_(sts|packed)|ablate_sts|quality_sts|compare_(plan|packed))\.py": "needs the 40 "
+    "patients of the collection and hours, or a GPU; what they call is tested in tests/training",
+    r"^python scripts/(benchmark|measure|compare_look)\w*\.py": "measures an idle machine, or needs the 40 patients",
+    r"^python scripts/(try_cohorts|make_fingerprint)\.py": "needs the 40 patients, and minutes",
+    r"--rules my_rules\.yaml": "needs a T2 series, which the shipped export lacks; tests/cohort reads rule files",
+    r"release RUNS --bundle": "needs the five folds of the 40 patients; tests/training/test_release.py releases folds",
+}
+"""Commands of the docs that `tests/test_docs.py` does not run, and why; their options are parsed all the same."""
+
+MADE_BY_A_RUN = {"docs/cohorts.md": "scripts/try_cohorts.py writes this page while it runs the commands"}
+"""Pages whose commands are run elsewhere."""
+
 
 def name_of(path: Path) -> str:
     """A page as tests call it."""
@@ -37,7 +58,9 @@ def fenced(page: Path, *languages: str) -> list[str]:
 
 def shown_commands(text: str) -> list[str]:
     """Lines of fenced and indented blocks that are typed, in the order of the page; continued lines are one."""
-    programs = r"(differseg-med|python|make|pip|npm|docker|sbatch|ln|export|read|wait|job=|[A-Z]+=)\b"
+    programs = (
+        r"(differseg-med|python|torchrun|make|pip|npm|label/bin/\w+|docker|sbatch|ln|export|read|wait|job=|[A-Z]+=)\b"
+    )
     found, language = [], None
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
         if line.startswith("```"):
@@ -58,6 +81,11 @@ def inline_code(text: str) -> list[str]:
 def words_of(line: str) -> list[str]:
     """Words of a line for the shell."""
     return [word for word in shlex.split(line, comments=True) if word != "&"]
+
+
+def reason_not_to_run(line: str) -> str:
+    """Why a command is not run, empty if it is."""
+    return next((reason for pattern, reason in NOT_RUN.items() if re.search(pattern, line)), "")
 
 
 def command_of(words: list[str]) -> tuple[click.Command, list[str]]:

@@ -8,7 +8,8 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +30,25 @@ def run_program(program: str | Path, *arguments: object, cwd: Path | None = None
             file.seek(0)
             texts.append(file.read().decode())
     return subprocess.CompletedProcess([str(program), *map(str, arguments)], code, *texts)
+
+
+def in_fork(work: Callable[[], str]) -> str:
+    """What ``work`` returns in a fork of this process: nothing that it changes or loads is left here.
+
+    An exception comes back as the text of its traceback.
+    """
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if not child:
+            try:
+                text = work()
+            except BaseException:
+                text = traceback.format_exc()
+            os.write(said.fileno(), text.encode())
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        return said.read().decode() or (f"ended with {code}" if code else "")
 
 
 def _be(program: str | Path, arguments: Sequence[str], out: int, err: int, cwd: Path | None) -> NoReturn:
