@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
+from docs_findings import all_kinds
+
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "differseg_med"
 
 COMMANDS = """# Commands
 
@@ -42,6 +43,15 @@ FORMATS_OF = """# Formats of masks
 
 `predict --formats` and `export --formats` take these names, separated by commas. Each file is read back and
 compared with the mask before it gets its name. Details: [exports](../exports.md).
+"""
+
+
+FINDINGS = """# Findings and errors
+
+What the package can say about a case, a file or a table, and what to do about it. The list is read from the source when
+the site is built; `{...}` stands for a number or a name. An **error** stops its case only; a **warning** deserves a
+look; a **note** says what was done; **ok** needs nothing. The ids are for links to this page. Messages do not show
+them: search the page for the words of the message. Messages that are put together from several parts may lack one here.
 """
 
 
@@ -160,46 +170,23 @@ def formats() -> str:
 
 
 def findings() -> str:
-    """Every message about a case or table that the package can give, from its source."""
-    text = [
-        "# Findings and errors",
-        "",
-        "What the package can say about a case, a file or a table, and what to do. Collected from the source at build",
-        "time; `{...}` stands for a number or a name. They have no ids: search this page for the words of the message.",
-        "A `CaseError` stops its case only. A `Finding` has a level: note, warning or error.",
-        "",
-    ]
-    for path in sorted(PACKAGE.rglob("*.py")):
-        rows = sorted({row for row in map(_finding, ast.walk(ast.parse(path.read_text(encoding="utf-8")))) if row})
-        if rows:
-            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            text += [f"## {module}", "", table(["message", "kind", "what to do"], [list(row) for row in rows]), ""]
+    """Every kind of message about a case, a file or a table, from the source."""
+    text = [FINDINGS]
+    for module, of_module in groupby(all_kinds(), lambda kind: kind.module):
+        known: set[str] = set()
+        rows = []
+        for kind in of_module:
+            unique = next(name for name in _numbered(kind.id) if name not in known)
+            known.add(unique)
+            anchor = f'<a id="{unique}"></a>`{unique}`'
+            rows.append([anchor, kind.level, _code(kind.text), _code(kind.remedy)])
+        text += [f"## {module}", "", table(["id", "level", "message", "what to do"], rows), ""]
     return "\n".join(text)
 
 
-def _finding(node: ast.AST) -> tuple[str, str, str] | None:
-    """Text, kind and remedy of a call that makes an error or a finding."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        return None
-    names = {keyword.arg: keyword.value for keyword in node.keywords}
-    remedy = _words(names.get("remedy"))
-    if node.func.id in ("CaseError", "ConfigError") and node.args:
-        text, kind = _words(node.args[0]), node.func.id
-    elif node.func.id == "Finding" and len(node.args) > 1:
-        text, kind = _words(node.args[1]), f"Finding ({_words(node.args[0]) or '...'})"
-        remedy = remedy or _words(node.args[2] if len(node.args) > 2 else None)
-    else:
-        return None
-    return (_code(text), kind, _code(remedy)) if re.search(r"[a-z]{3}", text) else None
-
-
-def _words(node: ast.expr | None) -> str:
-    """The words of a text; what is put in shows as {...}."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(_words(part) if isinstance(part, ast.Constant) else "{...}" for part in node.values)
-    return ""
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
 
 
 def _code(text: str) -> str:
