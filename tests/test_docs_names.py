@@ -28,7 +28,8 @@ from differseg_med.bundles.new import TEMPLATES
 
 OTHERS_OPTIONS = {
     "--gpus", "--gpus-per-task", "--network", "--user", "--rm", "--target", "--shm-size",  # Docker, Slurm
-    "--bundle_root", "--config_file", "--output_dir", "--inferer::flip",  # MONAI
+    "--bundle_root", "--config_file", "--output_dir", "--inferer::flip", "--tracking",  # MONAI
+    "--logdir",  # TensorBoard
     "--modality", "--kills", "--changes", "--onto", "--faults", "--seed",
     "--conf", "--studies", "--host",  # MONAI Label
 }  # fmt: skip

@@ -40,6 +40,7 @@ from differseg_med.training.loaders import sample_loader
 from differseg_med.training.processes import join as join_processes
 from differseg_med.training.processes import own_device as process_device
 from differseg_med.training.recorder import TrainingRecorder
+from differseg_med.training.windows import SmallerWindows
 from differseg_med.transforms.pipelines import preprocessing, training_samples
 from differseg_med.transforms.restoring import postprocessing
 
@@ -49,6 +50,7 @@ __all__ = [
     "DeepSupervisionLoss",
     "DifferSeg",
     "SliceWindowInferer",
+    "SmallerWindows",
     "StructureLoss",
     "TrainingRecorder",
     "case_loader",

@@ -22,6 +22,9 @@ from differseg_med.bundles.arguments import (
 from differseg_med.bundles.configuration import SEP, STEPS, Configuration
 from differseg_med.errors import CaseError, ConfigError, os_problem
 
+EXTRAS = ("mlflow", "tensorboard")
+"""Loggers that handlers of MONAI ask for, each an extra of the package."""
+
 
 def explained(error: BaseException, configuration: Configuration | None = None) -> CaseError | None:
     """The problem behind an exception that MONAI wrapped.
@@ -84,6 +87,8 @@ def _problem(item: ConfigItem, cause: BaseException) -> Problem:
         if component is not None and (problem := argument_problem(component, arguments, partial)):
             return problem
     text = str(cause).strip().split("\n")[0].rstrip(".") or type(cause).__name__
+    if missing := next((name for name in EXTRAS if isinstance(cause, ImportError) and name in text.lower()), ""):
+        return Problem("", f"{missing} is not installed", "", "", f'Run pip install "differseg-med[{missing}]"')
     if isinstance(cause, ValueError):
         return problem_of(text, _arguments(item))
     return Problem("", f"{text} ({type(cause).__name__})", "", "")

@@ -43,6 +43,8 @@ def released_configs(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, st
         base["network_def"] = {name: value for name, value in network.items() if name not in START_ONLY}
         start = {name: value for name, value in training["network_def"].items() if name in START_ONLY}
         training |= {"+network_def": {**own["train"].get("+network_def", {}), **start}} if start else {}
+    for name, entries, content in (("device", base, own["inference"]), ("initialize", training, own["train"])):
+        entries |= {name: content[name]} if name in content else {}  # of presets, they say where and how it was trained
     found = {
         "inference": {name: base[name] for name in own["inference"] if name in base},
         "train": {name: training[name] for name in own["train"] if name in training},

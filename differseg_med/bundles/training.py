@@ -30,6 +30,7 @@ from differseg_med.training.loaders import draws_on_gpu, sample_loader
 from differseg_med.training.micro_batches import MicroBatches
 from differseg_med.training.recorder import TrainingRecorder
 from differseg_med.training.train import RecordedTrainer
+from differseg_med.training.windows import SmallerWindows
 from differseg_med.transforms.affines import RestoreAffined
 from differseg_med.transforms.restoring import RestoreGridd
 
@@ -196,10 +197,11 @@ def _recorder(
 
 def _whole_step(
     accumulate: int, amp: bool | str, cuda_graph: bool | None, others: Mapping[str, Any]
-) -> Callable[..., dict[str, Any]] | None:
+) -> Callable[..., Any] | None:
     """How a batch that is not split is computed; None for MONAI's own step."""
-    given: Callable[..., dict[str, Any]] | None = others.get("iteration_update")
-    usual = accumulate == 1 and amp != "fp16" and not others.get("compile") and processes.count() == 1
+    given: Callable[..., Any] | None = others.get("iteration_update")
+    small = isinstance(others.get("prepare_batch"), SmallerWindows)  # a graph is for batches of one size
+    usual = accumulate == 1 and not small and amp != "fp16" and not others.get("compile") and processes.count() == 1
     on_gpu = cuda_graph is None and usual and draws_on_gpu(others.get("train_data_loader"))
     return given if given is not None else GraphedIteration() if cuda_graph or on_gpu else None
 

@@ -35,7 +35,7 @@ class GraphedIteration:
         self._image, self._label, self._loss = torch.empty(0), torch.empty(0), torch.empty(0)
         self._outputs: Any = None
 
-    def __call__(self, engine: SupervisedTrainer, batchdata: Any) -> dict[str, Any]:
+    def __call__(self, engine: SupervisedTrainer, batchdata: Any) -> Any:
         """One step: forward, backward, optimizer."""
         batch = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         image, label = batch[0], batch[1]
@@ -56,8 +56,7 @@ class GraphedIteration:
         engine.optimizer.step()
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         self._steps += 1
-        output: dict[str, Any] = engine.state.output
-        return output
+        return engine.state.output  # by sample
 
     def _usual(
         self, engine: SupervisedTrainer, image: Tensor, label: Tensor, fire: Callable[[IterationEvents], Any]

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from differseg_med.errors import CaseError
 from differseg_med.training.processes import count
 
-Step = Callable[[SupervisedTrainer, Any], dict[str, Any]]
+Step = Callable[[SupervisedTrainer, Any], Any]
 
 
 class MicroBatches:
@@ -34,7 +34,7 @@ class MicroBatches:
     def __init__(self, parts: int = 1, whole: Step | None = None) -> None:
         self.parts, self.whole = parts, whole
 
-    def __call__(self, engine: SupervisedTrainer, batchdata: Any) -> dict[str, Any]:
+    def __call__(self, engine: SupervisedTrainer, batchdata: Any) -> Any:
         """One step.
 
         Raises:
@@ -68,7 +68,7 @@ class MicroBatches:
             f" {self.parts} micro-batches of a batch of {size} samples ({told})"
         )
 
-    def _step(self, engine: SupervisedTrainer, batchdata: Any) -> dict[str, Any]:
+    def _step(self, engine: SupervisedTrainer, batchdata: Any) -> Any:
         batch = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         image, label = batch[0], batch[1]
         parts = min(self.parts, len(image))
@@ -95,7 +95,7 @@ class MicroBatches:
         else:
             engine.optimizer.step()
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        done: dict[str, Any] = engine.state.output
+        done: Any = engine.state.output  # by sample
         return done
 
 

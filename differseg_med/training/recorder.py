@@ -32,6 +32,7 @@ from differseg_med.training.averaging import AveragedNetwork
 from differseg_med.training.loaders import BatchedLoader, SeededSamples
 from differseg_med.training.micro_batches import MicroBatches
 from differseg_med.training.saving import save
+from differseg_med.training.windows import SmallerWindows
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class TrainingRecorder:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         trainer.add_event_handler(Events.COMPLETED, self._end)
         bar = ProgressBar(desc="training", disable=no_bar())
-        bar.attach(trainer, output_transform=lambda output: {"loss": float(output["loss"].detach())})
+        bar.attach(trainer, output_transform=lambda output: {"loss": float(output[0]["loss"])})
         # Runs between the backward pass and the optimizer's step.
         self.optimizer.register_step_pre_hook(self._clip)
 
@@ -120,8 +121,10 @@ class TrainingRecorder:
     def _not_a_number(self, what: str) -> CaseError:
         """Where the numbers went wrong, and what is left."""
         state = getattr(self._engine, "state", None)
-        batch = getattr(state, "batch", None)
-        cases = batch.get("case_id", ()) if isinstance(batch, dict) else ()
+        batch = getattr(state, "batch", None) or ()
+        cases = (
+            batch.get("case_id", ()) if isinstance(batch, dict) else [sample.get("case_id", "?") for sample in batch]
+        )
         return CaseError(
             f"the training stops: the {what} are not numbers any more (NaN or infinite)",
             found=f"step {getattr(state, 'iteration', '?')} in epoch {getattr(state, 'epoch', '?')}, "
@@ -168,7 +171,9 @@ class TrainingRecorder:
     def _unusual(self, trainer: SupervisedTrainer) -> dict[str, Any]:
         """Settings that most trainings do not have: the manifests of those stay as they were."""
         samples = getattr(trainer.data_loader, "dataset", None)
+        windows = getattr(trainer, "prepare_batch", None)
         found = {
+            "windows": [windows.size, windows.steps] if isinstance(windows, SmallerWindows) else None,
             "early_stop": self.early_stop,
             "accumulate": self.micro_batches.parts if self.micro_batches.parts > 1 else None,
             "amp": "fp16" if getattr(trainer, "amp", False) else None,
@@ -234,15 +239,16 @@ class TrainingRecorder:
         self.best, self.rows = state["best"], state["rows"]
         trainer.state.epoch = state["epoch"]
         trainer.state.iteration = state["iteration"]
-        left = trainer.state.max_epochs - state["epoch"]
+        left = 0 if self._is_over() else trainer.state.max_epochs - state["epoch"]
         logger.info("resumed after epoch %d: %s", state["epoch"], f"{left} to go" if left else f"finished. {_REMEDY}")
         if (parts := state.get("accumulate", 1)) > self.micro_batches.parts:
             self.micro_batches.parts = parts
             self.remark(f"{parts} micro-batches of a batch, as before: the memory did not suffice")
         if self.rows and processes.is_first() and not self._log_is_whole():  # killed between the checkpoint and the log
             self._write_log()
-        if left and self._is_over():
+        if self._is_over():
             trainer.state.max_epochs = state["epoch"]
+            self._remark_end(state["epoch"])
 
     def _continues(self) -> bool:
         """Whether the training starts from what is in memory, and not from the disk."""
@@ -267,7 +273,7 @@ class TrainingRecorder:
             loader.set_random_state(seed)
 
     def _iteration(self, trainer: Engine) -> None:
-        self._losses.append(trainer.state.output["loss"].detach())  # asking for the number would wait for the GPU
+        self._losses.append(trainer.state.output[0]["loss"])  # asking for the number would wait for the GPU
         self.scheduler.step()
         if processes.is_first():
             self.average.update(self.network, trainer.state.iteration)
@@ -289,7 +295,7 @@ class TrainingRecorder:
             "val_hd95_mm": "",
         }
         if self.evaluator is not None and (epoch % self.val_interval == 0 or epoch == trainer.state.max_epochs):
-            self.evaluator.run()
+            self.evaluator.run(global_epoch=epoch)  # loggers say when it was
             metrics = self.evaluator.state.metrics
             row |= {name.replace("val_mean_", "val_"): float(value) for name, value in metrics.items()}
             score = float(metrics[self.evaluator.state.key_metric_name])
@@ -302,7 +308,7 @@ class TrainingRecorder:
         self._save_last(trainer)
         self._write_log()
         if over := self._is_over():
-            self.remark(f"ended after epoch {epoch}: {self.early_stop} validations without a better one")
+            self._remark_end(epoch)
         return over or bool(trainer.should_terminate)
 
     def _is_over(self) -> bool:
@@ -311,6 +317,9 @@ class TrainingRecorder:
         if self.early_stop is None or not scores:
             return False
         return len(scores) - 1 - scores.index(max(scores)) >= self.early_stop
+
+    def _remark_end(self, epoch: int) -> None:
+        self.remark(f"ended after epoch {epoch}: {self.early_stop} validations without a better one")
 
     def _end(self, trainer: Engine) -> None:
         self._known = digest(self.network.state_dict())

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from monai.data import decollate_batch
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from torch import Tensor
 
 from differseg_med.runs.folder import occupied
 from differseg_med.runs.manifest import recording
@@ -14,6 +18,7 @@ from differseg_med.runs.stamps import inputs_of
 from differseg_med.training import processes
 from differseg_med.training.micro_batches import MicroBatches
 from differseg_med.training.recorder import STEP, TrainingRecorder
+from differseg_med.training.windows import SmallerWindows
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +30,20 @@ class RecordedTrainer(SupervisedTrainer):
         recorder: its handler.
         others: those of `SupervisedTrainer`.
 
+    Handlers get what MONAI's trainer gives them: a list with a dictionary of each sample (image, label, pred, loss), so
+    that ``monai.handlers.from_engine`` and the handlers that loggers bring work as they are.
+
     After a run `problem` tells of cases that could not be read; the others were trained on to the end.
     """
 
     def __init__(self, recorder: TrainingRecorder, **others: Any) -> None:
         super().__init__(optimizer=recorder.optimizer, decollate=False, **others)
+        self.add_event_handler(IterationEvents.MODEL_COMPLETED, _decollate)
         self.recorder, self.problem = recorder, ""
         if isinstance(others.get("iteration_update"), MicroBatches):
             recorder.micro_batches = others["iteration_update"]
+        if isinstance(windows := others.get("prepare_batch"), SmallerWindows):
+            windows.watch(self)
         recorder.attach(self)
 
     def run(self) -> None:
@@ -75,3 +86,19 @@ class RecordedTrainer(SupervisedTrainer):
         """
         if self.problem:
             raise SystemExit(self.problem)
+
+
+def _decollate(engine: SupervisedTrainer) -> None:
+    """Batch and output by sample. MONAI's own asks for the number of the loss, for which it waits for the GPU."""
+    state = engine.state
+    state.batch = decollate_batch(_detached(state.batch), detach=False)
+    state.output = decollate_batch(_detached(state.output), detach=False)
+
+
+def _detached(found: Any) -> Any:
+    """Without the graph of the gradients, through dictionaries and lists (the levels of deep supervision)."""
+    if isinstance(found, Mapping):
+        return {name: _detached(value) for name, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_detached(value) for value in found]
+    return found.detach() if isinstance(found, Tensor) else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,14 @@ def test_the_shipped_bundles_of_pictures_are_what_their_template_gives(name, tem
         folders = (made, ROOT / "bundles" / f"{name}_segmentation")
         ours, shipped = (components(yaml.safe_load((folder / "configs" / config).read_text())) for folder in folders)
         assert ours == shipped
+
+
+def test_every_run_ends_with_an_exit_code_that_tells_of_its_cases():
+    files = [*(ROOT / "bundles").glob("*/configs/*.yaml"), *TEMPLATES.glob("*/*.yaml")]
+    ends = {path: re.findall(r"^finalize: (.*)$", path.read_text(), re.MULTILINE) for path in files}
+    assert {tuple(found) for path, found in ends.items() if path.name == "train.yaml"} == {
+        ("['$@train::trainer.finish()']",)
+    }
+    assert {tuple(found) for path, found in ends.items() if path.name == "inference.yaml"} == {
+        ("[$@evaluator.finish()]",)
+    }

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import run
-from support.synthetic import BUNDLE, SMALL, row_of, write_case, write_table
+from support.synthetic import BUNDLE, ROOT, SMALL, row_of, write_case, write_table
 
 from differseg_med.bundles.failures import explained
 
@@ -80,4 +80,15 @@ def test_an_overlay_alone_or_in_front_says_which_file_it_needs_with_the_command(
         f"Run python -m monai.bundle run --config_file \"['{configs}/inference.yaml','{configs}/{files[0]}.yaml']\""
         f" --meta_file {configs}/metadata.json --bundle_root {BUNDLE}"
     )
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_preset_alone_says_that_it_needs_a_bundle(preset):
+    with pytest.raises(Exception, match=r"differseg_med\.bundle\.overlay") as caught:
+        run(config_file=str(preset))
+    told = str(explained(caught.value))
+    assert f"{preset.name}: this configuration changes others and does not run without them" in told
+    assert "['BUNDLE/configs/inference.yaml'," in told
+    assert f",'{preset}']\" --meta_file BUNDLE/configs/metadata.json --bundle_root BUNDLE" in told
     assert "\n" not in told

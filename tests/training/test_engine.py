@@ -59,18 +59,22 @@ def test_samples_in_batches_train_resume_and_repeat_to_the_last_bit(table, tmp_p
 
 
 def test_handlers_of_the_user_get_image_prediction_and_label(table, tmp_path, capsys):
-    """MONAI's own StatsHandler from the configuration, and one of the user's."""
-    stats = {"_target_": "StatsHandler", "tag_name": "dice_ce", "output_transform": "$lambda x: x['loss']"}
+    """MONAI's own StatsHandler from the configuration, as bundles of the model zoo write it, and one of the user's."""
+    stats = {"_target_": "StatsHandler", "tag_name": "dice_ce"}
+    stats |= {"output_transform": "$monai.handlers.from_engine(['loss'], first=True)"}
     one = {"max_epochs": 1, "iterations": 1, "validate::evaluator": None, "train::trainer::train_handlers": [stats]}
     workflow, trainer = training(table, tmp_path, **one)
-    seen = {}
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.update(engine.state.output))
+    seen = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.extend(engine.state.output))
     workflow.run()
     assert "dice_ce: " in "".join(capsys.readouterr())
-    assert seen["image"].shape == (2, 9, 32, 32)
-    assert seen["label"].shape == (2, 1, 32, 32)
-    assert [tuple(level.shape) for level in seen["pred"]] == [(2, 1, 32, 32)] * 4
-    assert seen["loss"].isfinite()
+    assert len(seen) == 2
+    for sample in seen:
+        assert sample["image"].shape == (9, 32, 32)
+        assert sample["label"].shape == (1, 32, 32)
+        assert [tuple(level.shape) for level in sample["pred"]] == [(1, 32, 32)] * 4
+        assert sample["loss"].isfinite()
+    assert {sample["case_id"] for sample in trainer.state.batch} <= {"a", "b"}
 
 
 def test_the_place_of_the_samples_is_one_of_three():

@@ -71,7 +71,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(whole, tmp_path, parts):
     assert sum(engine.network.seen[: min(parts, 6)]) == 6
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(tmp_path)[name], value, rtol=0, atol=1e-6)
-    assert engine.state.output["pred"].shape == engine.state.output["image"].shape
+    assert [sample["pred"].shape for sample in engine.state.output] == 6 * [engine.state.output[0]["image"].shape]
     assert read_steps(tmp_path)["train"].settings["accumulate"] == str(parts)
 
 
