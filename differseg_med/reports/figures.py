@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,15 +16,14 @@ from differseg_med.metrics.policy import KNOWN
 from differseg_med.metrics.statistics import MeasureSummary, limits_of_agreement
 from differseg_med.reports.colors import ACCENT, EMPTY, GRID, INK, MASK
 from differseg_med.reports.pages import MIN_GROUP
+from differseg_med.reports.sheets import lines, scale, sheet
 
 
-def figure(
-    rows: int, columns: int, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
-) -> tuple[Figure, list[Axes]]:
-    """A figure without global state and its axes, row by row; sizes in inches."""
-    made = Figure(figsize=(width, height), layout=layout, facecolor="white")
+def figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure without global state and its axes; sizes in inches."""
+    made = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
-    return made, list(made.subplots(rows, columns, squeeze=False).ravel())
+    return made, made.subplots()
 
 
 def png(made: Figure) -> bytes:
@@ -47,39 +45,54 @@ def distributions(values: Mapping[str, ArrayLike], empty: Sequence[bool]) -> byt
     """
     columns = min(4, len(values))
     rows = -(-len(values) // columns)
-    made, axes = figure(rows, columns, 2.6 * columns, 2.8 * rows, layout=None)
-    made.subplots_adjust(0.06, 0.02, 0.99, 0.96, wspace=0.3, hspace=0.16)  # panels of one kind: no need to search
+    made, ax = sheet(2.6 * columns, 2.8 * rows)
     marked = np.asarray(empty, dtype=bool)
-    for ax, (name, data) in zip(axes, values.items()):
+    frames, grid, dots = [], [], []
+    for place, (name, data) in enumerate(values.items()):
         y = np.asarray(data, dtype=np.float64)
+        low, high = _limits(name, values)
+        left, bottom, width, height = (
+            2.6 * (place % columns) + 0.55,
+            2.8 * (rows - 1 - place // columns) + 0.1,
+            2.0,
+            2.4,
+        )
+        frame, *ticks = scale(ax, (left, bottom, width, height), (low, high))
+        frames.append(frame)
+        grid += ticks
+        ax.text(left + width / 2, bottom + height + 0.08, KNOWN[name].label, ha="center", fontsize=12)
+        up = bottom + height * (y - low) / (high - low)
         # The same case stands at the same place in every panel, so that it can be followed by eye.
-        x = 1 + 0.28 * (np.random.default_rng(0).random(y.size) - 0.5)
+        dots.append([left + width * (0.5 + 0.35 * (np.random.default_rng(0).random(y.size) - 0.5)), up])
         if y.size >= MIN_GROUP:
-            ax.boxplot(y, positions=[1], widths=0.5, showfliers=False, medianprops={"color": ACCENT, "linewidth": 2})
-        ax.scatter(x[~marked], y[~marked], s=14, color=INK, alpha=0.7)
-        ax.scatter(x[marked], y[marked], s=22, color=EMPTY, marker="x")
-        ax.set(title=KNOWN[name].label, xticks=[], xlim=(0.6, 1.4), ylim=_limits(name, values))
-        ax.grid(axis="y", alpha=0.3)
-    for ax in axes[len(values) :]:
-        ax.set_axis_off()
+            median = {"color": ACCENT, "linewidth": 2}
+            middle, broad = [left + width / 2], 0.62 * width
+            ax.boxplot(up, positions=middle, widths=broad, showfliers=False, medianprops=median, manage_ticks=False)
+    lines(ax, frames, "black", 0.8)
+    lines(ax, grid, GRID, 0.5)
+    x, y = np.array(dots).swapaxes(0, 1)  # (measures, cases)
+    ax.scatter(x[:, ~marked], y[:, ~marked], s=14, color=INK, alpha=0.7)
+    ax.scatter(x[:, marked], y[:, marked], s=22, color=EMPTY, marker="x")
     return png(made)
 
 
-def _limits(name: str, values: Mapping[str, ArrayLike]) -> tuple[float, float] | None:
+def _limits(name: str, values: Mapping[str, ArrayLike]) -> tuple[float, float]:
     """One axis for all scores, one for all lengths; others have their own."""
     if KNOWN[name].better == "higher":
         return -0.04, 1.04
-    if KNOWN[name].unit != "mm":
-        return None
-    top = max(float(np.max(data)) for other, data in values.items() if KNOWN[other].unit == "mm")
-    return -0.04 * max(top, 1.0), 1.06 * max(top, 1.0)
+    if KNOWN[name].unit == "mm":
+        top = max(1.0, *(float(np.max(data)) for other, data in values.items() if KNOWN[other].unit == "mm"))
+        return -0.04 * top, 1.06 * top
+    low, high = float(np.min(values[name])), float(np.max(values[name]))
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - margin, high + margin
 
 
 def bland_altman(predicted_ml: ArrayLike, reference_ml: ArrayLike) -> bytes:
     """Difference of the volumes against their mean in ml; limits of agreement if there are `MIN_GROUP` cases."""
     predicted, reference = np.asarray(predicted_ml, dtype=np.float64), np.asarray(reference_ml, dtype=np.float64)
     difference = predicted - reference
-    made, (ax,) = figure(1, 1, 6.0, 3.8)
+    made, ax = figure(6.0, 3.8)
     ax.scatter((predicted + reference) / 2, difference, s=18, color=INK, alpha=0.8)
     mean, low, high = limits_of_agreement(difference)
     lines = [(mean, "-", "mean"), (low, "--", "-1.96 SD"), (high, "--", "+1.96 SD")]
@@ -101,7 +114,7 @@ def bland_altman(predicted_ml: ArrayLike, reference_ml: ArrayLike) -> bytes:
 
 def paired_differences(panels: Mapping[str, Sequence[float]], label: str) -> bytes:
     """Differences of paired cases, one column of dots per pair of models; above zero the second model has more."""
-    made, (ax,) = figure(1, 1, max(4.0, 1.6 * len(panels) + 1.5), 3.6)
+    made, ax = figure(max(4.0, 1.6 * len(panels) + 1.5), 3.6)
     for place, data in enumerate(panels.values()):
         y = np.asarray(data, dtype=np.float64)
         x = place + 0.25 * (np.random.default_rng(0).random(y.size) - 0.5)
@@ -116,7 +129,7 @@ def paired_differences(panels: Mapping[str, Sequence[float]], label: str) -> byt
 
 def bars(summaries: Mapping[str, MeasureSummary], label: str) -> bytes:
     """Means with their intervals, one bar per group."""
-    made, (ax,) = figure(1, 1, 6.0, 0.45 * len(summaries) + 1.2)
+    made, ax = figure(6.0, 0.45 * len(summaries) + 1.2)
     means = np.array([summary.mean for summary in summaries.values()])
     enough = [s.subjects >= MIN_GROUP for s in summaries.values()]
     low = [s.mean_low if e and s.mean_low is not None else s.mean for s, e in zip(summaries.values(), enough)]

@@ -13,24 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
+from skimage.measure import find_contours
 
 from differseg_med.atomic import replacing
 from differseg_med.geometry import FloatArray
 from differseg_med.reports import colors
+from differseg_med.reports.sheets import lines, sheet
 
 Array = NDArray[Any]
 
 MASK_COLOR, REFERENCE_COLOR = colors.MASK, colors.REFERENCE
 
-COLUMN_INCHES = 3.2
+GREY = colormaps["gray"].with_extremes(bad="black")
+
+COLUMN_INCHES, GAP = 3.2, 0.08
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, width and height on a sheet in inches."""
 
 NOTE = "Radiological convention: R is the patient's right. Not for diagnosis."
 
@@ -129,14 +136,15 @@ def draw_overlay(
     outlines = [(m, c) for m, c in ((mask, MASK_COLOR), (reference, REFERENCE_COLOR)) if m is not None]
     center = _center(masks, next(iter(shapes)))
     extent: FloatArray = np.multiply(next(iter(shapes)), spacing_mm)
-    figure, axes = _canvas(len(rows), extent)
-    for (name, volume), line in zip(rows.items(), axes):
+    figure, ax, boxes = _canvas(len(rows), extent)
+    for (name, volume), line in zip(rows.items(), boxes):
         window = (windows or {}).get(name) or _window(np.asarray(volume))
-        for plane, ax in zip(VIEWS, line):
-            _draw(ax, plane, np.asarray(volume), outlines, center, spacing_mm, window)
-        line[0].set_ylabel(name.upper(), fontsize=10, labelpad=12)
-    for plane, ax in zip(VIEWS, axes[0]):
-        ax.set_title(plane.name, fontsize=9)
+        for plane, box in zip(VIEWS, line):
+            _draw(ax, plane, np.asarray(volume), outlines, center, box, window)
+        left, bottom, _, height = line[0]
+        figure.text(*_of(figure, left - 0.15, bottom + height / 2), name.upper(), va="center", ha="center", rotation=90)
+    for plane, (left, bottom, width, height) in zip(VIEWS, boxes[0]):
+        figure.text(*_of(figure, left + width / 2, bottom + height + 0.06), plane.name, ha="center", fontsize=9)
     _annotate(figure, mask, reference, title)
     return encoded(figure, suffix)
 
@@ -181,41 +189,50 @@ def _draw(
     volume: Array,
     outlines: list[tuple[Array, str]],
     center: tuple[int, int, int],
-    spacing_mm: tuple[float, float, float],
+    box: Box,
     window: tuple[float, float],
 ) -> None:
     picture = _slice(volume, plane, center)
-    width, height = picture.shape[1] * spacing_mm[plane.across], picture.shape[0] * spacing_mm[plane.up]
-    box = (0.0, width, 0.0, height)
-    ax.imshow(picture, cmap="gray", origin="lower", extent=box, vmin=window[0], vmax=window[1], interpolation="nearest")
+    left, bottom, width, height = box
+    place = (left, left + width, bottom, bottom + height)
+    low, high = window
+    drawn = ax.imshow(picture, cmap=GREY, origin="lower", extent=place, vmin=low, vmax=high, aspect="auto")
+    drawn.set_interpolation("nearest")
     for mask, color in outlines:
-        cut = np.pad(
-            _slice(np.asarray(mask).astype(float), plane, center), 1
-        )  # closes the outline at the image's border
-        if cut.any():
-            x = (np.arange(cut.shape[1]) - 0.5) * spacing_mm[plane.across]
-            y = (np.arange(cut.shape[0]) - 0.5) * spacing_mm[plane.up]
-            ax.contour(x, y, cut, levels=[0.5], colors=[color], linewidths=1.4)
-    ax.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal", facecolor="black")
-    places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.98))
-    for letter, (left, bottom), ha, va in zip(
+        cut = np.pad(_slice(np.asarray(mask).astype(float), plane, center), 1)  # closed at the image's border
+        scale = np.divide((width, height), picture.shape[::-1])
+        paths = [(path[:, ::-1] - 0.5) * scale + (left, bottom) for path in find_contours(cut, 0.5)]
+        lines(ax, paths, color, 1.4)
+    places = ((0.05, height / 2), (width - 0.05, height / 2), (width / 2, 0.04), (width / 2, height - 0.04))
+    for letter, (right, up), ha, va in zip(
         plane.letters, places, ("left", "right", "center", "center"), ("center", "center", "bottom", "top")
     ):
-        text = ax.text(
-            left, bottom, letter, color="white", fontsize=9, weight="bold", ha=ha, va=va, transform=ax.transAxes
-        )
+        text = ax.text(left + right, bottom + up, letter, color="white", fontsize=9, weight="bold", ha=ha, va=va)
         text.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
-def _canvas(rows: int, extent_mm: FloatArray) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with one row of three pictures per background, each column as wide as its plane is in mm."""
-    widths = [extent_mm[plane.across] for plane in VIEWS]
-    height = max(extent_mm[plane.up] for plane in VIEWS) * COLUMN_INCHES / max(widths)
-    figure = Figure(figsize=(COLUMN_INCHES * sum(widths) / max(widths) + 0.5, rows * height + 1.0), facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
-    axes = figure.subplots(rows, len(VIEWS), squeeze=False, width_ratios=widths)
-    return figure, [list(line) for line in axes]
+def _canvas(rows: int, extent_mm: FloatArray) -> tuple[Figure, Axes, list[list[Box]]]:
+    """A sheet with one row of three pictures per background, all of one scale, and their places on it in inches."""
+    inches = COLUMN_INCHES / max(extent_mm[plane.across] for plane in VIEWS)  # per mm
+    sizes = [(inches * extent_mm[plane.across], inches * extent_mm[plane.up]) for plane in VIEWS]
+    tallest = max(height for _, height in sizes)
+    lefts = np.cumsum([0.35, *(width + GAP for width, _ in sizes)]).tolist()
+    figure, ax = sheet(lefts[-1], rows * (tallest + GAP) + 1.15)
+    bottoms = [0.55 + (tallest + GAP) * row for row in reversed(range(rows))]
+    return (
+        figure,
+        ax,
+        [
+            [(left, bottom + (tallest - height) / 2, width, height) for left, (width, height) in zip(lefts, sizes)]
+            for bottom in bottoms
+        ],
+    )
+
+
+def _of(figure: Figure, x: float, y: float) -> tuple[float, float]:
+    """A place in inches in parts of the figure."""
+    width, height = figure.get_size_inches()
+    return x / width, y / height
 
 
 def _annotate(figure: Figure, mask: Array | None, reference: Array | None, title: str) -> None:
@@ -228,9 +245,9 @@ def _annotate(figure: Figure, mask: Array | None, reference: Array | None, title
     dice = "" if mask is None or reference is None else f"   Dice {_dice(mask, reference):.3f}"
     if title or dice:
         figure.suptitle(f"{title}{dice}", fontsize=11)
-    figure.supxlabel(NOTE, fontsize=7, color="#555555")
+    figure.supxlabel(NOTE, y=_of(figure, 0, 0.33)[1], fontsize=7, color="#555555")
     if handles:
-        figure.legend(handles=handles, loc="outside lower right", ncols=2, fontsize=8, frameon=False)
+        figure.legend(handles=handles, loc="lower right", ncols=2, fontsize=8, frameon=False)
 
 
 def _dice(mask: Array, reference: Array) -> float:

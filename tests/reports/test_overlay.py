@@ -100,6 +100,18 @@ def test_one_row_per_background_and_two_outlines(tmp_path):
         box_of_color(two, REFERENCE_COLOR)
 
 
+def test_grey_values_are_where_they_belong_and_what_is_no_number_is_black(tmp_path):
+    """White to the patient's right, nothing known in the middle: axial and coronal pictures are white at their left."""
+    volume = np.ones(SHAPE, np.float32)
+    volume[:10], volume[8:12] = 0.5, np.nan
+    window = {"ct": (0.0, 1.0)}
+    path = save_overlay({"ct": volume}, None, tmp_path / "a.png", spacing_mm=(1, 1, 1), windows=window)
+    pixels = imread(path)[..., 0]
+    row = pixels[int(0.45 * len(pixels))]  # between the letters
+    kinds = [value for value, _ in itertools.groupby(row.round(1)) if value in (0.0, 0.5, 1.0)]
+    assert kinds[:6] == [1.0, 0.0, 0.5] * 2
+
+
 @pytest.mark.parametrize(
     ("mask", "reference", "words"),
     [
@@ -112,8 +124,8 @@ def test_one_row_per_background_and_two_outlines(tmp_path):
 )
 def test_the_words_on_the_picture(mask, reference, words, tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(image, "FigureCanvasAgg", lambda figure: figures.append(figure) or image_canvas(figure))
-    image_canvas = __import__("matplotlib.backends.backend_agg", fromlist=["x"]).FigureCanvasAgg
+    encoded = image.encoded
+    monkeypatch.setattr(image, "encoded", lambda figure, suffix: figures.append(figure) or encoded(figure, suffix))
     save_overlay(np.zeros(SHAPE), mask, tmp_path / "a.png", spacing_mm=(1, 1, 1), reference=reference, title="case_7")
     (figure,) = figures
     texts = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -159,16 +159,26 @@ def test_few_subjects_have_no_interval_and_no_box(monkeypatch):
 
 
 def test_panels_of_one_unit_have_one_axis(monkeypatch):
+    """What stands at their left, panel by panel; and a dot is as high as its value."""
     drawn: list[Drawing] = []
     real = figures.png
     monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or real(figure))
-    figures.distributions(
-        {"dice": [0.2, 0.9], "iou": [0.1, 0.8], "hd95_mm": [3.0, 40.0], "assd_mm": [1.0, 2.0]}, [False] * 2
-    )
-    limits = [ax.get_ylim() for ax in drawn[0].axes[:4]]
-    assert limits[0] == limits[1] == (-0.04, 1.04)
-    assert limits[2] == limits[3]
-    assert limits[2][1] > 40
+    values = {"dice": [0.25, 0.9], "iou": [0.1, 0.75], "hd95_mm": [3.0, 40.0], "assd_mm": [1.0, 20.0]}
+    figures.distributions(values, [False, True])
+    (ax,) = drawn[0].axes
+    titles = [text for text in ax.texts if text.get_horizontalalignment() == "center"]
+    panels = []
+    for title in titles:
+        left = title.get_position()[0]
+        near = [text for text in ax.texts if text is not title and 0 < left - text.get_position()[0] < 1.3]
+        panels.append({float(text.get_text()): text.get_position()[1] for text in near})
+    assert panels[0] == panels[1] == pytest.approx({n / 4: panels[0][n / 4] for n in range(5)})
+    assert panels[2] == panels[3]
+    assert max(panels[2]) == 40
+    good, empty = (collection.get_offsets() for collection in ax.collections[-2:])
+    assert [len(good), len(empty)] == [4, 4]
+    assert (good[0][1], empty[1][1]) == pytest.approx((panels[0][0.25], panels[1][0.75]))
+    assert (empty[2][1], empty[3][1]) == pytest.approx((panels[2][40], panels[3][20]))
 
 
 def test_provenance_names_the_bundle_and_no_path(tmp_path: Path, monkeypatch):
