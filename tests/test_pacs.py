@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import socketserver
@@ -10,10 +9,8 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import requests
+from support.orthanc import SECRET, Orthanc, fill, free_port, orthanc
 from support.synthetic import BUNDLE, ROOT
 from typer.testing import CliRunner
 
@@ -32,81 +29,15 @@ from differseg_med.errors import CaseError
 from differseg_med.io.volumes import load_volume
 
 SHARED = ROOT.parent / "shared" / "data" / "sts_dicom" / "STS_041"
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-SECRET = "tulip-7431"
-
-
-@dataclass(frozen=True)
-class Orthanc:
-    """A running server."""
-
-    url: str
-    study: str
-    log: Path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def orthanc(program: Path, folder: Path) -> Iterator[str]:
-    """Start Orthanc with an empty store on a free port of this machine; it ends with the block."""
-    port = free_port()
-    configuration = {
-        "StorageDirectory": str(folder / "store"),
-        "IndexDirectory": str(folder / "store"),
-        "Plugins": [str(PLUGIN)],
-        "HttpPort": port,
-        "DicomServerEnabled": False,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": True,
-        "RegisteredUsers": {"reader": SECRET},
-        "DicomWeb": {"Enable": True},
-    }
-    file = folder / "orthanc.json"
-    file.write_text(json.dumps(configuration))
-    with (folder / "orthanc.log").open("wb") as log:
-        process = subprocess.Popen([program, file], stdout=log, stderr=log)
-    try:
-        wait_for(port, process, folder / "orthanc.log")
-        yield f"http://localhost:{port}/dicom-web"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise RuntimeError(f"Orthanc did not start:\n{log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="module")
-def program(require_program: Callable[..., Path]) -> Path:
-    found = require_program("Orthanc", "orthanc")
-    if not PLUGIN.is_file():
-        pytest.skip("install the Debian package orthanc-dicomweb")
-    return found
-
-
-@pytest.fixture(scope="module")
-def server(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+def server(require_program: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """A server that holds T1 and PET of STS_041, stored by its REST interface, not by our code."""
     folder = tmp_path_factory.mktemp("orthanc")
-    with orthanc(program, folder) as url:
+    with orthanc(require_program, folder) as url:
         files = sorted(SHARED.glob("MR_T1/image/*")) + sorted(SHARED.glob("PET/image/*"))
-        for file in files:
-            root = url.removesuffix("/dicom-web")
-            requests.post(
-                f"{root}/instances", data=file.read_bytes(), auth=("reader", SECRET), timeout=60
-            ).raise_for_status()
+        fill(url, files)
         yield Orthanc(url, str(pydicom.dcmread(files[0]).StudyInstanceUID), folder / "orthanc.log")
 
 

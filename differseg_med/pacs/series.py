@@ -59,7 +59,7 @@ def list_series(client: Client, study_uid: str) -> list[RemoteSeries]:
     fields = ["SeriesNumber", "Modality", "NumberOfSeriesRelatedInstances"]
     with errors_in_words(client):
         found = client.search_for_series(study_instance_uid=study_uid, fields=fields)
-        series = [_described(Dataset.from_json(answer), study_uid) for answer in _bounded(found, MAX_SERIES, "series")]
+        series = [_described(Dataset.from_json(answer), study_uid) for answer in bounded(found, MAX_SERIES, "series")]
     if not series:
         raise CaseError(
             "the server has no series of this study",
@@ -67,7 +67,7 @@ def list_series(client: Client, study_uid: str) -> list[RemoteSeries]:
             remedy="Check the UID.",
         )
     if len({s.uid for s in series}) < len(series):
-        raise _impossible("the same series twice")
+        raise impossible("the same series twice")
     return sorted(series, key=lambda s: (s.number, s.uid))
 
 
@@ -125,13 +125,13 @@ def _described(tags: Dataset, study_uid: str) -> RemoteSeries:
     uid, modality = str(tags.SeriesInstanceUID), str(tags.get("Modality") or "unknown")
     count, number = tags.get("NumberOfSeriesRelatedInstances"), int(tags.get("SeriesNumber") or 0)
     if not is_uid(uid):
-        raise _impossible("a SeriesInstanceUID that is none")
+        raise impossible("a SeriesInstanceUID that is none")
     if str(tags.get("StudyInstanceUID") or study_uid) != study_uid:
-        raise _impossible("a series of another study")
+        raise impossible("a series of another study")
     if modality != "unknown" and not MODALITY.fullmatch(modality):
-        raise _impossible("a Modality that is none")
+        raise impossible("a Modality that is none")
     if not 0 <= number < _MAX_NUMBER or (count is not None and not 0 <= int(count) <= MAX_INSTANCES):
-        raise _impossible("a number that cannot be")
+        raise impossible("a number that cannot be")
     return RemoteSeries(uid=uid, number=number, modality=modality, instances=None if count is None else int(count))
 
 
@@ -198,15 +198,15 @@ def _instances(client: Client, study_uid: str, series_uid: str) -> set[str]:
     while True:
         with errors_in_words(client):
             page = client.search_for_instances(study_uid, series_uid, offset=len(uids), limit=_PAGE)
-            answers = [Dataset.from_json(answer) for answer in _bounded(page, MAX_INSTANCES, "instances")]
+            answers = [Dataset.from_json(answer) for answer in bounded(page, MAX_INSTANCES, "instances")]
             found = [str(answer.SOPInstanceUID) for answer in answers]
             others = [str(answer.get("SeriesInstanceUID") or series_uid) for answer in answers]
         if not all(map(is_uid, found)):
-            raise _impossible("a SOPInstanceUID that is none")
+            raise impossible("a SOPInstanceUID that is none")
         if set(others) - {series_uid}:
-            raise _impossible("an instance of another series")
+            raise impossible("an instance of another series")
         if len(set(found)) < len(found):
-            raise _impossible("the same instance twice")
+            raise impossible("the same instance twice")
         if not set(found) - uids or len(uids) > MAX_INSTANCES:
             return uids
         uids |= set(found)
@@ -246,13 +246,19 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and bool(UID.fullmatch(text))  # pydicom would print a wrong one
 
 
-def _bounded(answer: Any, most: int, what: str) -> Iterator[Any]:
+def bounded(answer: Any, most: int, what: str) -> Iterator[Any]:
+    """The entries of an answer.
+
+    Raises:
+        CaseError: if it is no list, or longer than anything that can be.
+    """
     if not isinstance(answer, list):
-        raise _impossible("something else than a list")
+        raise impossible("something else than a list")
     if len(answer) > most:
-        raise _impossible(f"more than {most} {what}")
+        raise impossible(f"more than {most} {what}")
     return iter(answer)
 
 
-def _impossible(found: str) -> CaseError:
+def impossible(found: str) -> CaseError:
+    """The error that a server says what is not true of any study."""
     return CaseError("the server describes what cannot be", found=found, remedy="Ask who runs the server.")

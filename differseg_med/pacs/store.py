@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import pydicom
@@ -16,6 +17,8 @@ from differseg_med.pacs.connection import AS_STORED, Client, errors_in_words
 from differseg_med.pacs.series import is_uid
 
 logger = logging.getLogger(__name__)
+
+NOT_FOUND = 404
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
@@ -39,17 +42,43 @@ def push(client: Client, files: Sequence[str | Path]) -> None:
             raise CaseError("the server did not store the file", file=file, found=f"failure reason {reason:#06x}")
         with errors_in_words(client, file):
             back = client.retrieve_instance(*(str(dataset[uid].value) for uid in UIDS), media_types=AS_STORED)
-            changed = [keyword for keyword in _IDENTITY if str(back.get(keyword, "")) != str(dataset.get(keyword, ""))]
-        if changed:
-            raise CaseError(
-                "the server gives the file back as another's",
-                file=file,
-                found=f"other {', '.join(changed)}",
-                remedy="Have it deleted there, and ask who runs the server.",
-            )
-        if back.get("PixelData") != dataset.get("PixelData"):
-            raise CaseError("the server gives back other pixels than it was given", file=file)
+        _check_same(back, dataset, file)
         logger.info("stored and checked: %s", file.name)
+
+
+def is_stored(client: Client, file: str | Path) -> bool:
+    """Whether the server has a DICOM file already, under its UIDs.
+
+    Raises:
+        CaseError: for a file that is not DICOM, if the server does not answer, or if it has another under these UIDs.
+    """
+    file = Path(file)
+    dataset = _read(file)
+    missing = import_module("requests").exceptions.HTTPError
+    with errors_in_words(client, file):
+        try:
+            back = client.retrieve_instance(*(str(dataset[uid].value) for uid in UIDS), media_types=AS_STORED)
+        except missing as error:
+            if error.response.status_code == NOT_FOUND:
+                return False
+            raise
+    _check_same(back, dataset, file)
+    return True
+
+
+def _check_same(back: Dataset, dataset: Dataset, file: Path) -> None:
+    with quiet():
+        changed = [keyword for keyword in _IDENTITY if str(back.get(keyword, "")) != str(dataset.get(keyword, ""))]
+        same = back.get("PixelData") == dataset.get("PixelData")
+    if changed:
+        raise CaseError(
+            "the server gives the file back as another's",
+            file=file,
+            found=f"other {', '.join(changed)}",
+            remedy="Have it deleted there, and ask who runs the server.",
+        )
+    if not same:
+        raise CaseError("the server gives back other pixels than it was given", file=file)
 
 
 def _read(file: Path) -> Dataset:

@@ -149,7 +149,7 @@ def format_writers(formats: Sequence[str], bundle: str | Path) -> list[CaseWrite
     Raises:
         CaseError: for a format that does not exist, or metadata that cannot be read.
     """
-    others = [name for name in _in_order(formats) if name != MASK_FORMAT]
+    others = [name for name in in_order(formats) if name != MASK_FORMAT]
     segment = read_segment(bundle) if others else None
     return [FormatWriter(name, segment) for name in others if segment is not None]
 
@@ -181,7 +181,7 @@ def export_mask(
     Raises:
         CaseError: if mask or reference cannot be read, or they do not fit together.
     """
-    formats = _in_order(formats)
+    formats = in_order(formats)
     for cell in (mask, reference):  # before anything is made: a slip in a path leaves no folder behind
         if not split_cell(cell)[0].exists():
             raise CaseError("there is no such file", file=split_cell(cell)[0], remedy="Check the path.")
@@ -251,7 +251,7 @@ def _named(cell: str, notes: Iterable[str]) -> list[str]:
     return [f"{split_cell(cell)[0].name}: {note}" for note in notes]
 
 
-def _in_order(formats: Sequence[str]) -> list[str]:
+def in_order(formats: Sequence[str]) -> list[str]:
     """The formats, each once, and before each the one that it refers to.
 
     Raises:

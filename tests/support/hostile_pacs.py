@@ -87,7 +87,8 @@ class HostilePacs:
 
     Args:
         url: of the service.
-        answers: by kind (``series``, ``instances``, ``instance``, ``store``): an answer, or a function of the path.
+        answers: by kind (``studies``, ``series``, ``instances``, ``instance``, ``store``): an
+            answer, or a function of the path.
         asked: paths of all requests.
     """
 
@@ -102,12 +103,15 @@ class HostilePacs:
         self.asked.append(path)
         kind = "store" if method == "POST" else "series" if re.search(r"/series\?|/series$", path) else "instances"
         kind = "instance" if "/instances/" in path else kind
+        kind = "studies" if method == "GET" and re.search(r"/studies(\?|$)", path) else kind
         given = self.answers.get(kind)
         found = given(path) if callable(given) else given
         return found or self.good(kind, path)
 
     def good(self, kind: str, path: str) -> Answer:
         """What an honest server says."""
+        if kind == "studies":
+            return described([{"0020000D": tag(STUDY, "UI"), "00201208": tag(3, "IS")}])
         if kind == "series":
             return described([series_entry()])
         if kind == "instances":
