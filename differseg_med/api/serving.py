@@ -138,9 +138,8 @@ def serve(
 def in_words(entries: Sequence[Entry]) -> str:
     """How many studies are in which state."""
     counts = Counter(entry.state for entry in entries)
-    return (
-        f"{len(entries)} studies: {', '.join(f'{n} {state}' for state, n in counts.items())}" if counts else "no study"
-    )
+    words = ", ".join(f"{number} {state}" for state, number in counts.items())
+    return f"{len(entries)} studies: {words}" if counts else "no study"
 
 
 def look(service: Service, client: Client, journal: Journal) -> None:

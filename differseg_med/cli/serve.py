@@ -57,7 +57,7 @@ def serve(
     """Watch a DICOMweb server: segment the studies that fit, and store SEG, RTSTRUCT or SR with them, once each."""
 
     def job() -> None:
-        from differseg_med.api.serving import STORED, Service, in_words, serve
+        from differseg_med.api.serving import Service, in_words, serve
         from differseg_med.pacs import connect
 
         options = {"device": device, "backend": backend, "presets": presets or (), "settings": settings or ()}
@@ -77,7 +77,7 @@ def serve(
         connecting = partial(connect, dicomweb, ca_file=ca_file, client_certificate=client_certificate, timeout=timeout)
         entries = serve(service, connecting, every_s=every, once=once)
         typer.echo(in_words(entries))
-        if any(entry.attempts and entry.state != STORED for entry in entries):
+        if any(entry.failing for entry in entries):
             raise SystemExit(1)
 
     sys.exit(exit_code(job))

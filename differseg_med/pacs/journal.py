@@ -49,6 +49,11 @@ class Entry:
     reason: str = ""
     files: tuple[str, ...] = ()
 
+    @property
+    def failing(self) -> bool:
+        """Whether it failed last, whether or not it is tried again."""
+        return self.attempts > 0 and self.state in (SEEN, PREDICTED, FAILED)
+
 
 class Journal:
     """The journal in an output folder; every change is on the disk when its method returns.
