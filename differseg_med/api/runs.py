@@ -161,6 +161,7 @@ def evaluate(
     bundle: str | Path | None = None,
     predictions: str | Path | None = None,
     stretch: bool = False,
+    hd95_pooled: bool = False,
     split: str | None = None,
     withhold: Sequence[str] = (),
     resume: bool = False,
@@ -178,6 +179,7 @@ def evaluate(
         bundle: segment with this bundle first; other arguments as for `predict`.
         predictions: or the folder with ``<case_id>/mask.nii.gz``.
         stretch: 2-D images: stretch each probability to the full range before it is measured, as benchmarks do.
+        hd95_pooled: also measure HD95 as MedPy does: one percentile of the distances of both directions.
         split: only the rows of this split.
         withhold: as for `predict`.
         resume: as for `predict`.
@@ -194,6 +196,7 @@ def evaluate(
         raise CaseError("give either a bundle or predictions")
     if bundle is not None:
         options = {**options_of(split, withhold, device), "resume": resume, "stretch": stretch or None}
+        options["hd95_pooled"] = hd95_pooled or None
         run = BundleRun(bundle, configs(presets, "evaluate"), cohort, out, options, settings, trust)
         return result_of(run_evaluator(run, progress))
     with progress_shown(progress):
@@ -204,7 +207,7 @@ def evaluate(
             as_predicted(rows, split_cell(folder)[0]),
             folder,
             out,
-            settings=Settings(stretch=stretch),
+            settings=Settings(stretch=stretch, hd95_pooled=hd95_pooled),
             progress=bar,
             tables=files,
         )

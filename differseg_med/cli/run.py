@@ -153,6 +153,9 @@ def evaluate(
     stretch: Annotated[
         bool, typer.Option(help="With --predictions of pictures: stretch each map to the full range, as benchmarks do.")
     ] = False,
+    hd95_pooled: Annotated[
+        bool, typer.Option("--hd95-pooled", help="Also HD95 as MedPy has it, over both directions together.")
+    ] = False,
     subsets: Annotated[
         str | None, typer.Option(help='With --bundle: "all" evaluates every subset of the modalities.', metavar="all")
     ] = None,
@@ -190,6 +193,7 @@ def evaluate(
                 bundle=bundle,
                 predictions=predictions,
                 stretch=stretch,
+                hd95_pooled=hd95_pooled,
                 withhold=withhold or (),
                 presets=presets or (),
                 **shared,

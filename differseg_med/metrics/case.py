@@ -13,7 +13,7 @@ from differseg_med.components import joint_box
 from differseg_med.errors import CaseError
 from differseg_med.geometry import BoolArray
 from differseg_med.metrics.lesions import MatchRule, lesion_counts
-from differseg_med.metrics.policy import MEASURES, POLICY, emptiness, score_of_empty
+from differseg_med.metrics.policy import MEASURES, POLICY, POOLED, emptiness, score_of_empty
 from differseg_med.metrics.surfaces import surface_dice, surface_measures
 
 __all__ = ["POLICY", "MatchRule", "Settings", "binary", "case_metrics", "overlap"]
@@ -30,6 +30,7 @@ class Settings:
         tolerance_mm: distance within which surface Dice takes two boundaries for the same, in mm.
         match: when a lesion counts as detected.
         stretch: pictures: stretch each saliency map to the full range before it is measured.
+        hd95_pooled: also measure HD95 as MedPy does, the percentile of both directions together.
 
     Raises:
         ValueError: for a tolerance below zero.
@@ -38,6 +39,7 @@ class Settings:
     tolerance_mm: float = 2.0
     match: MatchRule = field(default_factory=MatchRule)
     stretch: bool = False
+    hd95_pooled: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance_mm < np.inf:
@@ -68,8 +70,9 @@ def case_metrics(
         settings: tolerance and match rule.
 
     Returns:
-        Every key of `MEASURES`, with no NaN and no infinity, and ``volume_ml``, ``reference_ml``, the lesion counts,
-        and ``empty``: which mask has no foreground (``none``, ``both``, ``prediction`` or ``reference``).
+        Every key of `MEASURES` (and ``hd95_pooled_mm`` if the settings ask for it), with no NaN and no infinity, and
+        ``volume_ml``, ``reference_ml``, the lesion counts, and ``empty``: which mask has no foreground (``none``,
+        ``both``, ``prediction`` or ``reference``).
 
     Raises:
         CaseError: if the masks are not binary, or their shapes differ.
@@ -96,9 +99,11 @@ def case_metrics(
         result.update(surface_measures(*cropped, spacing))
         result["surface_dice"] = surface_dice(*cropped, spacing, settings.tolerance_mm)
     else:
-        policy = [name for name in MEASURES if name != "volume_difference_ml"]
+        policy = [name for name in (*MEASURES, POOLED) if name != "volume_difference_ml"]
         result.update({name: score_of_empty(name, empty, diagonal_mm) for name in policy})
-    return {name: result.pop(name) for name in (*MEASURES, "volume_ml", "reference_ml", "empty")} | result
+    pooled = {POOLED: result.pop(POOLED)}
+    first = {name: result.pop(name) for name in (*MEASURES, "volume_ml", "reference_ml", "empty")}
+    return first | (pooled if settings.hd95_pooled else {}) | result
 
 
 def overlap(mask: BoolArray, other: BoolArray) -> float:

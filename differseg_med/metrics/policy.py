@@ -74,6 +74,13 @@ MEASURES: dict[str, Measure] = {
 }
 """The measures that have a better and a worse, in the order of reports."""
 
+POOLED = "hd95_pooled_mm"
+
+OPTIONAL_MEASURES: dict[str, Measure] = {
+    POOLED: Measure("HD95 pooled", "mm", "lower", "95th percentile of the distances of both directions together."),
+}
+"""Measures that are there if they are asked for, to compare with figures of others."""
+
 PICTURE_MEASURES: dict[str, Measure] = {
     "s_measure": Measure("S-measure", "", "higher", "Structure of the map, by objects and regions (Fan et al. 2017)."),
     "e_adaptive": Measure("E adaptive", "", "higher", "Enhanced alignment at twice the map's mean (Fan et al. 2018)."),
@@ -87,7 +94,7 @@ PICTURE_MEASURES: dict[str, Measure] = {
 }
 """Measures of saliency maps of pictures; where a mask is empty, those of PySODMetrics."""
 
-KNOWN = MEASURES | PICTURE_MEASURES
+KNOWN = MEASURES | OPTIONAL_MEASURES | PICTURE_MEASURES
 
 
 def emptiness(predicted: int, referenced: int) -> Empty:
@@ -103,11 +110,11 @@ def score_of_empty(name: str, empty: Empty, diagonal_mm: float) -> float:
     """The score that `POLICY` gives when a mask is empty, for every measure but the volume difference in ml.
 
     Args:
-        name: a key of `MEASURES`.
+        name: a key of `MEASURES` or `OPTIONAL_MEASURES`.
         empty: which mask is empty; not ``none``.
         diagonal_mm: diagonal of the image in mm.
     """
-    measure = MEASURES[name]
+    measure = KNOWN[name]
     if empty == "none" or name == "volume_difference_ml":
         raise ValueError(f"{name} of masks that are empty: {empty} follows from its definition")
     if empty == "both":

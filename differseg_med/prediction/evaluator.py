@@ -73,6 +73,7 @@ class CohortEvaluator(SupervisedEvaluator):
         output_dir: folder of the results.
         reference: the declared reference modality.
         evaluate: compare each mask with its case's label.
+        hd95_pooled: also measure HD95 as MedPy does, see docs/metrics.md.
         stretch: pictures: stretch each probability to the full range before it is measured, as benchmarks do.
         amp: bfloat16 autocast.
         backend: what computes the network: one of `differseg_med.backends.prepared.BACKENDS`.
@@ -93,6 +94,7 @@ class CohortEvaluator(SupervisedEvaluator):
         *,
         evaluate: bool = False,
         stretch: bool = False,
+        hd95_pooled: bool = False,
         amp: bool = False,
         backend: str = AUTO,
         fingerprint: str | Path | None = None,
@@ -118,7 +120,7 @@ class CohortEvaluator(SupervisedEvaluator):
         judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
         self.writers: tuple[CaseWriter, ...] = (judge, write_view, *writers)
         self.output_dir, self.reference = Path(output_dir), reference
-        self.evaluate, self.settings = evaluate, Settings(stretch=stretch)
+        self.evaluate, self.settings = evaluate, Settings(stretch=stretch, hd95_pooled=hd95_pooled)
         self.summary = Summary(self.output_dir)
         self.metrics: list[dict[str, Any]] = []
         self._cases: dict[str, Case] = {}

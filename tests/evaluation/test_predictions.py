@@ -22,6 +22,7 @@ from differseg_med.export.seg_nrrd import save_seg_nrrd
 from differseg_med.export.segment import SegmentInfo, read_segment
 from differseg_med.export.source import read_source
 from differseg_med.io.dicom.reader import read_grid
+from differseg_med.metrics.case import Settings
 from differseg_med.reports import figures
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "sts_petctmr_segmentation"
@@ -117,3 +118,13 @@ def test_our_own_mask_comes_first_and_several_others_are_refused(patient, tmp_pa
     nifti(mask, grid, case, folder / "mask.nii.gz")
     assert Predictions(tmp_path).find(CASE) == folder / "mask.nii.gz"
     assert Predictions(tmp_path).find("y") == tmp_path / "y" / "mask.nii.gz"
+
+
+def test_pooled_hd95_is_a_column_if_it_is_asked_for(patient, tmp_path):
+    case, mask, grid = patient
+    save_nifti(mask, grid.affine, tmp_path / "masks" / f"{CASE}.nii.gz")
+    found = evaluate_cohort([case], tmp_path / "masks", tmp_path / "out", settings=Settings(hd95_pooled=True), worst=0)
+    table = (tmp_path / "out" / "metrics.csv").read_text().splitlines()[0]
+    assert "hd95_pooled_mm" in table.split(",")
+    assert found.summary["metrics"]["hd95_pooled_mm"]["mean"] == found.rows[0]["hd95_pooled_mm"] > 0
+    assert "HD95 pooled" in (tmp_path / "out" / "evaluation.html").read_text()

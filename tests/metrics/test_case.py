@@ -14,6 +14,7 @@ from monai.metrics import (
     compute_iou,
     compute_surface_dice,
 )
+from scipy.ndimage import binary_erosion, distance_transform_edt, generate_binary_structure
 from support.masks import anatomical_masks, blob, needs_sts, random_masks, sts_masks
 
 from differseg_med.errors import CaseError
@@ -195,6 +196,35 @@ def test_equal_to_monai_in_two_dimensions(seed):
     prediction, reference, spacing = random_masks(seed)
     middle = prediction.shape[2] // 2
     assert_as_monai(prediction[..., middle].copy(), reference[..., middle].copy(), spacing[:2], tolerance=1.7)
+
+
+def medpy_hd95(prediction, reference, spacing):
+    """HD95 the way MedPy's `hd95` computes it: distance transforms, boundaries by an erosion, one percentile of all."""
+    cross = generate_binary_structure(prediction.ndim, 1)
+    edges = [m & ~binary_erosion(m, structure=cross) for m in (prediction.astype(bool), reference.astype(bool))]
+    found = [distance_transform_edt(~to, sampling=spacing)[of] for of, to in (edges, edges[::-1])]
+    return np.percentile(np.hstack(found), 95)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pooled_hd95_is_medpys(seed):
+    prediction, reference, spacing = random_masks(seed)
+    ours = case_metrics(prediction, reference, spacing, settings=Settings(hd95_pooled=True))
+    assert ours["hd95_pooled_mm"] == pytest.approx(medpy_hd95(prediction, reference, spacing), rel=1e-9)
+
+
+def test_pooled_hd95_by_hand_and_only_if_asked_for():
+    """A row of 20 voxels against its first half: 20 distances of 0 mm, and 1 to 10 mm from the other half."""
+    reference, prediction = np.zeros((2, 24, 1, 1), np.uint8)
+    reference[:20], prediction[:10] = 1, 1
+    given = (prediction, reference, (1.0, 1.0, 1.0))
+    ours = case_metrics(*given, settings=Settings(hd95_pooled=True))
+    assert ours["hd95_pooled_mm"] == pytest.approx(8.55)  # of 30 distances between the 28th, 8 mm, and the 29th
+    assert ours["hd95_mm"] == pytest.approx(9.05)  # of the 20 from the reference between 9 and 10 mm
+    assert "hd95_pooled_mm" not in case_metrics(*given)
+    for empty, expected in (("both", 0), ("prediction", DIAGONAL), ("reference", DIAGONAL)):
+        found = case_metrics(*pair(empty), SPACING, settings=Settings(hd95_pooled=True))
+        assert found["hd95_pooled_mm"] == pytest.approx(expected)
 
 
 def assert_as_surface_distance(prediction, reference, spacing, tolerance):
