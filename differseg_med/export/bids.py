@@ -36,6 +36,9 @@ _OURS = ("res", "den", "label", "desc")
 _CASE = "CohortCase"
 """Key of the sidecar that says whose mask it is."""
 
+_RAW = "raw"
+"""Name of the data set with the images, in BIDS URIs."""
+
 ABNORMAL = "49755003"
 """SNOMED CT: morphologically abnormal structure, which BIDS calls a lesion."""
 
@@ -88,18 +91,47 @@ def save_bids(
         "Description": " ".join(filter(None, texts)),
         _CASE: case_id,
     }
+    way = "/".join([*places, kind, reference.name])
+    link = _way_up(root, reference, way) if match else ""
     if match:
-        sidecar["RawSources"] = ["/".join([*places, kind, reference.name])]
+        sidecar |= {"Sources": [f"bids:{_RAW}:{way}"]} if link else {"RawSources": [way]}
     _write_json(sidecar_file, sidecar)
-    description = {
+    _describe(Path(root, "dataset_description.json"), link)
+    return path
+
+
+def _way_up(root: str | Path, reference: Path, way: str) -> str:
+    """From our data set to the one that the reference lies in at ``way``; empty unless ours lies inside of that.
+
+    Only then does the way say nothing of where the images lie, but how many folders up.
+    """
+    own, image = Path(root).resolve(), reference.resolve()
+    if not image.as_posix().endswith(f"/{way}"):
+        return ""
+    source = image.parents[way.count("/")]
+    return "/".join([".."] * len(own.relative_to(source).parts)) if source in own.parents else ""
+
+
+def _describe(path: Path, link: str) -> None:
+    """Write the description of the data set, with the way to the images if there is one."""
+    description: dict[str, Any] = {
         "Name": "differseg_med masks",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "differseg_med", "Version": version("differseg-med")}],
     }
+    if link := link or _link_in(path):
+        description["DatasetLinks"] = {_RAW: link}
     with writing_for(""):  # all cases share it
-        _write_json(Path(root, "dataset_description.json"), description)
-    return path
+        _write_json(path, description)
+
+
+def _link_in(path: Path) -> str:
+    """The way to the images that another case has written."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["DatasetLinks"][_RAW])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def _check_free(sidecar: Path, case_id: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -72,6 +74,34 @@ def test_what_stands_beside_the_mask(tmp_path):
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "differseg_med"
     assert {"Name", "BIDSVersion"} <= set(description)
+
+
+def test_sources_are_bids_uris_where_the_masks_lie_in_the_data_set_of_the_images(tmp_path):
+    """No folder above or beside the data set is named: it could be called after a patient."""
+    image = tmp_path / "Doe" / "bids" / "sub-01" / "ses-2" / "anat" / "sub-01_ses-2_T1w.nii.gz"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
+    root = tmp_path / "Doe" / "bids" / "derivatives" / "differseg"
+    path = save_bids(MASK, affine_of(), root, image, "c", LESION)
+    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["Sources"] == ["bids:raw:sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz"]
+    assert "RawSources" not in sidecar
+    save_bids(MASK, affine_of(), root, Path("t1.nii.gz"), "d", LESION)  # a case that lies elsewhere keeps the link
+    link = json.loads((root / "dataset_description.json").read_text())["DatasetLinks"]["raw"]
+    assert (root / link / sidecar["Sources"][0].removeprefix("bids:raw:")).resolve() == image
+    assert not any("Doe" in file.read_text() for file in root.rglob("*.json"))
+
+
+def test_the_validator_of_bids_finds_no_error_and_no_deprecated_word(tmp_path):
+    image = tmp_path / "bids" / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
+    root = tmp_path / "bids" / "derivatives" / "differseg"
+    save_bids(MASK, affine_of(), root, image, "c", LESION)
+    program = Path(sys.executable).with_name("bids-validator-deno")
+    done = subprocess.run([program, "--json", root], capture_output=True, text=True, check=False)
+    found = [(issue["severity"], issue["code"]) for issue in json.loads(done.stdout)["issues"]["issues"]]
+    assert sorted(found) == [("warning", "README_FILE_MISSING"), ("warning", "TOO_FEW_AUTHORS")]
 
 
 def test_two_cases_of_one_name_in_bids_do_not_replace_each_other(tmp_path):
