@@ -62,6 +62,16 @@ Images = Annotated[
         "--image", metavar="NAME=FILE", help="One patient without a table: a modality's file or DICOM folder."
     ),
 ]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        help="Or measure the masks FOLDER/<case_id>/mask.nii.gz; FOLDER::1,2 says which values are foreground.",
+        metavar="FOLDER",
+    ),
+]
+Pooled = Annotated[
+    bool, typer.Option("--hd95-pooled", help="Also HD95 as MedPy has it, over both directions together.")
+]
 
 
 @app.command()
@@ -143,19 +153,11 @@ def evaluate(
     bundle: Annotated[
         Path | None, typer.Option(help="Segment with this bundle first.", exists=True, file_okay=False)
     ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            help="Or measure the masks FOLDER/<case_id>/mask.nii.gz; FOLDER::1,2 says which values are foreground.",
-            metavar="FOLDER",
-        ),
-    ] = None,
+    predictions: Masks = None,
     stretch: Annotated[
         bool, typer.Option(help="With --predictions of pictures: stretch each map to the full range, as benchmarks do.")
     ] = False,
-    hd95_pooled: Annotated[
-        bool, typer.Option("--hd95-pooled", help="Also HD95 as MedPy has it, over both directions together.")
-    ] = False,
+    hd95_pooled: Pooled = False,
     subsets: Annotated[
         str | None, typer.Option(help='With --bundle: "all" evaluates every subset of the modalities.', metavar="all")
     ] = None,
@@ -172,6 +174,7 @@ def evaluate(
     run = {"--withhold": withhold, "--resume": resume, "--device": device, "--set": settings, "--trust": trust}
     run |= {"--dry-run": dry_run}
     _check_evaluation(bundle, predictions, subsets, stretch, run | {"--preset": presets})
+    _refuse("--subsets", {"--hd95-pooled": hd95_pooled and subsets})
 
     def job() -> None:
         from differseg_med import api
