@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 import timm
@@ -187,8 +188,9 @@ def _create(name: str, **options: Any) -> Any:
         return timm.create_model(name, features_only=True, **options)
 
 
+@cache  # a third of the time that a network takes to build
 def _probe(name: str) -> tuple[tuple[int, ...], bool]:
-    """Try a model without memory or arithmetic (meta device).
+    """Try a model without memory or arithmetic (meta device), once per name and process.
 
     Returns:
         Which of its feature levels have strides 4, 8, 16, 32, and whether they are ``(B, H, W, C)``.

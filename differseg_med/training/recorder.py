@@ -371,7 +371,8 @@ def draw_curves(rows: Sequence[dict[str, float | str]], path: Path) -> None:
     """Draw loss and validation Dice over epochs to a PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4))
+    figure.subplots_adjust(0.11, 0.13, 0.89, 0.96)
     axes = figure.subplots()
     axes.plot([float(r["epoch"]) for r in rows], [float(r["loss"]) for r in rows], color="tab:gray")
     axes.set(xlabel="epoch", ylabel="training loss")

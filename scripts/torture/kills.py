@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from support.forking import fork
 from support.synthetic import read_rows, write_table
 
 from differseg_med.cli import app
@@ -90,22 +91,20 @@ def _command(arguments: list[str]) -> None:
 
 
 def _fork(job: Callable[[], None]) -> int:
-    """A process of its own that has imported everything already."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        job()
-        os._exit(0)
-    except SystemExit as stop:
-        os._exit(stop.code if isinstance(stop.code, int) else 1)
-    except BaseException:
-        with ERRORS.open("a") as file:
-            traceback.print_exc(file=file)
-        os._exit(99)
-    raise AssertionError
+    """A process of its own that has imported everything already, and is heard by `ERRORS` alone."""
+
+    def quiet() -> None:
+        try:
+            job()
+        except SystemExit:
+            raise
+        except BaseException:
+            with ERRORS.open("a") as file:
+                traceback.print_exc(file=file)
+            raise
+
+    with Path(os.devnull).open("w") as nothing:
+        return fork(quiet, nothing.fileno(), nothing.fileno())
 
 
 def _finish(arguments: list[str]) -> None:

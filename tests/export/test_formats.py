@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import slicerio
 from pydicom.sr.coding import Code
+from support.forking import run_program
 from support.series import COLUMNS, ROWS, SLICES, TURNED, positions, positions_in_seg, write_series
 from support.synthetic import BUNDLE, ORIENTATIONS, Volume, affine_of, stored_as, write_nifti
 
@@ -212,8 +211,9 @@ def interrupted(tmp_path_factory):
         (folder / how).mkdir()
         for name in NAMES:
             (folder / how / name).write_text("old")
-    command = [sys.executable, "-c", INTERRUPTED, folder, BUNDLE, *NAMES]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    (folder / "interrupted.py").write_text(INTERRUPTED)
+    done = run_program(folder / "interrupted.py", folder, BUNDLE, *NAMES)
+    assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
 
