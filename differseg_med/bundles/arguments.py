@@ -94,7 +94,7 @@ def argument_problem(component: Callable[..., Any], arguments: Mapping[str, Any]
     for name, value in arguments.items():
         if name in hints and not fits(value, hints[name]):
             wanted = annotation_in_words(hints[name])
-            return Problem(name, f"the value is not {wanted}", wanted, shown(value), _remedy(value, hints[name]))
+            return Problem(name, f"the value is not {wanted}", wanted, value_text(value), _remedy(value, hints[name]))
     return None
 
 
@@ -167,7 +167,7 @@ def annotation_in_words(hint: Any) -> str:
     return names.get(hint) or f"a {getattr(hint, '__name__', 'component')}"
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as a message shows it, short."""
     text = f"the text {value!r}" if isinstance(value, str) else str(value).split("\n")[0]
     return text if len(text) <= 100 else f"{text[:97]}..."

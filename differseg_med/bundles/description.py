@@ -12,7 +12,7 @@ from differseg_med.errors import CaseError
 from differseg_med.export.segment import CODES, read_segment
 from differseg_med.modality import KINDS, declared
 
-FORMAT = 1
+DESCRIPTION_FORMAT = 1
 """Of what `describe` returns: higher if a key changes its meaning."""
 
 
@@ -43,7 +43,7 @@ def describe(bundle: str | Path) -> dict[str, Any]:
     after = after if isinstance(after, Mapping) else {}
     segment = read_segment(folder)
     return {
-        "format": FORMAT,
+        "format": DESCRIPTION_FORMAT,
         "name": str(metadata.get("name", folder.name)),
         "version": str(metadata.get("version", "")),
         "description": str(metadata.get("description", "")),

@@ -31,7 +31,7 @@ _READ = ("data", "base_dir")
 
 
 Entry = tuple[str, ...]
-Found = tuple[Entry, str]
+EntryFinding = tuple[Entry, str]
 METADATA = "_meta_"
 """Where MONAI puts the content of ``metadata.json``."""
 
@@ -128,13 +128,13 @@ class _Lint:
         self.relative = any(map(has_relative, texts))
         self.macros = any(text.startswith("%") for text in texts)
 
-    def run(self) -> Iterator[Found]:
+    def run(self) -> Iterator[EntryFinding]:
         """What is refused: the path of each entry, and why."""
         if self.relative and self.macros:
             yield (), "relative references beside macros"
         yield from self._walk(self.content, ())
 
-    def _walk(self, value: Any, entry: Entry) -> Iterator[Found]:
+    def _walk(self, value: Any, entry: Entry) -> Iterator[EntryFinding]:
         self.count += 1
         if self.count > MAX_ENTRIES or len(entry) > _MAX_DEPTH:
             if self.count <= MAX_ENTRIES + 1:
@@ -151,7 +151,7 @@ class _Lint:
         elif not isinstance(value, (bool, int, float, date, type(None))):
             yield entry, f"a value of type {type(value).__name__}"
 
-    def _key(self, key: str, value: Any, entry: Entry) -> Iterator[Found]:
+    def _key(self, key: str, value: Any, entry: Entry) -> Iterator[EntryFinding]:
         """What a key makes of its value: ``_target_`` and names that MONAI looks up, also as ``a::_target_``."""
         parts = normal(key).lstrip("+").split("::")
         if self.relative and not all(re.fullmatch(r"\w+", part) for part in parts):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from differseg_med.errors import CaseError
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 SAMPLE = "bundles/sts_petctmr_segmentation"
 SHIPPED = (SAMPLE, "configs")
 """Folders, as the repository has them; a wheel has them below ``differseg_med/shipped``."""
@@ -19,7 +19,7 @@ def shipped_folder() -> Path:
     Raises:
         CaseError: if they lie at neither place.
     """
-    for folder in (PACKAGE / "shipped", PACKAGE.parent):
+    for folder in (PACKAGE_FOLDER / "shipped", PACKAGE_FOLDER.parent):
         if all((folder / name).is_dir() for name in SHIPPED):
             return folder
     raise CaseError("this installation has no sample", remedy="Install the package from its wheel, or use a checkout.")

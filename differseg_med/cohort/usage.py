@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from differseg_med.case import Case, Cohort
 
-KNOWN = ("train", "validation", "test")
+KNOWN_SPLITS = ("train", "validation", "test")
 
 
 def usage_lines(cohort: Cohort, splits: Sequence[str] | None, *, needs_label: bool) -> list[str]:
@@ -28,7 +28,8 @@ def usage_lines(cohort: Cohort, splits: Sequence[str] | None, *, needs_label: bo
         lines.append(f"not used: {count} rows: {reason}: {_few(ids)}")
     others = Counter(case.split for case in cohort.cases if splits is not None and case.split not in splits)
     for split, count in others.items():
-        near = difflib.get_close_matches(split.casefold(), KNOWN, 1, 0.6) if split and split not in KNOWN else []
+        misspelt = split and split not in KNOWN_SPLITS
+        near = difflib.get_close_matches(split.casefold(), KNOWN_SPLITS, 1, 0.6) if misspelt else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
         why = f"their split is {split!r}{hint}" if split else "they have no split"
         lines.append(f"not used: {count} rows: {why}")

@@ -28,19 +28,19 @@ from differseg_med.geometry import FloatArray
 from differseg_med.io.dicom.files import quiet
 from differseg_med.metrics.diameters import longest_in_planes_mm, longest_mm
 
-SERIES_NUMBER_OFFSET = 1001
+REPORT_NUMBER_OFFSET = 1001
 """Added to the source's Series Number: behind the segmentation in lists."""
 
 VOLUME = codes.SCT.Volume
 IN_PLANE = codes.SCT.LongAxis
 IN_SPACE = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
 MM = Code("mm", "UCUM", "millimeter")
-UNITS = {VOLUME: Code("ml", "UCUM", "milliliter"), IN_PLANE: MM, IN_SPACE: MM}
+UNIT_CODES = {VOLUME: Code("ml", "UCUM", "milliliter"), IN_PLANE: MM, IN_SPACE: MM}
 
-SIDES = (codes.SCT.Left, codes.SCT.Right, codes.SCT.Bilateral)
+LATERALITY_CODES = (codes.SCT.Left, codes.SCT.Right, codes.SCT.Bilateral)
 """Modifiers of a region that are its laterality; others say which part of it."""
 
-Measures = dict[Code, float]
+CodedMeasures = dict[Code, float]
 
 
 def save_dicom_sr(
@@ -75,7 +75,7 @@ def save_dicom_sr(
     frames, notes = source.frames_of(array, grid)
     with quiet():
         segmentation = _read(seg, frames, source, path)
-        measures: Measures = {VOLUME: float(array.sum()) * grid.voxel_volume_mm3 / 1000}
+        measures: CodedMeasures = {VOLUME: float(array.sum()) * grid.voxel_volume_mm3 / 1000}
         widest = None
         if array.any():
             spacing = source.slices[0].plane.spacing
@@ -106,7 +106,7 @@ def _read(seg: Path, frames: NDArray[np.uint8], source: SourceSeries, path: Path
 
 
 def _report(
-    measures: Measures,
+    measures: CodedMeasures,
     widest: int | None,
     segmentation: hd.seg.Segmentation,
     source: SourceSeries,
@@ -137,7 +137,7 @@ def _report(
             hd.sr.Measurement(
                 name=name,
                 value=value,
-                unit=UNITS[name],
+                unit=UNIT_CODES[name],
                 referenced_images=[_image(source, widest)] if name == IN_PLANE and widest is not None else None,
             )
             for name, value in measures.items()
@@ -152,7 +152,7 @@ def _report(
             title=codes.DCM.ImagingMeasurementReport,
         ),
         series_instance_uid=hd.UID(),
-        series_number=int(first.get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
+        series_number=int(first.get("SeriesNumber") or 0) + REPORT_NUMBER_OFFSET,
         sop_instance_uid=hd.UID(),
         instance_number=1,
         manufacturer=PRODUCT,
@@ -178,12 +178,12 @@ def _sites(segment: SegmentInfo) -> list[hd.sr.FindingSite] | None:
     if segment.anatomic_region is None:
         return None
     modifier = segment.anatomic_region_modifier
-    if modifier in SIDES:
+    if modifier in LATERALITY_CODES:
         return [hd.sr.FindingSite(segment.anatomic_region, laterality=modifier)]
     return [hd.sr.FindingSite(segment.anatomic_region, topographical_modifier=modifier)]
 
 
-def _verify(temporary: Path, report: Dataset, measures: Measures, seg: Dataset, path: Path) -> None:
+def _verify(temporary: Path, report: Dataset, measures: CodedMeasures, seg: Dataset, path: Path) -> None:
     """Compare identity, references and figures of the file on disk with what should be in it."""
     read = hd.sr.srread(temporary)
     for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "SOPInstanceUID"):
@@ -194,7 +194,7 @@ def _verify(temporary: Path, report: Dataset, measures: Measures, seg: Dataset, 
     (image,) = (item for item in group.referenced_segment if "ReferencedSOPSequence" in item)
     if image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID != seg.SOPInstanceUID:
         raise differs("it refers to another segmentation", path)
-    wanted = {name: (value, UNITS[name]) for name, value in measures.items()}
+    wanted = {name: (value, UNIT_CODES[name]) for name, value in measures.items()}
     if {m.name: (m.value, m.unit) for m in group.get_measurements()} != wanted:
         raise differs("its measurements differ", path)
     decimals = [float(element.value) for element in dcmread(temporary).iterall() if element.keyword == "NumericValue"]

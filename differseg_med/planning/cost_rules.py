@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import PACKAGED_WEIGHTS
 from differseg_med.planning.choices import Limits, Size
 from differseg_med.planning.cost import GB, Cost, told_time
-from differseg_med.planning.data_rules import Detail
-
-Ruled = tuple[Any, str]
+from differseg_med.planning.data_rules import Detail, Ruled
 
 RESERVED_SHARE = 0.15
 """Share of the time that is left for validation and whatever else the machine does."""

@@ -39,7 +39,7 @@ COMPARED_CASES = 6
 AIR_HU = -500.0
 """Below this a voxel of a CT is air."""
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
+CaseProgress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def training_cases(cohort: Cohort) -> list[Case]:
     return cases
 
 
-def measure_cohort(cohort: Cohort, cases: Sequence[Case], progress: Progress = iter) -> Fingerprint:
+def measure_cohort(cohort: Cohort, cases: Sequence[Case], progress: CaseProgress = iter) -> Fingerprint:
     """Measure the cases; those that cannot be read are told and left out.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MASK, REFERENCE = "#ff9f1c", "#2ec4ff"
+MASK_COLOR, REFERENCE_COLOR = "#ff9f1c", "#2ec4ff"
 """The predicted mask and the reference, on grey values and in charts."""
 
 INK, ACCENT, EMPTY, GRID = "#33415c", "#0f766e", "#c2255c", "#9aa3b2"

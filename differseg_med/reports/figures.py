@@ -14,9 +14,9 @@ from PIL import Image
 
 from differseg_med.metrics.policy import KNOWN
 from differseg_med.metrics.statistics import MeasureSummary, limits_of_agreement
-from differseg_med.reports.colors import ACCENT, EMPTY, GRID, INK, MASK
+from differseg_med.reports.colors import ACCENT, EMPTY, GRID, INK, MASK_COLOR
 from differseg_med.reports.pages import MIN_GROUP
-from differseg_med.reports.sheets import lines, scale, sheet
+from differseg_med.reports.sheets import lines, sheet, value_axis
 
 
 def figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -57,7 +57,7 @@ def distributions(values: Mapping[str, ArrayLike], empty: Sequence[bool]) -> byt
             2.0,
             2.4,
         )
-        frame, *ticks = scale(ax, (left, bottom, width, height), (low, high))
+        frame, *ticks = value_axis(ax, (left, bottom, width, height), (low, high))
         frames.append(frame)
         grid += ticks
         ax.text(left + width / 2, bottom + height + 0.08, KNOWN[name].label, ha="center", fontsize=12)
@@ -135,7 +135,7 @@ def bars(summaries: Mapping[str, MeasureSummary], label: str) -> bytes:
     low = [s.mean_low if e and s.mean_low is not None else s.mean for s, e in zip(summaries.values(), enough)]
     high = [s.mean_high if e and s.mean_high is not None else s.mean for s, e in zip(summaries.values(), enough)]
     spread = [means - low, np.subtract(high, means)] if any(enough) else None
-    ax.barh(list(summaries), means, color=MASK, xerr=spread, ecolor=INK, capsize=3)
+    ax.barh(list(summaries), means, color=MASK_COLOR, xerr=spread, ecolor=INK, capsize=3)
     ax.invert_yaxis()
     ax.set(xlabel=f"{label}, mean{' and 95 % interval' if any(enough) else ''}", xlim=(0, None))
     ax.grid(axis="x", alpha=0.3)

@@ -25,14 +25,12 @@ from skimage.measure import find_contours
 
 from differseg_med.atomic import replacing
 from differseg_med.geometry import FloatArray
-from differseg_med.reports import colors
+from differseg_med.reports.colors import MASK_COLOR, REFERENCE_COLOR
 from differseg_med.reports.sheets import lines, sheet
 
 Array = NDArray[Any]
 
-MASK_COLOR, REFERENCE_COLOR = colors.MASK, colors.REFERENCE
-
-GREY = colormaps["gray"].with_extremes(bad="black")
+GREY_MAP = colormaps["gray"].with_extremes(bad="black")
 
 COLUMN_INCHES, GAP = 3.2, 0.08
 
@@ -196,7 +194,7 @@ def _draw(
     left, bottom, width, height = box
     place = (left, left + width, bottom, bottom + height)
     low, high = window
-    drawn = ax.imshow(picture, cmap=GREY, origin="lower", extent=place, vmin=low, vmax=high, aspect="auto")
+    drawn = ax.imshow(picture, cmap=GREY_MAP, origin="lower", extent=place, vmin=low, vmax=high, aspect="auto")
     drawn.set_interpolation("nearest")
     for mask, color in outlines:
         cut = np.pad(_slice(np.asarray(mask).astype(float), plane, center), 1)  # closed at the image's border

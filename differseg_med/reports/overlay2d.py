@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from differseg_med.atomic import exporting
-from differseg_med.reports.overlay import MASK_COLOR, REFERENCE_COLOR, encoded
+from differseg_med.reports.colors import MASK_COLOR, REFERENCE_COLOR
+from differseg_med.reports.overlay import encoded
 
 PANEL_INCHES = 3.4
 

@@ -132,7 +132,7 @@ def environment() -> Environment:
     made.tests["table"] = lambda part: isinstance(part, Table)
     made.tests["figure"] = lambda part: isinstance(part, Figure)
     made.tests["notice"] = lambda part: isinstance(part, Notice)
-    made.globals |= {"MASK": colors.MASK, "REFERENCE": colors.REFERENCE}
+    made.globals |= {"MASK": colors.MASK_COLOR, "REFERENCE": colors.REFERENCE_COLOR}
     return made
 
 

@@ -22,7 +22,7 @@ def sheet(width: float, height: float) -> tuple[Figure, Axes]:
     return made, ax
 
 
-def scale(
+def value_axis(
     ax: Axes, box: tuple[float, float, float, float], limits: tuple[float, float]
 ) -> list[list[tuple[float, float]]]:
     """Write the values of a panel at its left, and return its frame and its grid lines, for `lines`.

@@ -12,7 +12,7 @@ from differseg_med.errors import CaseError
 from differseg_med.runs.names import SHARDS
 
 _TEXT, _FOLDER = re.compile(r"(\d{1,6})/(\d{1,6})"), re.compile(r"(\d{1,6})_of_(\d{1,6})")
-T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, order=True)
@@ -38,7 +38,7 @@ class Shard:
             )
         return cls(int(match[2]), int(match[1]))
 
-    def take(self, items: Sequence[T]) -> list[T]:
+    def take(self, items: Sequence[Item]) -> list[Item]:
         """Its items: every `of`-th."""
         return list(items[self.number - 1 :: self.of])
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from differseg_med.errors import CaseError
 from differseg_med.training.processes import count
 
-Step = Callable[[SupervisedTrainer, Any], Any]
+TrainingStep = Callable[[SupervisedTrainer, Any], Any]
 
 
 class MicroBatches:
@@ -31,7 +31,7 @@ class MicroBatches:
         whole: a step that is not split; None for MONAI's own.
     """
 
-    def __init__(self, parts: int = 1, whole: Step | None = None) -> None:
+    def __init__(self, parts: int = 1, whole: TrainingStep | None = None) -> None:
         self.parts, self.whole = parts, whole
 
     def __call__(self, engine: SupervisedTrainer, batchdata: Any) -> Any:

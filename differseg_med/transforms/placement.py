@@ -17,7 +17,7 @@ from torch.nn import functional
 REACH = 0.35
 """How far from the window's middle the pixel of the target lies that a window is placed for, as a share of its side."""
 
-MARGIN = 4
+MARGIN_VOXELS = 4
 """Pixels around that pixel that a part of the image must show, where the image has them."""
 
 
@@ -114,7 +114,7 @@ class RandPlaceSlabd(RandomizableTransform, MapTransform):
         if held is not None:  # the part that is seen moves as little as it must to show it, and what is around it
             for axis in (0, 1):
                 first, part = box[2 * axis : 2 * axis + 2]
-                margin = min(MARGIN, (part - 1) // 2)
+                margin = min(MARGIN_VOXELS, (part - 1) // 2)
                 moved = np.clip(first, held[axis] - part + 1 + margin, held[axis] - margin)
                 box[2 * axis] = int(np.clip(moved, 0, shape[axis] - part))
         return box, self._matrix(random), self._offset(random, box, held)

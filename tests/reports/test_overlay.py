@@ -12,7 +12,8 @@ from matplotlib.image import imread
 from nibabel.affines import apply_affine
 
 from differseg_med.reports import overlay as image
-from differseg_med.reports.overlay import MASK_COLOR, REFERENCE_COLOR, VIEWS, closest_ras, save_overlay
+from differseg_med.reports.colors import MASK_COLOR, REFERENCE_COLOR
+from differseg_med.reports.overlay import VIEWS, closest_ras, save_overlay
 
 SHAPE = (20, 30, 12)
 RIGHT_ANTERIOR_SUPERIOR = (18, 27, 10)

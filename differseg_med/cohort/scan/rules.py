@@ -54,7 +54,7 @@ MATCH = "~"
 _COMPARISON = re.compile(r"(<=|>=|!=|<|>|=)\s*(\S+)")
 _RANGE = re.compile(r"(-?[\d.]+(?:e-?\d+)?)\s+to\s+(-?[\d.]+(?:e-?\d+)?)", re.IGNORECASE)
 
-Tags = Mapping[str, Any]
+SeriesTags = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Rule:
         """What kind of image this is: as the rule says, else by the image's Modality, else by the rule's; or empty."""
         return self.kind or kind_of_dicom(modality or self.modality) or ""
 
-    def fits_series(self, tags: Tags) -> bool:
+    def fits_series(self, tags: SeriesTags) -> bool:
         """Whether a DICOM series with these tags is meant."""
         if not (self.modality or self.description or self.where or self.orientation):
             return False  # a rule for files only
@@ -125,7 +125,7 @@ class Rules:
         """Modalities in the order of ``columns``, then in that of the rules, each once."""
         return tuple(dict.fromkeys((*self.columns, *(rule.name for rule in self.modalities))))
 
-    def match_series(self, tags: Tags) -> Rule | None:
+    def match_series(self, tags: SeriesTags) -> Rule | None:
         """The first rule that fits a series; one without a name if it is to be ignored, None if no rule fits."""
         return next((rule for rule in (*self.ignore, *self.modalities) if rule.fits_series(tags)), None)
 
@@ -285,7 +285,7 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def orientation(tags: Tags) -> str:
+def orientation(tags: SeriesTags) -> str:
     """The nearest plane of a series' slices from ImageOrientationPatient; empty if it is not known."""
     cosines = np.asarray(tags.get("ImageOrientationPatient", ()), dtype=float)
     if cosines.shape != (6,):

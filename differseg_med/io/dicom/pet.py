@@ -32,7 +32,7 @@ MEASUREMENT_UNITS = {  # UCUM, PS3.16 CID 84 and 85
 }
 """Units of enhanced PET in the terms of classic PET: Units and SUVType."""
 
-WEIGHTS = (0.005, 700.0)
+WEIGHTS_KG = (0.005, 700.0)
 """From a mouse to the heaviest patient, in kg."""
 
 DOSES = (1e5, 1e11)
@@ -276,8 +276,8 @@ def _weight(tags: Mapping[str, Any], file: Path) -> tuple[float, str]:
     note = ""
     if weight > 1000:
         weight, note = weight / 1000, f"PatientWeight {weight:g} taken for grams"
-    if not WEIGHTS[0] <= weight <= WEIGHTS[1]:
-        raise _incredible("PatientWeight", weight, WEIGHTS, "kg", file)
+    if not WEIGHTS_KG[0] <= weight <= WEIGHTS_KG[1]:
+        raise _incredible("PatientWeight", weight, WEIGHTS_KG, "kg", file)
     return weight, note
 
 
