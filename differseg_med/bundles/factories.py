@@ -25,7 +25,7 @@ from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_los
 from differseg_med.modality import Modality, declared
 from differseg_med.networks import DifferSeg
 from differseg_med.prediction import writers as exports
-from differseg_med.prediction.dataset import CohortDataset
+from differseg_med.prediction.dataset import MEMORY_GB, CohortDataset
 from differseg_med.prediction.evaluator import CohortEvaluator
 from differseg_med.prediction.images2d import picture_writers
 from differseg_med.prediction.pipeline import CaseLoader
@@ -141,8 +141,9 @@ def training_dataset(
     *,
     split: str | Sequence[str] = "train",
     samples: Compose | None = None,
+    memory_gb: float = MEMORY_GB,
 ) -> MonaiDataset:
-    """Labelled cases of a split, preprocessed once and kept in memory.
+    """Labelled cases of a split, preprocessed once.
 
     Args:
         cohort: the table.
@@ -152,12 +153,13 @@ def training_dataset(
         split: which rows.
         samples: random part, applied at each access; None for whole volumes (validation). Without rows for a
             validation the data set is empty, and nothing is validated.
+        memory_gb: of the cases to keep in memory; the others are read from the cache whenever they are drawn.
 
     Raises:
         CaseError: if the table cannot be read, a subject is on both sides of its split, no case can be used, or one is
             too small for the samples.
     """
-    return labelled_data(read_cohort(cohort, _declared(modalities)), split, transform, cache_dir, samples)
+    return labelled_data(read_cohort(cohort, _declared(modalities)), split, transform, cache_dir, samples, memory_gb)
 
 
 def labelled_cases(
@@ -166,6 +168,7 @@ def labelled_cases(
     split: str | Sequence[str] = "train",
     samples: Compose | None = None,
     cache_dir: str | Path | None = None,
+    memory_gb: float = MEMORY_GB,
 ) -> MonaiDataset:
     """The `training_dataset` of the same table, modalities, preprocessing and folder as a data set for prediction.
 
@@ -174,6 +177,7 @@ def labelled_cases(
         split: which rows.
         samples: random part, applied at each access; None for whole volumes (validation).
         cache_dir: where the preprocessed cases are kept; default: folder ``cache`` of the data set's ``output_dir``.
+        memory_gb: of the cases to keep in memory; the others are read from the cache whenever they are drawn.
 
     Raises:
         CaseError: if no case can be used.
@@ -181,7 +185,7 @@ def labelled_cases(
     if dataset.cohort is None or (cache_dir is None and dataset.output_dir is None):
         raise CaseError("the data set has no cohort table or no output_dir", remedy="Make it with cohort_dataset.")
     folder = Path(cache_dir) if cache_dir is not None else Path(str(dataset.output_dir)) / "cache"
-    return labelled_data(dataset.cohort, split, dataset.transform, folder, samples)
+    return labelled_data(dataset.cohort, split, dataset.transform, folder, samples, memory_gb)
 
 
 def training_fingerprint(

@@ -13,7 +13,7 @@ from monai.transforms import Compose
 from differseg_med.case import Cohort
 from differseg_med.cohort.kinds import table_files
 from differseg_med.errors import CaseError
-from differseg_med.prediction.dataset import TrainingDataset, cached_items, tell_presence
+from differseg_med.prediction.dataset import MEMORY_GB, TrainingDataset, cached_items, tell_presence
 from differseg_med.training.folds import OUT_OF_FOLD
 from differseg_med.training.preflight import refuse_leaks, try_samples
 from differseg_med.training.processes import after_first, is_first, refuse_processes
@@ -27,6 +27,7 @@ def labelled_data(
     transform: Callable[..., Any],
     cache_dir: str | Path,
     samples: Compose | None,
+    memory_gb: float = MEMORY_GB,
 ) -> MonaiDataset:
     """Labelled cases of a split; see the factory `differseg_med.bundles.factories.training_dataset`.
 
@@ -46,7 +47,8 @@ def labelled_data(
     cases, unreadable = cohort.select(split or None), list[CaseError]()
 
     def prepared() -> Sequence[Any]:
-        items = cached_items(cases, transform, cache_dir, unreadable=unreadable)
+        room = memory_gb if samples is not None else 0.0  # a validation reads each case once
+        items = cached_items(cases, transform, cache_dir, unreadable=unreadable, memory_gb=room)
         if samples is not None and is_first():
             try_samples(items, samples)
         return items

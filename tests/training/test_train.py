@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +125,11 @@ def test_another_seed_is_another_training(table, tmp_path):
 
 
 def test_a_training_repeats_itself_under_its_seed_interrupted_or_not(table, done, tmp_path):
-    """Its first epoch is done anew here and its second resumed: the same weights, scores and averages as `done`."""
-    workflow, trainer = training(table, tmp_path)
+    """Its first epoch is done anew here and its second resumed: the same weights, scores and averages as `done`.
+
+    Here every sample reads its case from the disk, there the cases are in memory.
+    """
+    workflow, trainer = training(table, tmp_path, **{"train::dataset::memory_gb": 0.0})
 
     @trainer.on(Events.ITERATION_COMPLETED(once=3))  # in the middle of the second epoch
     def _stop(_):
@@ -206,9 +210,9 @@ def test_a_case_without_a_label_is_left_out_with_a_message(table, tmp_path, capl
     assert len(workflow.parser.get_parsed_content("train::dataset")) == 2
 
 
-def items(table: Path, cache: Path, pixdim=None) -> list[dict]:
+def items(table: Path, cache: Path, pixdim=None, **settings) -> Sequence[dict]:
     cases = read_cohort(table, tuple(MODALITIES)).select("train")
-    return cached_items(cases, preprocessing(MODALITIES, "t1", pixdim), cache)
+    return cached_items(cases, preprocessing(MODALITIES, "t1", pixdim), cache, **settings)
 
 
 def test_cached_cases_are_plain_and_the_same_from_the_cache(table, tmp_path):
@@ -221,6 +225,24 @@ def test_cached_cases_are_plain_and_the_same_from_the_cache(table, tmp_path):
         assert set(a) == {"image", "label", "channels", "affine", "case_id"}
         assert not isinstance(a["image"], MetaTensor)
         assert_equal(dict(a), dict(b))
+
+
+def test_cases_beyond_the_memory_are_read_from_the_disk_at_each_access(tmp_path):
+    table = write_split_cohort(tmp_path, ("train", "train"))
+    size = sum(value.nbytes for value in items(table, tmp_path / "cache")[0].values() if hasattr(value, "nbytes"))
+    found = items(table, tmp_path / "cache", memory_gb=1.5 * size / 1e9)
+    assert found[0]["image"] is found[0]["image"]
+    assert found[1]["image"] is not found[1]["image"]
+    assert_equal(found[1]["image"], items(table, tmp_path / "cache")[1]["image"])
+    before = found[1]["image"]
+    for path in (tmp_path / "cache").iterdir():
+        path.unlink()
+    assert_equal(found[1]["image"], before)  # made again
+    for path in (tmp_path / "cache").iterdir():
+        path.unlink()
+    (tmp_path / "b" / "ct.nii.gz").write_bytes((tmp_path / "a" / "ct.nii.gz").read_bytes())
+    with pytest.raises(CaseError, match=r"case b.*have changed since the training began"):
+        found[1]
 
 
 def test_the_cache_notices_another_setting_and_another_file(tmp_path):
