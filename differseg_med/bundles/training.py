@@ -158,12 +158,14 @@ def trainer(
         cuda_graph: replay steps as one CUDA graph, see `GraphedIteration`; None where samples are made on a GPU.
         sync_batchnorm: of several processes, see `differseg_med.training.processes.together`.
         kwargs: ``val_interval``, ``early_stop`` and ``max_gradient_norm`` of `TrainingRecorder`, ``sample_seeds`` of
-            `sample_loader`; others of `SupervisedTrainer`, such as ``train_handlers`` or ``compile``.
+            `sample_loader`; others of `SupervisedTrainer`, such as ``train_handlers``, ``compile`` or a
+            ``prepare_batch`` of `SmallerWindows`.
 
     Raises:
         CaseError: for what is not given, or what this device cannot do.
     """
-    _check(device, amp, accumulate, bool(cuda_graph), bool(kwargs.get("compile")))
+    small = isinstance(kwargs.get("prepare_batch"), SmallerWindows)  # a graph is for batches of one size
+    _check(device, amp, accumulate, bool(cuda_graph), bool(kwargs.get("compile")), small)
     own = {name: kwargs.pop(name) for name in OF_RECORDER if name in kwargs}
     seeds = kwargs.pop("sample_seeds", None)
     if recorder is None:
@@ -200,13 +202,15 @@ def _whole_step(
 ) -> Callable[..., Any] | None:
     """How a batch that is not split is computed; None for MONAI's own step."""
     given: Callable[..., Any] | None = others.get("iteration_update")
-    small = isinstance(others.get("prepare_batch"), SmallerWindows)  # a graph is for batches of one size
+    small = isinstance(others.get("prepare_batch"), SmallerWindows)
     usual = accumulate == 1 and not small and amp != "fp16" and not others.get("compile") and processes.count() == 1
     on_gpu = cuda_graph is None and usual and draws_on_gpu(others.get("train_data_loader"))
     return given if given is not None else GraphedIteration() if cuda_graph or on_gpu else None
 
 
-def _check(device: torch.device | str, amp: bool | str, accumulate: int, cuda_graph: bool, compiled: bool) -> None:
+def _check(
+    device: torch.device | str, amp: bool | str, accumulate: int, cuda_graph: bool, compiled: bool, small: bool
+) -> None:
     """Refuse what would be ignored, or stop the first step.
 
     Raises:
@@ -222,6 +226,7 @@ def _check(device: torch.device | str, amp: bool | str, accumulate: int, cuda_gr
             "no such number of micro-batches", entry=f"{place}accumulate", expected="1 or more", found=accumulate
         )
     others = {"amp: fp16": amp == "fp16", "accumulate": accumulate > 1, "compile": compiled}
+    others |= {"prepare_batch: SmallerWindows": small}
     others |= {"several processes": processes.count() > 1, f"device {device}": not on_gpu}
     if cuda_graph and any(others.values()):
         raise ConfigError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -172,7 +173,7 @@ def lost_peers() -> Iterator[None]:
             raise
         raise CaseError(
             f"another of the {count()} processes of this training has ended",
-            found=str(error).strip().split("\n")[0],
+            found=re.sub(r"^\[[^]]*\] ?", "", str(error).strip()).split("\n")[0].split(". ")[0],  # no path, no advice
             remedy="Its message says why. The same command resumes after the last whole epoch.",
         ) from error
 
