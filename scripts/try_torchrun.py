@@ -9,6 +9,7 @@ the same without torchrun, which imports everything three times for each start.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -77,6 +78,7 @@ def rank_one(launcher: int) -> int:
 
 def main() -> int:
     """Train, kill and resume; 0 if the weights are equal."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import torch
     from support.synthetic import write_split_cohort

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-import optuna
+from typing import Any
 
 import differseg_med as ds
 
 
-def suggested(trial: optuna.Trial) -> dict[str, float]:
+def suggested(trial: Any) -> dict[str, float]:
     """The settings of a trial: what is searched, and where."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
@@ -34,9 +33,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of every trial")
     chosen = parser.parse_args()
+    import optuna
+
     chosen.out.mkdir(parents=True, exist_ok=True)
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial: Any) -> float:
         settings = [*chosen.set, *(f"{name}={value}" for name, value in suggested(trial).items())]
         settings.append(f"train::dataset::cache_dir={chosen.out / 'cache'}")  # prepared once for all trials
         result = ds.train(chosen.bundle, chosen.cohort, chosen.out / f"trial{trial.number}", settings=settings)

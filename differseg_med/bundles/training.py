@@ -158,14 +158,12 @@ def trainer(
         cuda_graph: replay steps as one CUDA graph, see `GraphedIteration`; None where samples are made on a GPU.
         sync_batchnorm: of several processes, see `differseg_med.training.processes.together`.
         kwargs: ``val_interval``, ``early_stop`` and ``max_gradient_norm`` of `TrainingRecorder`, ``sample_seeds`` of
-            `sample_loader`; others of `SupervisedTrainer`, such as ``train_handlers``, ``compile`` or a
-            ``prepare_batch`` of `SmallerWindows`.
+            `sample_loader`; others of `SupervisedTrainer`, such as ``train_handlers`` or ``compile``.
 
     Raises:
         CaseError: for what is not given, or what this device cannot do.
     """
-    small = isinstance(kwargs.get("prepare_batch"), SmallerWindows)  # a graph is for batches of one size
-    _check(device, amp, accumulate, bool(cuda_graph), bool(kwargs.get("compile")), small)
+    _check(device, amp, accumulate, bool(cuda_graph), kwargs)
     own = {name: kwargs.pop(name) for name in OF_RECORDER if name in kwargs}
     seeds = kwargs.pop("sample_seeds", None)
     if recorder is None:
@@ -209,14 +207,15 @@ def _whole_step(
 
 
 def _check(
-    device: torch.device | str, amp: bool | str, accumulate: int, cuda_graph: bool, compiled: bool, small: bool
+    device: torch.device | str, amp: bool | str, accumulate: int, cuda_graph: bool, given: Mapping[str, Any]
 ) -> None:
     """Refuse what would be ignored, or stop the first step.
 
     Raises:
         ConfigError: naming the argument.
     """
-    on_gpu, place = torch.device(device).type == "cuda", "train::trainer::"
+    on_gpu, place, compiled = torch.device(device).type == "cuda", "train::trainer::", bool(given.get("compile"))
+    small = isinstance(given.get("prepare_batch"), SmallerWindows)  # a graph is for batches of one size
     if amp not in AMP:
         raise ConfigError("no such precision", entry="amp", expected=", ".join(map(str, AMP)), found=amp)
     if amp == "fp16" and not on_gpu:

@@ -8,9 +8,11 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.data import Dataset
+from support.synthetic import BUNDLE, ROOT, write_split_cohort
 from torch import Tensor, nn
 
 from differseg_med.bundles.factories import SmallerWindows, trainer
+from differseg_med.bundles.workflows import BundleRun
 from differseg_med.errors import CaseError, ConfigError
 
 
@@ -80,6 +82,18 @@ def test_a_resumed_training_counts_the_steps_before(tmp_path):
     assert sizes(again) == [(32, 64), *3 * [(64, 96)]]
     with pytest.raises(CaseError, match=r"is of another training .*windows"):
         training(tmp_path, prepare_batch=SmallerWindows((32, 64), 4)).run()
+
+
+def test_the_overlay_shrinks_four_fifths_of_the_steps_and_freezes_three_stages(tmp_path):
+    preset = str(ROOT / "configs" / "quick_windows.yaml")
+    settings = {"max_epochs": 5, "iterations": 4, "roi_size": [96, 96], "network_def::decoder_channels": [8, 8, 8, 8]}
+    table = write_split_cohort(tmp_path, ("train",))
+    run = BundleRun(BUNDLE, ["inference", "train", preset], table, tmp_path / "out", settings=settings)
+    workflow = run.open()
+    workflow.initialize()
+    engine = workflow.parser.get_parsed_content("train::trainer")
+    assert (engine.prepare_batch.size, engine.prepare_batch.steps) == ((64, 64), 16)
+    assert len(engine.network.frozen) >= 4
 
 
 def test_what_cannot_be_is_refused(tmp_path):
