@@ -64,8 +64,8 @@ def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     shifts = np.array([[row[axis] for axis in AXES] for row in untouched], dtype=float)
     right, front, up = shifts.mean(0)
     lines.append(
-        f"Untouched, against PET: most alike when moved by {right:+.1f} mm right, {front:+.1f} front, {up:+.1f} up on "
-        f"average, along one axis by {abs(shifts).max():.1f} mm at most."
+        f"Untouched, against PET: most similar when moved by {right:+.1f} mm right, {front:+.1f} front, {up:+.1f} up "
+        f"on average, along one axis by {abs(shifts).max():.1f} mm at most."
     )
     return lines
 

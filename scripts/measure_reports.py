@@ -26,7 +26,7 @@ def row_of(number: int) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(COLUMNS, "") | {"case_id": f"case_{number:05d}", "status": "done"}
     row |= {"modalities": "t1+ct+pet", "seconds": "6.10", "volume_ml": f"{number % 371}.125", "reference": "t1"}
     if number % 7 == 0:
-        row["flags"] = "the mask touches the border of the field of view (the target may go on): superior (0.4 cm2)"
+        row["flags"] = "the mask touches the border of the field of view: superior (0.4 cm2)"
     if number % 50 == 0:
         row |= {"status": "failed", "reason": f"case case_{number:05d}, file x/t1.nii.gz: cut short. Copy it again."}
     return row

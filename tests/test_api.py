@@ -143,7 +143,7 @@ def test_a_table_or_images_not_both_and_not_neither(patient, tmp_path):
 
 def test_what_cannot_be_raises(patient, tmp_path):
     table, _, settings = patient
-    with pytest.raises(ds.CaseError, match=r"t1: this is no image that knows where it is .*found ndarray"):
+    with pytest.raises(ds.CaseError, match=r"t1: this image has no affine .*found ndarray"):
         ds.segment(BUNDLE, t1=np.zeros((3, 3, 3)))
     with pytest.raises(ds.CaseError, match="no image was given"):
         ds.segment(BUNDLE)

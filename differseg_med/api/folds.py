@@ -251,7 +251,7 @@ def _accept(run: FoldsRun, workflow: Workflow, table: Folds) -> None:
                 "the folder holds the folds of another run",
                 file=run.out,
                 found=list_differences(differences),
-                remedy="Choose another --out, or begin anew there with --no-resume.",
+                remedy="Choose another --out, or start again there with --no-resume.",
             )
         return
     with occupied(run.out, deep=False):

@@ -241,7 +241,7 @@ def evaluate_subsets(
     failures: list[str] = []
     cases = tables.read_cohort(cohort, names).cases
     inputs = [*table_files(cohort), *(path for case in cases for path in inputs_of(case))]
-    with occupied(out, inputs, "The same command with --resume goes on where it stopped."):
+    with occupied(out, inputs, "The same command with --resume continues where it stopped."):
         for subset in all_subsets(names):
             options = {**options_of(split, [name for name in names if name not in subset], device), "resume": resume}
             folder = inside(out, subset_name(subset))

@@ -48,7 +48,7 @@ def describe(bundle: str | Path) -> dict[str, Any]:
         "version": str(metadata.get("version", "")),
         "description": str(metadata.get("description", "")),
         "intended_use": str(metadata.get("intended_use", "")),
-        "images": "pictures" if "spatial_size" in config else "volumes",
+        "images": "2-D images" if "spatial_size" in config else "volumes",
         "modalities": [
             {
                 "name": name,
@@ -90,7 +90,7 @@ def described_in_words(found: Mapping[str, Any]) -> Iterator[str]:
         f"{code['meaning']} ({code['scheme']} {code['value']})" for code in found["target"]["codes"].values()
     )
     yield f"gives: {found['target']['label']}" + (f", {codes}" if codes else ", without codes")
-    parts = "its largest piece" if found["largest_only"] else "every piece"
+    parts = "its largest connected component" if found["largest_only"] else "every component"
     yield f"  on the grid of {found['reference']}, or of the first that is there; above {found['threshold']}, {parts}"
     for weights in found["weights"]:
         yield f"weights: {weights['file']}, SHA-256 {weights['sha256']}"

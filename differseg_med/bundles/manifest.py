@@ -50,7 +50,7 @@ def check_manifest(bundle: str | Path) -> None:
             "the bundle is not the one that its manifest describes",
             file=path,
             found=", ".join(wrong[:3]) + f" and {len(wrong) - 3} more" * (len(wrong) > 3),
-            remedy="Get it again; if you changed it yourself, differseg-med lint-bundle --write-manifest.",
+            remedy="Get it again; if you changed it yourself, run differseg-med lint-bundle --write-manifest.",
         )
 
 
@@ -69,7 +69,7 @@ def _read(path: Path) -> tuple[list[str], dict[str, str]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         return [str(name) for name in content.get("folders", [])], dict(content["sha256"])
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        remedy = "Get the bundle again; if it is yours, remove the file and write it anew."
+        remedy = "Get the bundle again; if it is yours, remove the file and write it again."
         found = type(error).__name__
         raise CaseError("the bundle's manifest cannot be read", file=path, found=found, remedy=remedy) from error
 

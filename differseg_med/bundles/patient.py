@@ -87,7 +87,7 @@ def _voxels(image: Any, modality: str) -> tuple[np.ndarray, FloatArray]:
         voxels = image.detach().cpu().numpy()
         return voxels[0] if voxels.ndim == 4 and len(voxels) == 1 else voxels, image.affine.cpu().numpy()
     raise CaseError(
-        f"{modality}: this is no image that knows where it is",
+        f"{modality}: this image has no affine",
         expected="a path, or an image of nibabel, SimpleITK or MONAI (MetaTensor)",
         found=type(image).__name__,
         remedy="An array alone has no affine: nibabel.Nifti1Image(array, affine) gives it one.",

@@ -21,13 +21,13 @@ class _Loader(yaml.SafeLoader):
         """A mapping, whose keys are all different."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if len({str(key) for key in keys}) < len(keys):
-            raise yaml.YAMLError("a key stands there twice")
+            raise yaml.YAMLError("a key is there twice")
         return super().construct_mapping(node, deep=deep)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key is there twice")
     return dict(pairs)
 
 

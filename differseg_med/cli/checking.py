@@ -28,10 +28,10 @@ def check(
     table: Table,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for check.csv and check.html.")] = None,
     modalities: Annotated[str, typer.Option(help="Columns to check, the reference first; default: all.")] = "",
-    alignment: Annotated[bool, typer.Option(help="Compare where the images of a case lie (slow).")] = True,
+    alignment: Annotated[bool, typer.Option(help="Check whether the images of a case are registered (slow).")] = True,
     kind: Kinds = None,
 ) -> None:
-    """Read every file; compare grids, places and labels; find patients on both sides of a split."""
+    """Read every file; compare grids, positions and labels; find patients on both sides of a split."""
     from differseg_med.cohort.check.check import check_cohort, report_lines, write_check
 
     def job() -> None:
@@ -48,7 +48,7 @@ def check(
 
 
 def kinds(table: Table, kind: Kinds = None) -> None:
-    """Say what kind of image each column holds, once: written beside the table. Without --kind: show it."""
+    """Declare the kind of image in each column, in a file beside the table. Without --kind: show it."""
     from differseg_med.cohort.kinds import write_kinds
     from differseg_med.modality import KINDS
 
@@ -70,9 +70,11 @@ def folds(
     stratify: Annotated[
         str, typer.Option(help="Columns to balance, with commas; also modalities and label_volume (measured).")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
     validation: Annotated[int | None, typer.Option(help="Make this fold the split validation, others train.")] = None,
-    reshuffle: Annotated[bool, typer.Option("--reshuffle", help="Draw anew what has a fold or split already.")] = False,
+    reshuffle: Annotated[
+        bool, typer.Option("--reshuffle", help="Also assign cases that have a fold or split already.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write; default: the same one.")] = None,
     force: Force = False,
 ) -> None:
@@ -97,7 +99,7 @@ def folds(
         placed = {case.case_id: case for case in done}
         if kept:
             count = sum(bool(case.fold) for case in cases)
-            typer.echo(f"{count} cases keep the fold that they have; --reshuffle draws anew")
+            typer.echo(f"{count} cases keep the fold that they have; --reshuffle assigns them again")
         rows_done = [placed.get(case.case_id, case) for case in cohort.cases]
         target = out or table
         data = [path for case in cohort.cases for path in inputs_of(case)]
@@ -118,10 +120,10 @@ def folds(
 def register(
     table: Table,
     out: OutDir,
-    modalities: Annotated[str, typer.Option(help="Those to move; default: all but the first of the table.")] = "",
-    method: Annotated[Method, typer.Option("--register", help="Which motions are tried.")] = Method.RIGID,
+    modalities: Annotated[str, typer.Option(help="Modalities to move; default: all but the first of the table.")] = "",
+    method: Annotated[Method, typer.Option("--register", help="Transforms to use.")] = Method.RIGID,
 ) -> None:
-    """Register the modalities to the first: volumes with new affines, transforms (.tfm), pictures, OUT/cohort.csv."""
+    """Register the modalities to the first: volumes with new affines, transforms (.tfm), overlays, OUT/cohort.csv."""
     from differseg_med.cohort.registration.register import register_cohort
 
     def job() -> None:
@@ -134,7 +136,7 @@ def register(
 def n4(
     table: Table, out: OutDir, modalities: Annotated[str, typer.Option(help="MR columns to correct, with commas.")]
 ) -> None:
-    """Correct the slow shading of MR images (N4 bias field): new volumes and OUT/cohort.csv."""
+    """Correct the bias field of MR images (N4): new volumes and OUT/cohort.csv."""
     from differseg_med.cohort.registration.register import correct_cohort
 
     def job() -> None:

@@ -45,7 +45,7 @@ for _name, _group, _command in (
 
 
 class Foreground(str, Enum):
-    """What is 1 in the pictures of masks."""
+    """What is foreground in images of masks."""
 
     WHITE = "white"
     BLACK = "black"
@@ -65,7 +65,7 @@ def scan(
     ] = Naming.NUMBER,
     case_per: Annotated[Unit, typer.Option(help="A case is one examination, or all of a patient.")] = Unit.STUDY,
     resample: Annotated[
-        bool, typer.Option("--resample", help="Take tilted and uneven series too, to be interpolated.")
+        bool, typer.Option("--resample", help="Also accept tilted and uneven series, to be interpolated.")
     ] = False,
     foreground: Annotated[str, typer.Option(help="Values of mask files that are the target: 1,2,3.")] = "",
     kind: Kinds = None,
@@ -109,14 +109,14 @@ def folders(
     modalities: Annotated[str, typer.Option(help="Folders, the reference first; COLUMN=FOLDER where they differ.")],
     out: Out,
     mask: Annotated[str | None, typer.Option(help="Folder of the masks.")] = None,
-    mask_foreground: Annotated[Foreground, typer.Option(help="What is 1 in the masks.")] = Foreground.WHITE,
-    sequence: Annotated[str | None, typer.Option(help="Regex: the part of a name that says the video.")] = None,
-    validation_every: Annotated[int, typer.Option(help="The first of every so many subjects is for validation.")] = 0,
-    validation_last: Annotated[int, typer.Option(help="So many of the last subjects are for validation.")] = 0,
+    mask_foreground: Annotated[Foreground, typer.Option(help="What is foreground in the masks.")] = Foreground.WHITE,
+    sequence: Annotated[str | None, typer.Option(help="Regex: the part of a name that identifies the video.")] = None,
+    validation_every: Annotated[int, typer.Option(help="Of every N subjects the first is for validation.")] = 0,
+    validation_last: Annotated[int, typer.Option(help="The last N subjects are for validation.")] = 0,
     kind: Kinds = None,
     force: Force = False,
 ) -> None:
-    """Pictures in SPLIT/{image,depth,...,mask}/NAME.png (or jpg, tif), paired by NAME."""
+    """2-D images in SPLIT/{image,depth,...,mask}/NAME.png (or jpg, tif), paired by NAME."""
 
     def job() -> None:
         check_kinds_file(out)

@@ -101,7 +101,7 @@ def pattern(
 def to_msd(
     table: Table,
     out: Annotated[Path, typer.Option("--out", help="dataset.json to write.")],
-    layout: Annotated[Layout, typer.Option(help="Name the files where they are, or write 4-D files.")] = Layout.LIST,
+    layout: Annotated[Layout, typer.Option(help="List the files where they are, or write 4-D files.")] = Layout.LIST,
     kind: Kinds = None,
 ) -> None:
     """An MSD data list with folds, for MONAI's Auto3DSeg and others."""

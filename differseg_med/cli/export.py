@@ -36,15 +36,15 @@ def export(
     output_dir: Annotated[Path, typer.Option("--out", "--output-dir", "-o", help="Folder for the files.")],
     formats: Annotated[str, typer.Option(help=f"Separated by commas: {NAMES}.")] = "nifti,seg.nrrd",
     bundle: Annotated[Path | None, typer.Option(help="Bundle whose metadata say what the mask shows.")] = None,
-    segment: Annotated[Path | None, typer.Option(help="Or a JSON file that says it, see docs/exports.md.")] = None,
+    segment: Annotated[Path | None, typer.Option(help="Or a JSON file with that, see docs/exports.md.")] = None,
     label: Annotated[
         str | None,
-        typer.Option(help='Or in words, looked up in DICOM\'s lists: "Neoplasm", "MS lesion=brain lesion".'),
+        typer.Option(help='Or a term, looked up in DICOM\'s lists: "Neoplasm", "MS lesion=brain lesion".'),
     ] = None,
     case_id: Annotated[str, typer.Option(help="For titles and BIDS names. No patient's name.")] = "case",
     resample: Annotated[bool, typer.Option("--resample", help="Allow another grid than the reference's.")] = False,
 ) -> None:
-    """Write a mask for 3D Slicer (seg.nrrd, mrb), PACS (dicom-seg), BIDS, or as a picture; each file is verified."""
+    """Write a mask for 3D Slicer (seg.nrrd, mrb), PACS (dicom-seg), BIDS, or as a figure; each file is verified."""
     from differseg_med.prediction.writers import export_mask
 
     if sum(given is not None for given in (bundle, segment, label)) > 1:

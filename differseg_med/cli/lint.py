@@ -21,7 +21,7 @@ def lint_bundle(
         bool, typer.Option("--write-manifest", help="Write manifest.json with the hash of every file.")
     ] = False,
 ) -> None:
-    """Say what of a bundle's configurations is not in the list of what may run; compare its files with its manifest."""
+    """List what a bundle's configurations would run that is not allowed; compare its files with its manifest."""
     from differseg_med.bundles import manifest
     from differseg_med.bundles.lint import bundle_files, lint_files
 

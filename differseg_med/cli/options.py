@@ -18,7 +18,7 @@ from differseg_med.progress import progress_bar
 Table = Annotated[Path, typer.Argument(help="Cohort table (CSV).", exists=True, dir_okay=False)]
 Kinds = Annotated[
     list[str] | None,
-    typer.Option("--kind", help="What kind of image a column holds: arterial=ct. Repeatable; see cohort kinds."),
+    typer.Option("--kind", help="Kind of image in a column: arterial=ct. Repeatable; see cohort kinds."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a table that was made or changed by hand.")]
 Out = Annotated[Path, typer.Option("--out", help="Cohort table to write (CSV).")]

@@ -21,7 +21,7 @@ app = typer.Typer(
 Url = Annotated[str, typer.Argument(help="Root of the service: https://HOST[:PORT]/dicom-web")]
 Study = Annotated[str, typer.Argument(help="StudyInstanceUID.")]
 CaFile = Annotated[
-    Path | None, typer.Option(help="Certificates (PEM) to check the server's with.", envvar="DIFFERSEG_PACS_CA_FILE")
+    Path | None, typer.Option(help="Certificates (PEM) to verify the server with.", envvar="DIFFERSEG_PACS_CA_FILE")
 ]
 Certificate = Annotated[
     Path | None, typer.Option(help="Own certificate with key (PEM).", envvar="DIFFERSEG_PACS_CLIENT_CERTIFICATE")

@@ -18,7 +18,7 @@ Target = Annotated[
     str, typer.Option(help='What the masks show: "liver lesion", or "MS lesion=brain lesion" (name=words looked up).')
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="A value in place of the rule's: name=value, YAML. Repeatable.")
+    list[str] | None, typer.Option("--set", help="A value instead of the rule's: name=value, YAML. Repeatable.")
 ]
 
 
@@ -27,9 +27,9 @@ def plan(
     table: Annotated[Path, typer.Argument(help="Cohort table (CSV).", exists=True, dir_okay=False)],
     name: Name,
     out: Annotated[Path, typer.Option("--out", help="Where to put the bundle.")] = Path("bundles"),
-    time: Annotated[str, typer.Option(help="For one training: 20min, 2h, 1d.")] = "2h",
+    time: Annotated[str, typer.Option(help="Time for one training: 20min, 2h, 1d.")] = "2h",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")] = None,
-    memory: Annotated[str | None, typer.Option(help="That a training may use: 8GB; default: what is free.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory for a training: 8GB; default: what is free.")] = None,
     target: Target = "",
     modalities: Annotated[
         str, typer.Option(help="Columns to use, with their kinds where the table does not say them: flair=mr,t1c=mr.")

@@ -24,7 +24,7 @@ def release(
     presets: Presets = None,
     settings: Settings = None,
     safetensors: Annotated[
-        bool, typer.Option("--safetensors", help="Weights in files that hold nothing but tensors.")
+        bool, typer.Option("--safetensors", help="Save weights as .safetensors, which holds tensors only.")
     ] = False,
     average: Annotated[
         Path | None,

@@ -22,7 +22,7 @@ Table = Annotated[Path, typer.Option("--cohort", help="Cohort table (CSV).", exi
 Output = Annotated[Path, typer.Option("--out", "--output-dir", "-o", help="Folder for the results.")]
 Split = Annotated[str | None, typer.Option(help="Only the rows of this split.")]
 Withhold = Annotated[list[str] | None, typer.Option(help="Leave out this modality (may be given several times).")]
-Resume = Annotated[bool, typer.Option(help="Go on where an interrupted run stopped.")]
+Resume = Annotated[bool, typer.Option(help="Resume where an interrupted run stopped.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")]
 Backend = Annotated[
     str | None,
@@ -34,7 +34,7 @@ Formats = Annotated[
 Presets = Annotated[
     list[Path] | None,
     typer.Option(
-        "--preset", help="Configuration over the bundle's: a path, such as the repository's configs/cpu.yaml."
+        "--preset", help="Configuration that overlays the bundle's: a path, such as the repository's configs/cpu.yaml."
     ),
 ]
 Settings = Annotated[
@@ -48,10 +48,10 @@ ShardOf = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Cases in work at a time: over 1, read ahead of the network, written behind."),
+    typer.Option("--jobs", min=1, help="Cases at a time: above 1, reading and writing overlap with the network."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Try rows, files, disk, memory, device and weights, then stop.")
+    bool, typer.Option("--dry-run", help="Check rows, files, disk, memory, device and weights, then stop.")
 ]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run the bundle whatever it names, see lint-bundle; it may run any program.")
@@ -136,7 +136,7 @@ def predict(
 def collect(
     folder: Annotated[Path, typer.Argument(help="The --out of every shard.", exists=True, file_okay=False)],
 ) -> None:
-    """Put the shards of predict --shard together, as if one process had done all of it."""
+    """Join the shards of predict --shard, as if one process had done everything."""
 
     def job() -> None:
         from differseg_med import api
@@ -155,7 +155,7 @@ def evaluate(
     ] = None,
     predictions: Masks = None,
     stretch: Annotated[
-        bool, typer.Option(help="With --predictions of pictures: stretch each map to the full range, as benchmarks do.")
+        bool, typer.Option(help="With --predictions of 2-D images: normalise each map to the full range.")
     ] = False,
     hd95_pooled: Pooled = False,
     subsets: Annotated[
@@ -240,9 +240,9 @@ def train(
     folds: Annotated[
         str | None, typer.Option(help='Cross-validation: "all", or some folds with commas.', metavar="all")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="With --folds: so many at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="With --folds: how many to train at a time.")] = 1,
     freeze: Annotated[
-        str | None, typer.Option(help="Leave this part of the network as it is: encoder.", metavar="encoder")
+        str | None, typer.Option(help="Do not train this part of the network: encoder.", metavar="encoder")
     ] = None,
     resume: Resume = True,
     device: Device = None,
@@ -251,7 +251,7 @@ def train(
     trust: Trust = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train on split "train" and validate on "validation", or train by folds; resumes if OUT has a start."""
+    """Train on split "train" and validate on "validation", or train by folds; resumes what OUT holds."""
     if fold is not None and folds is not None:
         raise typer.BadParameter("give either --fold or --folds")
     if freeze not in (None, "encoder"):

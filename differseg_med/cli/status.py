@@ -17,9 +17,9 @@ app = typer.Typer()
 @app.command()
 def describe(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Say what a bundle wants (modalities, kinds) and gives (target, codes, grid), with its version and weights."""
+    """Show what a bundle needs (modalities, kinds) and gives (target, codes, grid), its version and weights."""
     from differseg_med.bundles.description import describe as describe_bundle
     from differseg_med.bundles.description import described_in_words
 
@@ -36,7 +36,7 @@ def status(
     folder: Annotated[Path, typer.Argument(help="Output folder of a run.", exists=True, file_okay=False)],
     settings: Annotated[bool, typer.Option("--settings", help="Also list every setting.")] = False,
 ) -> None:
-    """Say what made the results in a folder (run.json), how far it is, and who writes there now."""
+    """Show what made the results in a folder (run.json), its progress, and who is writing there now."""
     from differseg_med.runs.status import status_lines
 
     def job() -> None:

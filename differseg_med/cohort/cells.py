@@ -97,7 +97,9 @@ class Cells:
     def tell(self, path: Path) -> None:
         """Log one notice of all that was read otherwise, once in a process for the same table and the same notice."""
         if self.read_as:
-            what = ", ".join(f"{text} ({count} cell{'s' * (count > 1)})" for text, count in self.read_as.items())
+            what = ", ".join(
+                f"{text} ({count} {'entry' if count == 1 else 'entries'})" for text, count in self.read_as.items()
+            )
             _tell_once(str(path), what)
 
 

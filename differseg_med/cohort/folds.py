@@ -133,7 +133,7 @@ def kept_folds(cases: Sequence[Case]) -> dict[str, int]:
             raise CaseError("the fold is no number", case=case.case_id, expected="0, 1, ...", found=case.fold)
         if kept.setdefault(case.subject_id, int(case.fold)) != int(case.fold):
             raise CaseError(
-                "cases of one subject are in two folds", case=case.case_id, remedy="Draw anew: --reshuffle."
+                "cases of one subject are in two folds", case=case.case_id, remedy="Assign them again: --reshuffle."
             )
     return kept
 

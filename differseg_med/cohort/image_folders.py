@@ -78,10 +78,10 @@ def find_pictures(
             cases.append(Case(name, _sequence_of(name, video), images, label, split))
     if not cases:
         raise CaseError(
-            "no picture has all of its partners",
+            "no image has a file of every modality",
             file=root,
             expected=f"files of equal names in {', '.join(folders)}",
-            found="; ".join(left_out[:3]) or "no pictures",
+            found="; ".join(left_out[:3]) or "no images",
         )
     cases = _with_own_ids(cases)
     return Found(tuple(cases), tuple(left_out), tuple(_other_sizes(cases)))

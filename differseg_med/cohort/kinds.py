@@ -181,7 +181,7 @@ def _refuse_repeated(node: yaml.Node | None, path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if repeated := [name for name in names if names.count(name) > 1]:
-            raise CaseError(f"{repeated[0]!r} stands there twice", file=path, remedy="Keep the one that is right.")
+            raise CaseError(f"{repeated[0]!r} is there twice", file=path, remedy="Keep the one that is right.")
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value == "modalities":
                 _refuse_repeated(value, path)

@@ -17,7 +17,7 @@ _REMEDY_PATIENT = (
     "Give them one subject_id. If anonymisation gave all patients the same value, this says nothing: leave it."
 )
 _REMEDY_MIXED = "Make sure that the images are of one patient; hospitals number the same patient differently."
-_REMEDY_IMAGE = "Find out whether these are the same patient; if so give them one subject_id, else repair the cells."
+_REMEDY_IMAGE = "Find out whether these are the same patient; if so give them one subject_id, else correct the entries."
 
 
 def content_key(voxels: NDArray[Any]) -> str:

@@ -166,7 +166,7 @@ def _column_problem(
         # T1 and t1 would be one file on many disks.
         alike = [c for c in modalities if same_name(c) == same_name(name)]
         if name and (columns.count(name) > 1 or (name in modalities and len(alike) > 1)):
-            return CaseError(f"column {name!r} stands there twice", file=path, remedy="Keep the one that is right.")
+            return CaseError(f"column {name!r} is there twice", file=path, remedy="Keep the one that is right.")
         # A misspelt 'label' or 'split' would otherwise pass as one of the user's own columns.
         near = difflib.get_close_matches(name.lower(), OWN_COLUMNS, n=1, cutoff=0.8)
         if name not in OWN_COLUMNS and name not in modalities and near and near[0] not in columns:
@@ -197,7 +197,7 @@ def _modality_missing(
     """What is needed and what there is. A column that is called alike may be another sequence: it is not proposed."""
     others = [column for column in columns if column not in OWN_COLUMNS]
     same = next((column for column in others if column.casefold() == name.casefold()), None)
-    add = f"Add column {name!r}, and leave its cells blank where the modality is absent."
+    add = f"Add column {name!r}, and leave its entries blank where the modality is absent."
     return CaseError(
         f"column {name!r} is missing",
         file=path,
@@ -213,11 +213,11 @@ def _row_problem(path: Path, row: Row, counts: Counter[str]) -> CaseError | None
         return CaseError(f"row {row.number} has no case_id", file=path, remedy="Give every row an id of its own.")
     if surplus := row.cells.get(SURPLUS):
         return CaseError(
-            f"row {row.number} has more cells than the header, so it is unclear which belongs to which column",
+            f"row {row.number} has more entries than the header, so it is unclear which belongs to which column",
             case=case_id,
             file=path,
             found=f"{surplus!r} after the last column",
-            remedy="Put quotes around cells that contain the separator.",
+            remedy="Put quotes around entries that contain the separator.",
         )
     if (times := counts[same_id(case_id)]) > 1:
         return CaseError(

@@ -213,7 +213,11 @@ def _check_settings(paths: Mapping[str, Path]) -> None:
             found[name] = json.dumps(json.loads(beside.read_text(encoding="utf-8")).get("settings"), sort_keys=True)
     if len(set(found.values())) > 1:
         text = "; ".join(f"{name}: {settings}" for name, settings in found.items())
-        raise CaseError("the models were measured with other settings", found=text, remedy="Evaluate them again alike.")
+        raise CaseError(
+            "the models were measured with other settings",
+            found=text,
+            remedy="Evaluate them again with the same settings.",
+        )
 
 
 def _pair(models: Mapping[str, Rows], pair: tuple[str, str], measure: str) -> Comparison:

@@ -24,7 +24,7 @@ def save_png(pixels: NDArray[np.uint8], path: str | Path) -> Path:
         Image.fromarray(pixels).save(temporary, format="PNG")
         with Image.open(temporary) as written:
             if not np.array_equal(np.asarray(written), pixels):
-                raise CaseError("the picture on disk is not the one that was written", file=path)
+                raise CaseError("the image on disk is not the one that was written", file=path)
     return path
 
 

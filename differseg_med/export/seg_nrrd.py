@@ -54,7 +54,7 @@ def save_seg_nrrd(mask: NDArray[Any], affine: FloatArray, path: str | Path, segm
         read = slicerio.read_segmentation(str(temporary))
         check_read_back(read["voxels"], _grid(read), voxels, grid, path)
         if read["segments"] != [description]:
-            raise differs("its segment is described otherwise", path)
+            raise differs("its segment is described differently", path)
     return path
 
 

@@ -61,7 +61,7 @@ class PillowReader(ImageReader):
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise CaseError(
-                    "the file holds several pictures (an animation or pages)",
+                    "the file holds several images (an animation or pages)",
                     file=path,
                     expected="one",
                     found=frames,
@@ -192,7 +192,7 @@ def as_mask(volume: MetaTensor, foreground: str = "white") -> MetaTensor:
             file=filename(volume),
             expected="0 and one other value, or black and white",
             found=f"{len(values)} grey values from {values[0]:.3g} to {values[-1]:.3g} of 1",
-            remedy="Save it as a picture of two values.",
+            remedy="Save it as an image of two values.",
         )
     return MetaTensor((~mask if foreground == "black" else mask).float(), meta=volume.meta)
 

@@ -90,7 +90,7 @@ class Alignment:
         """The figures in words."""
         right, front, up = (round(mm) for mm in self.shift_mm)
         return (
-            f"most alike when moved by {self.distance_mm:.0f} mm "
+            f"most similar when moved by {self.distance_mm:.0f} mm "
             f"({right:+d} right, {front:+d} front, {up:+d} up), with normalized mutual information "
             f"{self.there:.3f} instead of {self.here:.3f} and {self.edges_there:.0%} of edges in common "
             f"instead of {self.edges_here:.0%}"

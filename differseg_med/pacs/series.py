@@ -261,4 +261,6 @@ def bounded(answer: Any, most: int, what: str) -> Iterator[Any]:
 
 def impossible(found: str) -> CaseError:
     """The error that a server says what is not true of any study."""
-    return CaseError("the server describes what cannot be", found=found, remedy="Ask who runs the server.")
+    return CaseError(
+        "the server's description of the series is impossible", found=found, remedy="Ask who runs the server."
+    )

@@ -84,7 +84,7 @@ def _others_as_good(fingerprint: Fingerprint, best: str) -> str:
     alike = [
         n for n, f in fingerprint.modalities.items() if f.on_label_grid == fingerprint.modalities[best].on_label_grid
     ]
-    return f"; the same holds for {', '.join(alike[1:])}, which stand behind it in the table" if len(alike) > 1 else ""
+    return f"; the same holds for {', '.join(alike[1:])}, which come after it in the table" if len(alike) > 1 else ""
 
 
 def in_plane_mm(facts: ModalityFacts) -> float:
@@ -248,9 +248,9 @@ def max_shift(fingerprint: Fingerprint, mm: float) -> Ruled:
         return 0.0, "one modality"
     if off:
         pixels = round(min(max(fingerprint.shift_mm / mm / 2, 2.0), 4.0), 1)
-        return pixels, f"{off} of {judged} compared pairs do not line up, by up to {fingerprint.shift_mm:.0f} mm"
+        return pixels, f"{off} of {judged} compared pairs are not registered, by up to {fingerprint.shift_mm:.0f} mm"
     if judged and not any(one_kind_apart(fingerprint)):
-        return 1.0, f"all {judged} compared pairs line up"
+        return 1.0, f"all {judged} compared pairs are registered"
     return 2.0, "images of different kinds of scanner may lie apart by some millimetres"
 
 

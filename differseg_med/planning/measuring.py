@@ -99,7 +99,7 @@ def training_cases(cohort: Cohort) -> list[Case]:
                 f"no training case has {name!r}",
                 file=cohort.path,
                 expected="at least one case with it",
-                found=f"{len(cases)} blank cells",
+                found=f"{len(cases)} blank entries",
                 remedy=f"Fill in the column, or leave it out: --modalities {others}.",
             )
     return cases
@@ -133,7 +133,7 @@ def measure_cohort(cohort: Cohort, cases: Sequence[Case], progress: CaseProgress
             file=cohort.path,
             expected="some voxels of the target",
             found=f"{len(measured)} empty labels",
-            remedy="Look at the column label: another file, region or value (PATH::1) may be meant.",
+            remedy="Look at the column label: another file, ROI or value (PATH::1) may be meant.",
         )
     off = [shift for shift, is_off in pairs if is_off]
     return Fingerprint(

@@ -163,7 +163,7 @@ def _measured(fingerprint: Fingerprint) -> list[str]:
         lines.append(f"| {name} | {label_of(facts.kind)} | {facts.cases} | {facts.on_label_grid} | {grey} |")
     judged, off = fingerprint.aligned
     if judged:
-        lines += ["", f"Alignment: {off} of {judged} compared pairs of images do not line up."]
+        lines += ["", f"Alignment: {off} of {judged} compared pairs of images are not registered."]
     return lines
 
 

@@ -39,7 +39,7 @@ def collect(out: str | Path) -> list[SummaryRow]:
         CaseError: if a shard is missing, not finished or running, or they are not of one run.
     """
     out = Path(out)
-    with occupied(out, deep=False, go_on="Go on with the same command."):
+    with occupied(out, deep=False, go_on="Continue with the same command."):
         shards = shards_in(out)
         earlier = read_steps(out).get(STEP)
         if not shards and earlier is not None and earlier.shard:

@@ -135,7 +135,7 @@ class CohortEvaluator(SupervisedEvaluator):
         tables = table_files(cohort.path) if cohort is not None else ()
         inputs = [*tables, *(path for case in cases for path in inputs_of(case))]
         everyone: Sequence[str] = getattr(dataset, "everyone", [case.case_id for case in cases])
-        with occupied(self.output_dir, inputs, "Go on with --resume."):
+        with occupied(self.output_dir, inputs, "Continue with --resume."):
             self._prepared = []  # the weights may be others than in the run before
             step = self._manifest(cases, getattr(dataset, "transform", None))
             if (shard := getattr(dataset, "shard", None)) is not None:

@@ -225,7 +225,7 @@ def _at_the_border(mask: Mask, grid: Grid) -> Iterable[str]:
             if touched:
                 found.append(f"{SIDES[side]} ({touched * face_cm2:.1f} cm2)")
     if found:
-        yield f"the mask touches the border of the field of view (the target may go on): {', '.join(found)}"
+        yield f"the mask touches the border of the field of view (the target may continue outside): {', '.join(found)}"
 
 
 def _in_pieces(mask: Mask, fingerprint: Fingerprint | None) -> Iterable[str]:
@@ -233,7 +233,8 @@ def _in_pieces(mask: Mask, fingerprint: Fingerprint | None) -> Iterable[str]:
     _, most = fingerprint.ranges.get("pieces", (1, 1)) if fingerprint else (1, 1)
     if len(sizes) > most:
         usual = f" (in training at most {most:.0f})" if fingerprint else ""
-        yield f"the mask has {len(sizes)} pieces{usual}, the largest with {sizes[0] / sum(sizes):.0%} of its volume"
+        share = f"{sizes[0] / sum(sizes):.0%}"
+        yield f"the mask has {len(sizes)} connected components{usual}, the largest with {share} of its volume"
 
 
 def _unlike_training(

@@ -53,10 +53,10 @@ def keep_what_holds(
         return {}
     if differences := earlier.differences(step):
         raise CaseError(
-            "the results in this folder were made otherwise, so this run cannot go on there",
+            "the results in this folder were made with other settings, so this run cannot resume there",
             file=folder,
             found=list_differences(differences),
-            remedy="Give the settings of then, choose another --out, or leave out --resume: the old results are kept.",
+            remedy="Use the earlier settings, choose another --out, or leave out --resume: the old results are kept.",
         )
     kept = {}
     for case_id, row in finished.items():

@@ -40,7 +40,7 @@ SHOWN = {
 }
 """Columns of ``summary.csv`` that the table has, by the names it gives them."""
 
-SIZES = {"volume_ml": "ml", "area_percent": "% of the picture"}
+SIZES = {"volume_ml": "ml", "area_percent": "% of the image"}
 _TEXTS = ("flags", "notes")
 RANKS = {"failed": 0, "incomplete": 1, "flagged": 2, "": 3}
 

@@ -36,7 +36,7 @@ from differseg_med.training.windows import SmallerWindows
 
 logger = logging.getLogger(__name__)
 
-_REMEDY = "Choose another output_dir, or set resume to false to begin anew there."
+_REMEDY = "Choose another output_dir, or set resume to false to start again there."
 
 LAST, BEST, LOG, CURVES = "last.pt", "best.pt", "log.csv", "curves.png"
 STEP = "train"
@@ -202,7 +202,9 @@ class TrainingRecorder:
         if not self.resume:
             set_aside(self.output_dir, [MANIFEST, *RESULTS], earlier.started if earlier else "")
         elif path.is_file() and earlier is None:
-            logger.warning("%s: %s does not say what made it; it goes on with the settings of now", path.name, MANIFEST)
+            logger.warning(
+                "%s: %s does not say what made it; it resumes with the present settings", path.name, MANIFEST
+            )
         elif path.is_file() and earlier is not None:
             cases = [
                 f"{name}: {'changed' if name in earlier.inputs and name in step.inputs else 'in one of the two only'}"

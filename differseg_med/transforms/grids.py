@@ -252,7 +252,7 @@ class ResizeImagesd(MapTransform):
                 sizes = f"{shape[0]} x {shape[1]} pixels, {d[REFERENCE]} has {frame[0]} x {frame[1]}"
                 d[NOTES] = [*d.get(NOTES, []), f"{key}: {sizes}; resized to the same frame"]
             if shape[2] != 1:
-                raise CaseError("spatial_size is for pictures", file=filename(d[key]), found=f"{shape[2]} slices")
+                raise CaseError("spatial_size is for 2-D images", file=filename(d[key]), found=f"{shape[2]} slices")
             larger = shape[0] > self.spatial_size[0] or shape[1] > self.spatial_size[1]
             d[key] = around_gaps(self._shrink if larger else self._enlarge, d[key])
         return d

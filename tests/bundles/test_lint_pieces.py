@@ -145,7 +145,7 @@ def test_what_is_put_together_is_refused(name, tmp_path):
     if content != TWICE:
         assert refused(content, tmp_path)
         return
-    with pytest.raises(CaseError, match="stands there twice"):
+    with pytest.raises(CaseError, match="is there twice"):
         refused(content, tmp_path, ".json")
 
 

@@ -89,7 +89,7 @@ def test_a_hostile_column_stops_the_table_in_words(files, tmp_path):
 def test_columns_that_are_one_file_on_some_disks(files):
     table = files["t1"].parents[1] / "twice.csv"
     write_table(table, [row_of("a", files, table) | {"T1": "x"}], [*COLUMNS[:2], "T1", *COLUMNS[2:]])
-    assert "stands there twice" in str(read_cohort(table, ("t1", "T1")).problem)
+    assert "is there twice" in str(read_cohort(table, ("t1", "T1")).problem)
 
 
 def test_ids_that_are_one_folder_on_some_disks(files):

@@ -72,7 +72,7 @@ def test_missing_folders_and_partners_are_told(tmp_path):
         find_pictures(tmp_path, COLUMNS)
     picture(tmp_path / "image" / "a.png")
     picture(tmp_path / "depth" / "b.png")
-    with pytest.raises(CaseError, match=r"no picture has all of its partners.*a: nothing in depth"):
+    with pytest.raises(CaseError, match=r"no image has a file of every modality.*a: nothing in depth"):
         find_pictures(tmp_path, COLUMNS)
 
 

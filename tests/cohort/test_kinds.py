@@ -182,7 +182,7 @@ HEADER, ROW = "case_id,t1,ct,label,site", "a,t1.nii,ct.nii,,S"
         ("", "does not say what kinds of images .*found None"),
         ("just words", "does not say what kinds of images"),
         ("modalities: {t1: mr}\nsplits: 5", "unknown entry 'splits'"),
-        ("modalities: {t1: mr, t1: ct}", "'t1' stands there twice"),
+        ("modalities: {t1: mr, t1: ct}", "'t1' is there twice"),
         ("modalities: {t1: mr", "not YAML"),
         ("modalities: {t1: 2001-99-99}", "not YAML"),
         ("[" * 3000, "not YAML"),

@@ -100,7 +100,7 @@ def test_splits_are_the_ones_that_are_meant_and_one_notice_says_so(tmp_path, cap
     assert len(cohorts[0].select("training")) == len(cohorts[0].select("train")) == 4
     assert [c.case_id for c in cohorts[0].select(["Val", "TEST"])] == ["c4", "c5", "c6", "c7", "c8"]
     assert caplog.text.count("cohort.csv: read") == 1  # a run reads its table several times
-    assert "'val' as 'validation' (1 cell)" in caplog.text
+    assert "'val' as 'validation' (1 entry)" in caplog.text
 
 
 def test_a_split_of_the_users_own_stays(tmp_path):
@@ -115,7 +115,7 @@ def test_cells_that_hold_nothing(tmp_path, blank, caplog):
     )
     (case,) = read(path).cases
     assert (case.case_id, case.subject_id, list(case.images), case.label, case.split) == ("NA", "NA", ["t1"], None, "")
-    assert "as blank (5 cells)" in caplog.text
+    assert "as blank (5 entries)" in caplog.text
 
 
 def test_a_folder_that_is_called_na_is_an_image(tmp_path):

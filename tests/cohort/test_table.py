@@ -114,7 +114,7 @@ def test_ids_cannot_leave_the_output_folder(tmp_path, case_id):
         ("case_id,mri,ct,label", "column 't1' is missing .*Add column 't1'"),
         ("case_id,t1,ct,lable", "'lable' looks like a misspelt 'label'"),
         ("case_id,t1,ct,Label", "'Label' looks like a misspelt 'label'"),
-        ("case_id,t1,ct,t1", "'t1' stands there twice"),
+        ("case_id,t1,ct,t1", "'t1' is there twice"),
     ],
 )
 def test_a_wrong_column_concerns_every_row_by_name(tmp_path, header, message):
@@ -138,7 +138,7 @@ def test_more_cells_than_columns_are_not_shifted_into_others(tmp_path):
     cohort = read(tmp_path, "case_id,t1,ct,label", "a,one, two.nii,c.nii,l.nii", "b,x.nii,,")
     assert len(problems(cohort)) == 1
     assert "case a" in problems(cohort)[0]
-    assert "row 2 has more cells than the header" in problems(cohort)[0]
+    assert "row 2 has more entries than the header" in problems(cohort)[0]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_mask_inside_one_piece_gives_no_flag_an_empty_one_does():
 def test_a_mask_at_the_border_says_on_which_side_of_the_patient(codes_flip, mask, words):
     grid = Grid(SHAPE, np.diag([*np.multiply(SPACING, codes_flip), 1.0]))
     (flag,) = said(mask, grid)
-    assert flag == f"the mask touches the border of the field of view (the target may go on): {words}"
+    assert flag == f"the mask touches the border of the field of view (the target may continue outside): {words}"
 
 
 def test_a_single_slice_is_no_border():
@@ -88,9 +88,9 @@ def test_a_single_slice_is_no_border():
 
 def test_pieces_are_compared_with_training():
     mask = INSIDE | box((15, 17), (4, 8), (3, 6))  # 60 and 24 voxels
-    assert said(mask) == ["the mask has 2 pieces, the largest with 71% of its volume"]
+    assert said(mask) == ["the mask has 2 connected components, the largest with 71% of its volume"]
     assert said(mask, fingerprint=Fingerprint(3, {"pieces": (1, 1)})) == [
-        "the mask has 2 pieces (in training at most 1), the largest with 71% of its volume"
+        "the mask has 2 connected components (in training at most 1), the largest with 71% of its volume"
     ]
     assert said(mask, fingerprint=Fingerprint(3, {"pieces": (1, 4)})) == []
 

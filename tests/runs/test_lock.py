@@ -126,9 +126,9 @@ def end_this_process() -> None:
 
 
 def test_sigterm_is_like_ctrl_c(tmp_path, caplog):
-    with pytest.raises(Terminated), occupied(tmp_path / "out", go_on="Go on with --resume."):
+    with pytest.raises(Terminated), occupied(tmp_path / "out", go_on="Continue with --resume."):
         end_this_process()
-    kept = f"what was finished is kept in {tmp_path / 'out'}. Go on with --resume."
+    kept = f"what was finished is kept in {tmp_path / 'out'}. Continue with --resume."
     assert f"the system ended the run; {kept}" in caplog.text
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert list((tmp_path / "out").iterdir()) == []

@@ -7,7 +7,9 @@ them (``COHORT.csv``, ``CT_FOLDER``, ``DATA``): tiny patients, and the shipped D
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import re
 import runpy
@@ -173,7 +175,8 @@ class Stage:
             (folder / name).symlink_to(ROOT / name)
         # Hard links, since some commands replace weights: what is replaced here stays as it was there.
         shutil.copytree(data / "bundles", folder / "bundles", copy_function=os.link)
-        shutil.copytree(data / "bundles" / BUNDLE.name, folder / "bundles" / "NAME", copy_function=os.link)
+        if not self._makes("bundles/NAME"):
+            shutil.copytree(data / "bundles" / BUNDLE.name, folder / "bundles" / "NAME", copy_function=os.link)
         shutil.copytree(data / "DATA", folder / "DATA", copy_function=os.link)
         for name in TABLES:
             if not self._makes(name):
@@ -219,9 +222,8 @@ class Stage:
         assert words[0] == "differseg-med", f"who runs {line}?"
         for call in self._shards([re.sub(r"^cuda:\d$", "cpu", word) for word in words[1:]]):
             self._prepare(call)
-            result = CliRunner().invoke(app, [*call, *limits(call)])
-            trace = "".join(traceback.format_exception(result.exception)) if result.exit_code else ""
-            assert result.exit_code == 0, f"{shlex.join(call)}\n{result.output}\n{trace}"
+            code, said = _invoke([*call, *limits(call)])
+            assert code == 0, f"{shlex.join(call)}\n{said}"
 
     def _shards(self, words: list[str]) -> list[list[str]]:
         """The command, and those of the other shards where the page shows the first only."""
@@ -234,14 +236,27 @@ class Stage:
     def _prepare(self, words: list[str]) -> None:
         """More patients where the shipped export has too few; no folder that another example of the page has made."""
         table = next((Path(word) for word in words if word.endswith(".csv") and Path(word).is_file()), None)
-        needs_several = words[0] in ("plan", "train") or words[:2] == ["cohort", "folds"]
-        if table and needs_several and len(pd.read_csv(table)) == 1:
-            shutil.copy(self.data / "table.csv", table)
+        folds = words[:2] == ["cohort", "folds"]
+        if table and (folds or words[0] in ("plan", "train")) and len(pd.read_csv(table)) == 1:
+            several = pd.read_csv(self.data / "table.csv")
+            several.drop(columns=["split", "fold"] if folds else []).to_csv(table, index=False)
         out = Path(words[words.index("--out") + 1]) if "--out" in words else Path()
         if words[:2] == ["cohort", "export"] and Path(out.parts[0]).is_symlink():
             Path(out.parts[0]).unlink()  # a reader's data set, which the same name stood for before
         if words[0] == "train" and out.name and "--fold" not in str(words):
             shutil.rmtree(out, ignore_errors=True)
+
+
+def _invoke(words: list[str]) -> tuple[int, str]:
+    """Exit code of ``differseg-med``, and what it printed and logged."""
+    log = logging.StreamHandler(io.StringIO())
+    logging.getLogger().addHandler(log)
+    try:
+        result = CliRunner().invoke(app, words)
+    finally:
+        logging.getLogger().removeHandler(log)
+    unforeseen = "" if isinstance(result.exception, SystemExit | None) else repr(result.exception)
+    return result.exit_code, f"{result.output}{log.stream.getvalue()}{unforeseen}"
 
 
 def _run_python(words: list[str]) -> None:

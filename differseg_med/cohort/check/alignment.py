@@ -47,7 +47,7 @@ def check_alignment(
                 Finding("warning", f"{pair} are not registered: {measured.describe()}", remedy, case=case, column=b)
             )
         else:
-            words = "not judged: " + _why_not({a: kinds.get(a), b: kinds.get(b)})
+            words = "not compared: " + _why_not({a: kinds.get(a), b: kinds.get(b)})
             findings.append(Finding("ok", f"{pair} ({words}): {measured.describe()}", case=case, column=b))
     return findings
 

@@ -36,7 +36,7 @@ from differseg_med.transforms.grids import check_label, grid_of
 FINDING_COLUMNS = ("case_id", "column", "level", "message", "remedy")
 IDENTITIES = ("PatientID", "StudyInstanceUID")
 SOUND = "No errors and no warnings."
-_READ = "Repair or replace the file, or blank the cell: the case goes on without the image."
+_READ = "Repair or replace the file, or leave the entry blank: the case is then used without it."
 
 
 @dataclass
@@ -128,7 +128,7 @@ def _check_case(check: Check, case: Case, declared: str, alignment: bool) -> Non
         Finding(
             "warning",
             "every voxel has the same value",
-            "Blank the cell if there is no image.",
+            "Leave the entry blank if there is no image.",
             case=case.case_id,
             column=m,
         )
@@ -150,7 +150,7 @@ def _ask_kinds(cohort: Cohort) -> list[Finding]:
     if not unknown:
         return []
     words = (
-        f"nothing says what kind of image {', '.join(unknown)} holds: whether the images are registered was not judged"
+        f"nothing says what kind of image {', '.join(unknown)} holds: whether the images are registered was not checked"
     )
     remedy = f"Say it once: {question(cohort.path, unknown)}; KIND is one of {', '.join(KINDS)}."
     return [Finding("warning", words, remedy)]
@@ -172,7 +172,7 @@ def _ask_dicom(check: Check, case: Case, modality: str, cell: Path, volume: Meta
         kind, said = case.kinds.get(modality), str(tags.get("Modality", ""))
         if kind is not None and contradicts_dicom(kind, said):
             words = f"the column holds {label_of(kind)}, but DICOM says that this image is {said}"
-            remedy = f"Put the right image into the cell, or correct {kinds_path(check.cohort.path).name}."
+            remedy = f"Enter the right image, or correct {kinds_path(check.cohort.path).name}."
             check.findings.append(Finding("error", words, remedy, case=case.case_id, column=modality, file=cell))
 
 

@@ -62,7 +62,7 @@ class Registration:
 
 
 class Method(str, Enum):
-    """Which motions are tried."""
+    """Transforms to use."""
 
     RIGID = "rigid"
     TRANSLATION = "translation"

@@ -78,7 +78,7 @@ def with_foreground(scan: Scan, values: str) -> Scan:
         for case in scan.cases
     ]
     if cases == list(scan.cases):
-        problem, remedy = "no case has a mask file as its label", "Leave --foreground out; --roi chooses among regions."
+        problem, remedy = "no case has a mask file as its label", "Leave --foreground out; --roi chooses among ROIs."
         raise CaseError(problem, expected=f"labels with the value {values}", remedy=remedy)
     return replace(scan, cases=tuple(cases))
 
@@ -161,7 +161,7 @@ def _write_page(scan: Scan, path: Path) -> None:
     levels: Counter[str] = Counter(source.level for _, source in scan.audit)
     lead = (
         f"{len(scan.cases)} cases. Of {len(scan.audit)} series, segmentations and files {levels['error']} have an "
-        f"error and got no cell in the table, {levels['warning']} deserve a look, {levels['ok']} are in order."
+        f"error and got no entry in the table, {levels['warning']} deserve a look, {levels['ok']} are in order."
     )
     told = {
         level: [f"{f'{c}: ' if c else ''}{series}: {why}" for c, series, why in _findings(scan, level, parts_only=True)]

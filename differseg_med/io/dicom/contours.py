@@ -69,20 +69,20 @@ class Account:
         """
         notes = []
         if self.copies:
-            notes.append(f"{self.copies} contours of region {name} are copies of others and left out")
+            notes.append(f"{self.copies} contours of ROI {name} are copies of others and left out")
         if self.crossing:
             notes.append(
-                f"contours of region {name} cross each other on {_slices(self.crossing)}: taken together; look at them"
+                f"contours of ROI {name} cross each other on {_slices(self.crossing)}: taken together; look at them"
             )
         if self.thin:
             notes.append(
-                f"contours of region {name} lie within others on {_slices(self.thin)}, less than a pixel apart: taken "
+                f"contours of ROI {name} lie within others on {_slices(self.thin)}, less than a pixel apart: taken "
                 "as holes; look at them"
             )
         if self.disagreeing:
             number, area, voxels = max(self.disagreeing, key=lambda item: abs(item[1] - item[2]))
             notes.append(
-                f"voxels and contours of region {name} differ much on {_slices({k for k, _, _ in self.disagreeing})}: "
+                f"voxels and contours of ROI {name} differ much on {_slices({k for k, _, _ in self.disagreeing})}: "
                 f"on slice {number + 1} voxels of {voxels * pixel_mm2:.1f} mm2 for contours of {area * pixel_mm2:.1f}"
             )
         return notes

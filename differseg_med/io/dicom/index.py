@@ -208,7 +208,7 @@ def _object_entry(header: Header, population: Counter[Path]) -> SeriesEntry:
     )
     problem = None
     if kind == "rtstruct" and not header.tags.get("regions"):
-        problem = CaseError("the RTSTRUCT has no region", file=header.source.path)
+        problem = CaseError("the RTSTRUCT has no ROI", file=header.source.path)
     return SeriesEntry(join_cell(header.source.path, selector), kind, tags=tags, problem=problem, **_identity(header))
 
 

@@ -52,7 +52,7 @@ def check_grey(header: Header) -> None:
             file=path,
             expected="MONOCHROME2 with one sample per pixel",
             found=f"{photometric} with {samples}",
-            remedy="Choose the original series, not a screenshot or fused picture.",
+            remedy="Choose the original series, not a screenshot or fused image.",
         )
     sides = (tags.get("Rows", 0), tags.get("Columns", 0))
     if not all(isinstance(n, int) and 0 < n <= MAX_SIDE for n in sides):

@@ -41,7 +41,7 @@ class Region:
     @property
     def shown(self) -> str:
         """What messages call it: names of regions may hold a patient's."""
-        return f"region {private(self.name, 'of the label')}"
+        return f"ROI {private(self.name, 'of the label')}"
 
     @property
     def empty(self) -> bool:
@@ -60,7 +60,7 @@ def read_region(header: Header, selector: str) -> Region:
         CaseError: if there is no such region (the names are listed), or it has contours, but no closed one.
     """
     file = header.source.path
-    chosen = choose(selector, header.tags.get("regions", ()), "region", file)
+    chosen = choose(selector, header.tags.get("regions", ()), "ROI", file)
     with quiet():
         for _, stream in opened([header.source]):
             try:
@@ -70,7 +70,7 @@ def read_region(header: Header, selector: str) -> Region:
             except UnreadableError as error:
                 raise CaseError(str(error), file=file) from error
             except AttributeError as error:
-                raise CaseError("the RTSTRUCT has no closed contour of any region", file=file) from error
+                raise CaseError("the RTSTRUCT has no closed contour of any ROI", file=file) from error
             except Exception as error:  # pydicom raises whatever the damaged bytes lead to
                 raise CaseError(
                     "the contours of the RTSTRUCT cannot be read", file=file, found=type(error).__name__
@@ -79,14 +79,14 @@ def read_region(header: Header, selector: str) -> Region:
     names = ", ".join(name for _, name in chosen)
     if open_only := [name for (_, name), (contours, others) in zip(chosen, found) if others and not contours]:
         raise CaseError(
-            f"region {private(', '.join(open_only), 'of the label')} has no closed contour",
+            f"ROI {private(', '.join(open_only), 'of the label')} has no closed contour",
             file=file,
-            remedy="Choose another region.",
+            remedy="Choose another ROI.",
         )
     called = private(names, "of the label")
-    notes = [f"{left_out} points, lines or specks of region {called} left out"] if left_out else []
+    notes = [f"{left_out} points, lines or specks of ROI {called} left out"] if left_out else []
     if empty := [name for (_, name), (contours, _) in zip(chosen, found) if not contours]:
-        notes.append(f"region {private(', '.join(empty), 'of the label')} has no contours: taken as empty")
+        notes.append(f"ROI {private(', '.join(empty), 'of the label')} has no contours: taken as empty")
     return Region(names, tuple(contours for contours, _ in found), frame_uid, tuple(notes))
 
 

@@ -134,7 +134,7 @@ def _check_frames(header: Header) -> None:
             "the DICOM SEG has no place in the patient",
             file=file,
             expected="ImagePositionPatient of each frame",
-            remedy="Segmentations of X-ray pictures and of slides cannot be used; else export it again.",
+            remedy="Segmentations of X-ray images and of slides cannot be used; else export it again.",
         )
 
 

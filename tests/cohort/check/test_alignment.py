@@ -115,7 +115,7 @@ def test_images_that_share_no_space_are_not_compared():
 def test_what_looks_unlike_or_is_not_known_is_not_judged(kinds, why):
     (finding,) = check_alignment({"a": body(), "b": body(offset=(12, 0, 0))}, "c", kinds=kinds)
     assert finding.level == "ok"
-    assert f"not judged: {why}" in finding.text
+    assert f"not compared: {why}" in finding.text
     assert "moved by 12 mm" in finding.text
 
 
@@ -130,7 +130,7 @@ def test_findings_hold_figures_and_only_judged_pairs_warn():
     assert warned[0].case == "c7"
     assert warned[0].remedy
     not_judged = next(f for f in findings.values() if f.text.startswith("ct and t1"))
-    assert "not judged" in not_judged.text
+    assert "not compared" in not_judged.text
     assert "moved by 12 mm" in not_judged.text
 
 

@@ -47,7 +47,7 @@ def test_a_copy_cuts_no_hole(name):
     section, account = fill(STAR, COPIES[name], *([COPIES[name]] * 2))
     assert_array_equal(section, filled(STAR))
     assert account.copies == 3
-    assert account.notes("x", 1) == ["3 contours of region x are copies of others and left out"]
+    assert account.notes("x", 1) == ["3 contours of ROI x are copies of others and left out"]
 
 
 def test_what_is_a_little_smaller_is_no_copy():
@@ -59,7 +59,7 @@ def test_what_is_a_little_smaller_is_no_copy():
 def test_crossing_contours_are_taken_together():
     section, account = fill(square(3.5, 13.5), square(8.5, 18.5))
     assert section.sum() == 2 * 100 - 25
-    assert account.notes("x", 1) == ["contours of region x cross each other on slice 5: taken together; look at them"]
+    assert account.notes("x", 1) == ["contours of ROI x cross each other on slice 5: taken together; look at them"]
 
 
 def test_crossing_contours_that_are_declared_exclusive_keep_what_only_one_of_them_holds():
@@ -126,7 +126,7 @@ def test_the_files_of_public_reports(axial):
     assert not bool((first & second).any())
     both = load_label(f"{ODD / 'rt_duplicate_names.dcm'}::1,2", [axial])
     assert int(both.sum()) == 200
-    assert_refused(f"{ODD / 'rt_duplicate_names.dcm'}::Lesion01", [axial], "2 regions are called", "number instead")
+    assert_refused(f"{ODD / 'rt_duplicate_names.dcm'}::Lesion01", [axial], "2 ROIs are called", "number instead")
 
 
 @pytest.mark.parametrize(("kind", "voxels"), [("CLOSED_PLANAR", 200 - 25), ("CLOSEDPLANAR_XOR", 200 - 2 * 25)])

@@ -31,7 +31,7 @@ def test_a_region_without_contours_is_empty_on_the_image_that_it_names(tmp_path,
     label = load_label(f"{path}::GTV", [other, image])
     assert label.shape[1:] == (COLUMNS, ROWS, SLICES)
     assert not label.any()
-    assert label.meta["notes"] == ["region GTV has no contours: taken as empty"]
+    assert label.meta["notes"] == ["ROI GTV has no contours: taken as empty"]
     assert_refused(f"{path}::GTV", [], "only its image could say how large")
     points = changed(path, lambda dataset: _point(dataset.ROIContourSequence[0]))
     assert_refused(f"{points}::GTV", [image], "has no closed contour")

@@ -70,8 +70,8 @@ def test_regions_by_name_in_any_case_by_number_and_several(tmp_path, image):
     left, right = (int(load_label(f"{path}::{name}", [image]).sum()) for name in ("gtv, LEFT", "2"))
     assert left == int(filled(star(6, (10.2, 10.3))).sum())
     assert int(load_label(f"{path}::PTV,1", [image]).sum()) == left + right
-    assert_refused(f"{path}::GVT", [image], "no region 'GVT'", "GTV, left (1), PTV (2)")
-    assert_refused(path, [image], "there are 2 regions here", f"{path.name}::GTV, left")
+    assert_refused(f"{path}::GVT", [image], "no ROI 'GVT'", "GTV, left (1), PTV (2)")
+    assert_refused(path, [image], "there are 2 ROIs here", f"{path.name}::GTV, left")
 
 
 def test_contours_between_slices_or_off_the_plane_are_refused(tmp_path, image):
@@ -98,7 +98,7 @@ def test_a_region_larger_than_the_image_fills_it(tmp_path, image):
     """Every contour of the body reaches out of a small field of view."""
     label = load_label(f"{drawn(tmp_path, {'body': [contour(star(90), k) for k in (2, 3)]})}::body", [image])
     assert_array_equal(label[0, :, :, 2] > 0, filled(star(90)))
-    assert "2 of 2 contours of region body lie outside of the image, whole or in part" in label.meta["notes"]
+    assert "2 of 2 contours of ROI body lie outside of the image, whole or in part" in label.meta["notes"]
 
 
 def test_a_contour_without_a_voxel_is_no_empty_mask(tmp_path, image):
@@ -118,14 +118,14 @@ def test_a_forgotten_slice_is_told(tmp_path, image):
     for number, (drawn_slices, notes) in enumerate((((0, 1, 3, 4), 1), ((0, 1, 4), 0), ((1, 2), 0))):
         path = drawn(tmp_path / f"{number}", {"x": [contour(star(9), k) for k in drawn_slices]})
         found = load_label(f"{path}::x", [image]).meta["notes"]
-        assert found == ["1 single slices without a contour of region x between others"] * notes
+        assert found == ["1 single slices without a contour of ROI x between others"] * notes
 
 
 def test_a_region_without_contours_among_others_is_named(tmp_path, image):
     path = drawn(tmp_path, {"GTV": [contour(star(9), 1)], "Node": []})
     label = load_label(f"{path}::GTV,Node", [image])
     assert_array_equal(label[0, :, :, 1] > 0, filled(star(9)))
-    assert label.meta["notes"] == ["region Node has no contours: taken as empty"]
+    assert label.meta["notes"] == ["ROI Node has no contours: taken as empty"]
 
 
 def test_an_umlaut_of_two_characters(tmp_path, image):
@@ -395,4 +395,4 @@ def test_a_contour_twice_cuts_no_hole(tmp_path, image):
     path = drawn(tmp_path, {"x": [contour(star(9), 1), contour(star(9), 1)]})
     label = load_label(f"{path}::x", [image])
     assert_array_equal(label[0, :, :, 1] > 0, filled(star(9)))
-    assert label.meta["notes"] == ["1 contours of region x are copies of others and left out"]
+    assert label.meta["notes"] == ["1 contours of ROI x are copies of others and left out"]
