@@ -182,7 +182,7 @@ KINDS = {
         "neoplasm",
     ),
     "blanks": Kind(
-        "30 % of the cells blank: five patients, MR or PET is missing in three of them",
+        "30 % of the entries blank: five patients, MR or PET is missing in three of them",
         patients(("t1", "pet"), BLANK),
         pattern(t1="mr", pet="pet"),
         "neoplasm",
@@ -277,7 +277,7 @@ def page(found: dict[str, Outcome], seconds: str) -> str:
         "",
         "Nothing was edited between the commands. The third one gives the scores; the last two make the bundle",
         f"to ship, and masks in the formats that were asked for. With `--time {seconds}` a training is a few steps",
-        "on a few patients: **the scores say that the way is open, and nothing about what a training reaches**. Each",
+        "on a few patients: **the scores only show that the steps work, not what a training reaches**. Each",
         "planned bundle passed the walk of `tests/support/walk.py`. CPU seconds are of one thread: table, plan, folds,",
         "release, masks. A plan counts the steps by the clock: on a busy machine there are fewer. DICOM SEG is written",
         "where the images are DICOM; elsewhere a line says that it is not.",

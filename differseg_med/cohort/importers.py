@@ -328,7 +328,7 @@ def _columns(path: Path, channels: Mapping[str, Any], ours: Any) -> dict[str, st
     twice = {c for c in columns if columns.count(c) > 1} | {*OWN_COLUMNS}  # two phases are both called CT
     kinds = {f"{c}_{n}" if c in twice else c: kind_of_channel(name) for n, (c, name) in enumerate(zip(columns, names))}
     if len(kinds) < len(names):
-        raise CaseError("channels cannot be told apart by name", file=path, found=", ".join(names))
+        raise CaseError("channels have the same name", file=path, found=", ".join(names))
     return kinds
 
 

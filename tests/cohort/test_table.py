@@ -106,8 +106,8 @@ def test_ids_cannot_leave_the_output_folder(tmp_path, case_id):
     [
         (
             "case_id,t1c,ct,label",
-            r"column 't1' is missing \(expected t1, ct, found columns t1c, ct\)\. Add column 't1', and leave its cells "
-            "blank where the modality is absent\\.$",  # t1c is another sequence: renaming it is no remedy
+            r"column 't1' is missing \(expected t1, ct, found columns t1c, ct\)\. Add column 't1', and leave its "
+            "entries blank where the modality is absent\\.$",  # t1c is another sequence: renaming it is no remedy
         ),
         ("case_id,t1,cts,label", r"column 'ct' is missing .*columns t1, cts\)\. Add column 'ct'"),
         ("case_id,T1,ct,label", "column 't1' is missing .*Rename column 'T1' to 't1': capital letters count"),
