@@ -63,7 +63,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert json.loads(done.output) == describe(STS)
     lines = CliRunner().invoke(app, ["describe", str(STS)]).output.splitlines()
     assert "  t1: MR (percentile 99)" in lines
-    assert "  on the grid of t1, or of the first that is there; above 0.35, its largest piece" in lines
+    assert "  on the grid of t1, or of the first that is there; above 0.35, its largest connected component" in lines
 
 
 @pytest.mark.parametrize(

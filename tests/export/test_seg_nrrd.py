@@ -196,7 +196,7 @@ def spoil_extent(file, document, **_):
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(spoil_voxels, "voxels differ"), (spoil_place, "affine differs"), (spoil_extent, "described otherwise")],
+    [(spoil_voxels, "voxels differ"), (spoil_place, "affine differs"), (spoil_extent, "described differently")],
 )
 def test_a_file_that_differs_never_gets_the_name(spoil, words, tmp_path, monkeypatch):
     path = save_seg_nrrd(MASK, affine_of(), tmp_path / "mask.seg.nrrd", LESION)

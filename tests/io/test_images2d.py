@@ -122,7 +122,7 @@ BAD = {
     "a.jpg": (truncated, "cannot be read"),
     "one.png": (lambda p: save(p, COLOURS[:1, :1]), "hardly any pixels"),
     "print.jpg": (lambda p: save(p, COLOURS, "CMYK"), "colours for print"),
-    "b.png": (animation, r"several pictures.*expected one, found 3"),
+    "b.png": (animation, r"several images.*expected one, found 3"),
     "c.png": (folder, "no DICOM image here.*name the file itself"),
     "d.png": (lambda p: Path(p.write_text("no picture") and p), "cannot be read"),
     "e.png": (lambda p: p, "no such file"),

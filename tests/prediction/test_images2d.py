@@ -19,7 +19,7 @@ REASONS = {
     "truncated": "cannot be read",
     "pixel": "hardly any pixels",
     "print": "colours for print",
-    "animated": "several pictures",
+    "animated": "several images",
     "folder": "name the file itself",
     "label": "not black and white",
 }

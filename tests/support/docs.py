@@ -24,7 +24,7 @@ PAGES = [
 COMMAND = get_command(app)
 
 NOT_RUN = {
-    r"^differseg-med pacs ": "needs a PACS; tests/test_pacs.py runs them against Orthanc",
+    r"^differseg-med (pacs|serve) ": "needs a PACS; tests of pacs and serve run them against Orthanc",
     r"SLURM_ARRAY_TASK_ID|^sbatch |^job=": "needs Slurm; tests/prediction/test_shards.py runs and collects shards",
     r"^docker ": "needs Docker; the workflow in .github builds the image",
     r"^torchrun ": "needs processes of its own; tests/training/test_processes.py starts two",
