@@ -57,6 +57,7 @@ def main() -> int:
     for part in PARTS:
         parser.add_argument(f"--{part}", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="trials whose title has this, such as train")
     arguments = parser.parse_args()
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a fork takes no threads along
@@ -68,7 +69,9 @@ def main() -> int:
         for part in PARTS:
             if count := getattr(arguments, part):
                 start = time.perf_counter()
-                wrong = run_part(part, torture.trials(part, Path(folder), arguments.seed), count, Path(folder))
+                trials = torture.trials(part, Path(folder), arguments.seed)
+                chosen = [trial for trial in trials if arguments.only in trial[0]]
+                wrong = run_part(part, chosen, count, Path(folder))
                 rows.append((part, count, len(wrong), time.perf_counter() - start))
                 failed += len(wrong)
     print(f"{'part':<10}{'trials':>8}{'wrong':>8}{'seconds':>10}")
