@@ -220,7 +220,7 @@ def _made(case: Case, steps: Compose, pipeline: str, key: str) -> Item:
         raise CaseError(
             "the files of the case have changed since the training began, and its entry of the cache is gone",
             case=case.case_id,
-            remedy="Begin anew with the files as they are now.",
+            remedy="Start the training again with the files as they are now.",
         )
     plain: Item = convert_to_tensor(dict(steps(case.as_item())), track_meta=False, convert_numeric=False)
     return plain
