@@ -14,7 +14,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings it
 from packaging.requirements import Requirement
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("codecs", "export", "onnxruntime", "openvino", "pacs", "xlsx")
+EXTRAS = ("codecs", "export", "mlflow", "onnxruntime", "openvino", "pacs", "tensorboard", "xlsx")
 GPL = re.compile(r"(?<!L)GPL|(?<!Lesser )General Public")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from differseg_med.cli.options import names
+from differseg_med.cli.options import names, progress, read_table
 from differseg_med.errors import CaseError, exit_code, shown
 
 app = typer.Typer()
@@ -208,25 +208,51 @@ def evaluate(
 
 @app.command()
 def compare(
-    metrics: Annotated[list[Path], typer.Argument(help="metrics.csv of each model, the baseline first.")],
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="METRICS...", help="metrics.csv of each model, the baseline first; or two folders, with --cohort."
+        ),
+    ],
     output_dir: Output = Path("comparison"),
+    cohort: Annotated[
+        Path | None,
+        typer.Option(help="Compare the masks of a model and the edited ones: compare MODEL EDITED.", dir_okay=False),
+    ] = None,
     against_first: Annotated[
         bool, typer.Option("--against-first", help="Compare each with the first only, not all pairs.")
     ] = False,
 ) -> None:
-    """Compare models on the same cases: paired tests with Holm's correction, effect sizes, comparison.html."""
+    """Compare models on the same cases (comparison.html), or a model's masks with the edited ones (edits.html)."""
+    if cohort is not None:
+        _refuse("--cohort", {"--against-first": against_first})
+        if len(given) != 2:
+            raise typer.BadParameter("with --cohort give two folders: the model's masks and the edited ones")
 
     def job() -> None:
         from differseg_med import api
         from differseg_med.metrics.policy import KNOWN
 
-        for r in api.compare(metrics, output_dir, against_first=against_first):
+        if cohort is not None:
+            _compare_masks(cohort, given[0], given[1], output_dir)
+            return
+        for r in api.compare([Path(table) for table in given], output_dir, against_first=against_first):
             label, pair = KNOWN[r.measure].label, f"{r.second} - {r.first}"
             smallest = f"{r.p_holm:.2g}, smallest possible {r.p_smallest:.2g}"
             typer.echo(f"{label}, {pair}: mean {r.mean_difference:+.3f}, p (Holm) {smallest}")
         typer.echo(shown(output_dir / "comparison.html"))
 
     sys.exit(exit_code(job))
+
+
+def _compare_masks(table: Path, model: str, edited: str, output_dir: Path) -> None:
+    from differseg_med.cohort.kinds import table_files
+    from differseg_med.evaluation.edits import compare_masks
+
+    cases = read_table(table).cases
+    rows = compare_masks(cases, model, edited, output_dir, progress=progress("case"), tables=table_files(table))
+    if failed := sum(row["status"] == "failed" for row in rows):
+        raise SystemExit(f"{failed} of {len(rows)} masks could not be compared, see {shown(output_dir / 'edits.html')}")
 
 
 @app.command()
