@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 
 from differseg_med.cli import app
 from differseg_med.io.volumes import load_volume
-from support.docs import ROOT, words_of
+from support.docs import ROOT, reason_not_to_run, shown_commands, words_of
 from support.synthetic import BUNDLE, write_case, write_table
 
 COARSE = ("planes=[axial]", "pixdim=[6,6,6]")
@@ -171,6 +171,7 @@ class Stage:
 
     def __init__(self, folder: Path, page: str, data: Path) -> None:
         self.page, self.data, self.variables = page, data, dict[str, str]()
+        self.lines = [line for line in shown_commands(page) if not reason_not_to_run(line)]
         for name in ("configs", "docs", "scripts", "tests"):
             (folder / name).symlink_to(ROOT / name)
         # Hard links, since some commands replace weights: what is replaced here stays as it was there.
@@ -188,8 +189,8 @@ class Stage:
                 (folder / name).symlink_to(target)
 
     def _makes(self, name: str) -> bool:
-        """Whether a command of the page writes it."""
-        return bool(re.search(rf"--out {re.escape(name)}(?![\w/])", self.page))
+        """Whether a command of the page that is run writes it."""
+        return any(re.search(rf"--out {re.escape(name)}(?![\w/])", line) for line in self.lines)
 
     def _links(self, folder: Path) -> dict[str, Path]:
         """What the docs call a reader's own files, and what stands for it here."""
