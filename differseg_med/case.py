@@ -96,8 +96,13 @@ class Cohort:
             raise self.problem  # a misspelt column split: no row has a split
         if not chosen:
             found = sorted({c.split for c in self.cases})
+            expected = f"rows with split {' or '.join(sorted(wanted or []))}" if wanted else "rows"
             raise CaseError(
-                "no case to work on", file=self.path, expected=f"rows with split {sorted(wanted or [])}", found=found
+                "no case to work on",
+                file=self.path,
+                expected=expected,
+                found=" and ".join(value or "blank cells" for value in found) or "none",
+                remedy=f"Write {min(wanted)} into the column split of the rows that are meant." if wanted else None,
             )
         return chosen
 

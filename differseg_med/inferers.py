@@ -65,6 +65,11 @@ class SliceWindowInferer(Inferer):
             raise ValueError(
                 f"need look_every >= 1, margin >= 0 and 0 < suspect < 1, got {look_every}, {margin}, {suspect}"
             )
+        if not 0 <= overlap < 1 or sw_batch_size < 1 or len(roi_size) != 2 or min(roi_size) < 1:
+            raise ValueError(
+                "need 0 <= overlap < 1, sw_batch_size >= 1 and two numbers above 0 as roi_size, "
+                f"got {overlap}, {sw_batch_size} and {list(roi_size)}"
+            )
         self.roi_size, self.planes = tuple(roi_size), tuple(planes)
         self.num_slices, self.slice_step = num_slices, slice_step
         self.overlap, self.sw_batch_size, self.flip, self.empty_logit = overlap, sw_batch_size, flip, empty_logit

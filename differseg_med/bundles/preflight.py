@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from differseg_med.bundles.training import COUNTS, check_counts, check_precision
 from differseg_med.case import Case, Cohort
 from differseg_med.cohort.table import read_cohort
 from differseg_med.cohort.usage import usage_lines
-from differseg_med.errors import CaseError, os_problem, shown
+from differseg_med.errors import CaseError, ConfigError, os_problem, shown
 from differseg_med.guard import protecting
 from differseg_med.io.volumes import file_grid
 from differseg_med.runs.folder import refuse_data
@@ -27,6 +28,9 @@ from differseg_med.training.preflight import refuse_leaks
 BYTES_PER_VOXEL = 4
 COPIES = 4
 """How many copies of a case's volumes are in memory at the most: read, resampled, stacked, and what comes out."""
+
+_CHECKED = ("preprocessing", "inferer", "postprocessing", "writers", "train::samples", "train::loss")
+"""Parts of a run, beside the network, that are made in a dry run too."""
 
 THIN = 8
 """Fewer slices than this along an axis are remarked on before a training."""
@@ -44,6 +48,7 @@ class RowPlan:
         training: whether it trains; then labels are needed and subjects must be on one side.
         needs_label: whether a row without a label is of no use.
         pixdim: spacing in mm of the network's grid; None for the image's own.
+        withhold: modalities that are left out although the table has them.
     """
 
     cohort: Path
@@ -53,6 +58,7 @@ class RowPlan:
     training: bool = False
     needs_label: bool = False
     pixdim: Sequence[float] | None = None
+    withhold: Sequence[str] = ()
 
     @classmethod
     def of(cls, entries: Mapping[str, Any], kind: str) -> RowPlan:
@@ -68,6 +74,7 @@ class RowPlan:
             training,
             training or kind == "evaluate",
             entries.get("pixdim"),
+            entries.get("withhold") or (),
         )
 
 
@@ -83,8 +90,10 @@ def preflight_of(parser: Any, kind: str) -> list[str]:
     """
     names = ("cohort", "modalities", "output_dir", "split", "pixdim")
     entries = {name: parser.get_parsed_content(name) for name in names if name in parser}
-    if "dataset::split" in parser:
-        entries["split"] = parser.get_parsed_content("dataset::split")
+    for name in ("split", "withhold"):
+        if f"dataset::{name}" in parser:
+            entries[name] = parser.get_parsed_content(f"dataset::{name}")
+    _check_values(parser, kind)
     lines = preflight(RowPlan.of(entries, kind))
     device = parser.get_parsed_content("device")
     try:
@@ -93,8 +102,35 @@ def preflight_of(parser: Any, kind: str) -> list[str]:
         found = str(error).split("\n")[0]
         raise CaseError("this device cannot be used", found=f"{device}: {found}", remedy="Try --device cpu.") from error
     network = parser.get_parsed_content("network")
+    for name in ("train::optimizer", "train::lr_scheduler"):
+        if name in parser:
+            parser.get_parsed_content(name)
     count = sum(parameter.numel() for parameter in network.parameters())
     return [*lines, f"network of {count / 1e6:.1f} million weights on {device}", "dry run: nothing was written"]
+
+
+def _check_values(parser: Any, kind: str) -> None:
+    """Make the parts that check what they are set to, and check what only the trainer would.
+
+    Raises:
+        ConfigError: for the first value that does not fit.
+    """
+    for name in _CHECKED:
+        if name in parser:
+            parser.get_parsed_content(name)
+    given = {name: parser.get_parsed_content(name) for name in ("in_channels", "modalities") if name in parser}
+    if len(given) == 2 and len(given["in_channels"]) != len(given["modalities"]):
+        raise ConfigError(
+            "in_channels does not fit the modalities",
+            entry="in_channels",
+            expected=f"a number for each of {', '.join(given['modalities'])}",
+            found=given["in_channels"],
+        )
+    if kind == "train":
+        names = [name for name in (*COUNTS, "amp") if f"train::trainer::{name}" in parser]
+        values = {name: parser.get_parsed_content(f"train::trainer::{name}") for name in names}
+        check_counts(**values)
+        check_precision(values.get("amp", False), parser.get_parsed_content("device"))
 
 
 def preflight(plan: RowPlan) -> list[str]:
@@ -104,13 +140,17 @@ def preflight(plan: RowPlan) -> list[str]:
         CaseError: for what would stop it: no row left, a subject on both sides, a folder that cannot be written or
             holds data.
     """
-    cohort = read_cohort(plan.cohort, plan.modalities)
+    cohort = read_cohort(plan.cohort, plan.modalities).withhold(plan.withhold)
     lines = usage_lines(cohort, plan.splits, needs_label=plan.needs_label)
     cases = [case for case in cohort.select(plan.splits) if case.problem is None and case.images]
     if plan.training:
         refuse_leaks(cohort)
         if not any(case.split == "validation" for case in cases):
             lines.append("no row is for validation: best.pt will be the average of the last epoch")
+    if not cases:
+        raise CaseError(
+            "no row of the table can be used", file=cohort.path, found="; ".join(lines), remedy="Correct these rows."
+        )
     lines += _folder(plan.output_dir, cohort, cases)
     return lines + list(_volumes(plan, cases))
 

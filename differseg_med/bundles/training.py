@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,15 @@ def optimizer(
         weight_decay: for all.
         encoder_share: the encoder's learning rate as a share of ``learning_rate``; its weights are pretrained, the
             others freshly drawn. Other than 1 it makes two groups, the encoder's first.
+
+    Raises:
+        ConfigError: if a rate is not above 0, which would unlearn or do nothing.
     """
+    for name, value in (("learning_rate", learning_rate), ("encoder_share", encoder_share)):
+        if not 0 < value < math.inf:
+            raise ConfigError(
+                f"{name} cannot be this", entry=f"train::optimizer::{name}", expected="more than 0", found=value
+            )
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in named if name.startswith("encoder.")], "lr": learning_rate * encoder_share},
@@ -163,21 +172,26 @@ def trainer(
     Raises:
         CaseError: for what is not given, or what this device cannot do.
     """
+    check_counts(max_epochs=max_epochs, iterations=iterations, batch_size=batch_size, accumulate=accumulate, **kwargs)
     _check(device, amp, accumulate, bool(cuda_graph), kwargs)
     own = {name: kwargs.pop(name) for name in OF_RECORDER if name in kwargs}
     seeds = kwargs.pop("sample_seeds", None)
     if recorder is None:
         if dataset is None or output_dir is None or optimizer is None or lr_scheduler is None:
             raise CaseError("the trainer needs dataset, output_dir, optimizer and lr_scheduler, or a recorder")
-        parts, own = (network, optimizer, lr_scheduler, output_dir), {**own, "resume": resume, "seed": seed}
-        recorder = _recorder(*parts, average_decay, evaluator, **own)
+        own |= {"resume": resume, "seed": seed}
+        recorder = _recorder(network, optimizer, lr_scheduler, output_dir, average_decay, evaluator, **own)
         drawn = (dataset, batch_size, iterations, seed, num_workers, device, augmentation, seeds)
         kwargs["train_data_loader"] = sample_loader(*drawn)
     kwargs["iteration_update"] = MicroBatches(accumulate, _whole_step(accumulate, amp, cuda_graph, kwargs))
     kwargs |= {"max_epochs": max_epochs, "device": device, "loss_function": loss_function or dice_ce_loss()}
-    forward = inferer or SimpleInferer()
-    kwargs |= {"inferer": AutocastInferer(forward) if amp in (True, "bf16") else forward, "amp": amp == "fp16"}
+    kwargs |= {"inferer": _forward(inferer or SimpleInferer(), amp), "amp": amp == "fp16"}
     return RecordedTrainer(recorder, network=processes.together(network, device, sync_batchnorm), **kwargs)
+
+
+def _forward(inferer: Inferer, amp: bool | str) -> Inferer:
+    """The forward pass, in bfloat16 where that was asked for."""
+    return AutocastInferer(inferer) if amp in (True, "bf16") else inferer
 
 
 def _recorder(
@@ -206,6 +220,36 @@ def _whole_step(
     return given if given is not None else GraphedIteration() if cuda_graph or on_gpu else None
 
 
+COUNTS = ("max_epochs", "iterations", "batch_size", "accumulate", "val_interval")
+"""Arguments of `trainer` that are at least 1."""
+
+
+def check_counts(**given: Any) -> None:
+    """Refuse a training without epochs, steps, samples or validations.
+
+    Raises:
+        ConfigError: naming the argument.
+    """
+    for name in COUNTS:
+        value = given.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(
+                f"{name} cannot be this", entry=f"train::trainer::{name}", expected="1 or more, whole", found=value
+            )
+
+
+def check_precision(amp: bool | str, device: torch.device | str) -> None:
+    """Refuse a precision that there is not, or not on this device.
+
+    Raises:
+        ConfigError: naming ``amp``.
+    """
+    if amp not in AMP:
+        raise ConfigError("no such precision", entry="amp", expected=", ".join(map(str, AMP)), found=amp)
+    if amp == "fp16" and torch.device(device).type != "cuda":
+        raise ConfigError("float16 is for GPUs only", entry="amp", expected="false or bf16", found=amp)
+
+
 def _check(
     device: torch.device | str, amp: bool | str, accumulate: int, cuda_graph: bool, given: Mapping[str, Any]
 ) -> None:
@@ -216,14 +260,7 @@ def _check(
     """
     on_gpu, place, compiled = torch.device(device).type == "cuda", "train::trainer::", bool(given.get("compile"))
     small = isinstance(given.get("prepare_batch"), SmallerWindows)  # a graph is for batches of one size
-    if amp not in AMP:
-        raise ConfigError("no such precision", entry="amp", expected=", ".join(map(str, AMP)), found=amp)
-    if amp == "fp16" and not on_gpu:
-        raise ConfigError("float16 is for GPUs only", entry="amp", expected="false or bf16", found=amp)
-    if accumulate < 1:
-        raise ConfigError(
-            "no such number of micro-batches", entry=f"{place}accumulate", expected="1 or more", found=accumulate
-        )
+    check_precision(amp, device)
     others = {"amp: fp16": amp == "fp16", "accumulate": accumulate > 1, "compile": compiled}
     others |= {"prepare_batch: SmallerWindows": small}
     others |= {"several processes": processes.count() > 1, f"device {device}": not on_gpu}

@@ -113,6 +113,7 @@ def training_samples(
     """
     if any(channels % num_slices for channels in in_channels):
         raise ValueError(f"in_channels must be multiples of num_slices {num_slices}, got {list(in_channels)}")
+    _check_chances(modality_dropout=modality_dropout, foreground_prob=foreground_prob)
     keys = (IMAGE, LABEL)
     placing, flip_prob = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis), 0.5
     if placement is not None:
@@ -128,6 +129,12 @@ def training_samples(
             EnsureTyped(keys, track_meta=False),  # the network is quicker on plain tensors
         ]
     )
+
+
+def _check_chances(**chances: float) -> None:
+    for name, chance in chances.items():
+        if not 0 <= chance <= 1:
+            raise ValueError(f"{name} must be between 0 and 1, got {chance}")
 
 
 def _place_at_once(roi_size: Sequence[int], chosen: Placement) -> tuple[list[Any], float]:

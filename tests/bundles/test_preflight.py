@@ -10,8 +10,11 @@ from support.running import cohort
 from support.synthetic import MODALITIES, read_rows, write_table
 
 from differseg_med.bundles.preflight import RowPlan, preflight
+from differseg_med.bundles.workflows import BundleRun
 from differseg_med.errors import CaseError
 from differseg_med.runs.lock import locked
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "sts_petctmr_segmentation"
 
 SPLITS = ("train", "trian", "", "Val", "test")
 
@@ -83,3 +86,41 @@ def test_entries_of_a_configuration():
     assert found == RowPlan(Path("c.csv"), ("t1",), Path("out"), ("test",), False, False, [2, 2, 2])
     assert RowPlan.of({**entries, "split": None}, "evaluate").needs_label
     assert RowPlan.of(entries, "train").splits == ("train", "validation")
+
+
+def test_no_row_that_can_be_used(plan):
+    rows = [{**row, "case_id": name} for row, name in zip(read_rows(plan.cohort).values(), ("7", "7.0") * 3)]
+    write_table(plan.cohort, rows[:2])
+    with pytest.raises(CaseError, match=r"no row of the table can be used \(found .*7, 7\.0"):
+        preflight(replace(plan, splits=None, training=False))
+    write_table(plan.cohort, [{**row, "split": ""} for row in rows[:1]])
+    with pytest.raises(CaseError, match=r"split train or validation, found blank cells\)\. Write train into"):
+        preflight(plan)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("threshold=35", r"entry threshold .*a probability between 0 and 1, found 35"),
+        ("reference=flair", r"entry reference .*'t1', 'ct', 'pet'\], found 'flair'"),
+        ("num_slices=2", r"entry num_slices .*odd"),
+        ("in_channels=[3,3]", r"entry in_channels .*a number for each of t1, ct, pet"),
+        ("pixdim=[2,2]", r"entry pixdim .*three positive numbers"),
+        ("max_epochs=0", r"entry max_epochs .*1 or more"),
+        ("batch_size=0", r"entry batch_size .*1 or more"),
+        ("train::trainer::val_interval=0", r"entry train::trainer::val_interval .*1 or more"),
+        ("learning_rate=-1", r"entry learning_rate .*more than 0"),
+        ("train::samples::modality_dropout=3", r"modality_dropout .*between 0 and 1, found 3"),
+        ("train::lr_scheduler::total_steps=0", r"entry train::lr_scheduler::total_steps"),
+        ("inferer::overlap=1", r"entry inferer::overlap .*overlap < 1"),
+        ("inferer::sw_batch_size=0", r"entry inferer::sw_batch_size .*sw_batch_size >= 1"),
+        ("amp=fp8", r"entry amp .*bf16, fp16, found fp8"),
+        ("dataset::withhold=[xyz]", r"cannot withhold \['xyz'\]"),
+    ],
+)
+def test_a_value_that_would_stop_the_run_stops_the_dry_run(setting, words, plan):
+    """Before: "dry run: nothing was written", and the refusal came after all cases had been read, or never."""
+    run = BundleRun(BUNDLE, ["inference", "train"], plan.cohort, plan.output_dir, {}, [setting])
+    with pytest.raises(CaseError, match=words):
+        run.preflight()
+    assert not plan.output_dir.exists()

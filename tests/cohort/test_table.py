@@ -167,7 +167,7 @@ def test_selection_by_split(tmp_path):
     assert [c.case_id for c in cohort.select("train")] == ["a", "c"]
     assert [c.case_id for c in cohort.select(["train", "test"])] == ["a", "b", "c"]
     assert len(cohort.select(None)) == 4
-    with pytest.raises(CaseError, match=r"no case to work on \(expected rows with split \['validation'\], found"):
+    with pytest.raises(CaseError, match=r"expected rows with split validation, found blank cells and test and train"):
         cohort.select("val")
 
 
