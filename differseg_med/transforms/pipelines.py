@@ -94,8 +94,7 @@ def training_samples(
     Args:
         in_channels: channels per modality of a slab, the network's; their sum is ``C``.
         roi_size: window in pixels, the one that inference uses.
-        num_slices: k.
-        slice_step: distance of neighbours in a slab.
+        num_slices: k; ``slice_step`` is the distance of neighbours in a slab.
         planes: planes to draw slabs from.
         modality_dropout: chance that a sample lacks some of its modalities.
         dropout_weights: how much more often one modality is left out than another; see `RandModalityDropoutd`.
@@ -114,7 +113,7 @@ def training_samples(
     if any(channels % num_slices for channels in in_channels):
         raise ValueError(f"in_channels must be multiples of num_slices {num_slices}, got {list(in_channels)}")
     _check_chances(modality_dropout=modality_dropout, foreground_prob=foreground_prob)
-    keys = (IMAGE, LABEL)
+    keys = IMAGE, LABEL
     placing, flip_prob = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis), 0.5
     if placement is not None:
         placing, flip_prob = _place_at_once(roi_size, Placement(**placement))
