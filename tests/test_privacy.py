@@ -78,7 +78,7 @@ def test_series_and_regions_are_counted_and_listed_only_when_asked(tmp_path, mon
         (lambda: read_volume(folder), "2 series, which --verbose-paths lists"),
         (lambda: read_volume(f"{folder}::{uid('nothing')}"), "there is no such series"),
         (lambda: load_label(drawn, [folder]), "2 names, which --verbose-paths lists"),
-        (lambda: load_label(f"{drawn}::{marker()}", [folder]), "there is no region of this name"),
+        (lambda: load_label(f"{drawn}::{marker()}", [folder]), "there is no ROI of this name"),
     )
     for job, words in jobs:
         text = message(job)

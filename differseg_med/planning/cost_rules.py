@@ -20,6 +20,9 @@ VALIDATION_SHARE = 0.25
 
 SMALLEST_BATCH = 2
 
+FEWEST_STEPS = 10
+"""Of a training: those of the shortest epoch."""
+
 BUSY = 1.5
 """From here on it is told that a step takes so many times as long as on a machine that does nothing else."""
 
@@ -132,13 +135,13 @@ def max_epochs(steps: float, per_epoch: int, size: Size, seconds: float, limits:
     return epochs, f"{words} of {told_time(limits.seconds)}; the rest is for preparing and validation{busy}"
 
 
-def too_short(limits: Limits, preparing_seconds: float, seconds: float) -> CaseError:
-    """The refusal of a time in which nothing can be learnt."""
+def too_short(limits: Limits, preparing_seconds: float, seconds: float, steps: float) -> CaseError:
+    """The refusal of a time in which nothing can be learnt: fewer steps than `FEWEST_STEPS`."""
     needed = (preparing_seconds + 600 * seconds) / (1 - RESERVED_SHARE)
     return CaseError(
         "the time is too short for a training",
         expected=f"about {told_time(needed)}: 600 steps of {seconds:.2f} s, and preparing and validating the cases",
-        found=f"--time {told_time(limits.seconds)}, without a single step",
+        found=f"--time {told_time(limits.seconds)}, enough for {math.floor(steps)} steps",
         remedy=f"--time {math.ceil(needed / 60)}min, or set the epochs yourself: --set max_epochs=1.",
     )
 

@@ -173,8 +173,8 @@ class Planner:
         plan.case_seconds = validation / self.validation_cases
         steps = cost_rules.steps_in(self.limits, self._preparing() + validation, seconds)
         per_epoch = plan.choose("iterations", lambda: cost_rules.iterations(steps))
-        if steps < 1 and "max_epochs" not in plan.overrides:
-            raise cost_rules.too_short(self.limits, self._preparing() + validation, seconds)
+        if steps < cost_rules.FEWEST_STEPS and "max_epochs" not in plan.overrides:
+            raise cost_rules.too_short(self.limits, self._preparing() + validation, seconds, steps)
         epochs = plan.choose(
             "max_epochs",
             lambda: cost_rules.max_epochs(steps, per_epoch, size, seconds, self.limits, cost.delay),

@@ -219,9 +219,9 @@ def test_bad_cohorts_are_refused_in_one_line(patients, tmp_path, caplog):
     assert "less memory than was asked for" in said(unknown, *ct, "--memory", "900TB")
     tiny = said(unknown, *ct, "--memory", "0.5GB", *(p for s in TINY[:4] for p in ("--set", s)))
     assert "the memory does not hold a training" in tiny
-    hasty = said(unknown, *ct, "--time", "1s", *(p for s in TINY[:4] for p in ("--set", s)))
+    hasty = said(unknown, *ct, "--time", "0.1s", *(p for s in TINY[:4] for p in ("--set", s)))
     assert "the time is too short for a training" in hasty
-    assert "--time 1 s, without a single step" in hasty
+    assert "--time 0 s, enough for 0 steps" in hasty
 
 
 def test_eight_gigabytes_asked_and_one_there(patients, tmp_path, monkeypatch, caplog):

@@ -206,9 +206,10 @@ def test_a_step_on_a_busy_machine_counts_as_on_a_quiet_one():
     assert undisturbed(0.1, math.inf) == (0.1, 1.0)  # a GPU computes
 
 
-def test_a_time_without_a_step_is_refused():
-    error = cost_rules.too_short(Limits(30, 0), 60.0, 0.5)
+def test_a_time_of_fewer_steps_than_an_epoch_is_refused():
+    error = cost_rules.too_short(Limits(30, 0), 60.0, 0.5, 9.9)
     assert "7 min: 600 steps of 0.50 s" in str(error)  # 360 / 0.85 s
+    assert "--time 30 s, enough for 9 steps" in str(error)
     assert "--time 8min" in str(error)
 
 
