@@ -35,6 +35,7 @@ NOT_RUN = {
     r"^python scripts/(crossvalidate_(sts|packed)|ablate_sts|quality_sts|compare_(plan|packed))\.py": "needs the 40 "
     "patients of the collection and hours, or a GPU; what they call is tested in tests/training",
     r"^python scripts/(benchmark|measure|compare_look)\w*\.py": "measures an idle machine, or needs the 40 patients",
+    r"^python scripts/compare_engines\.py": "needs the 40 patients, an older checkout and half an hour",
     r"^python scripts/(try_cohorts|make_fingerprint|prepare_sts_cohort)\.py": "needs the 40 patients, and minutes",
     r"^python scripts/tune_training\.py": "needs optuna, which the package does not install",
     r"^differseg-med train --set learning_rate=0\.002055": "is what the script above prints",
