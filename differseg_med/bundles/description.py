@@ -48,7 +48,7 @@ def describe(bundle: str | Path) -> dict[str, Any]:
         "version": str(metadata.get("version", "")),
         "description": str(metadata.get("description", "")),
         "intended_use": str(metadata.get("intended_use", "")),
-        "images": "2-D images" if "spatial_size" in config else "volumes",
+        "images": "pictures" if "spatial_size" in config else "volumes",
         "modalities": [
             {
                 "name": name,

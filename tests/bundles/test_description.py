@@ -55,7 +55,7 @@ def test_a_new_bundle_names_its_modalities_and_has_no_weights(tmp_path: Path) ->
     metadata = json.loads((tmp_path / "task" / "configs" / "metadata.json").read_text())
     assert metadata["modalities"] == {"rgb": "image", "depth": "depth"}
     found = describe(tmp_path / "task")
-    assert (found["weights"], found["images"], found["threshold"]) == ([], "2-D images", 0.5)
+    assert (found["weights"], found["images"], found["threshold"]) == ([], "pictures", 0.5)
 
 
 def test_the_command(tmp_path: Path) -> None:
