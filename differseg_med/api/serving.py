@@ -195,11 +195,9 @@ def _do(service: Service, client: Client, journal: Journal, study: RemoteStudy, 
         raise CaseError(f"the study could not be segmented: {row['reason']}")
     names = [name for name in in_order(service.formats) if FORMATS[name].needs_dicom]
     files = [f"{entry.study}/{RESULTS}/{row['case_id']}/{FORMATS[name].file}" for name in names]
-    journal.predicted(entry.study, files)
+    predicted = journal.predicted(entry.study, files)
     logger.info("study %s: segmented, %s ml", entry.study, row.get("volume_ml", "?"))
-    found = journal.entry(entry.study)
-    assert found is not None
-    _store(service, client, journal, found)
+    _store(service, client, journal, predicted)
 
 
 def _is_wanted(modality: str, rules: Rules) -> bool:

@@ -69,7 +69,7 @@ def compare_masks(
         raise CaseError("the folder holds no mask of any of these cases", file=second, remedy="Check folder and table.")
     files = [path for _, *found in known for path in found if path is not None]
     inputs = [*tables, *files, *(path for case in cases for path in inputs_of(case))]
-    rows: list[dict[str, Any]] = []
+    rows, changed = list[dict[str, Any]](), list[dict[str, Any]]()
     pictures: dict[str, bytes] = {}
     with occupied(out_dir, inputs):
         by_id = {case.case_id: (before, after) for case, before, after in known}
@@ -77,7 +77,8 @@ def compare_masks(
             before, after = by_id[case.case_id]
             row, draw = _compared(case, before, choice, after, meant)
             rows.append(row)
-            names = _most_changed(rows)
+            changed = _most_changed([*changed, row])
+            names = [row["case_id"] for row in changed]
             if draw is not None and case.case_id in names and (picture := _drawn(case, draw)):
                 pictures[case.case_id] = picture
             pictures = {name: pictures[name] for name in names if name in pictures}
@@ -134,7 +135,7 @@ def _drawn(case: Case, draw: Callable[[], bytes]) -> bytes | None:
         return None
 
 
-def _most_changed(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Ids of the cases to draw, those with the largest distance between the surfaces first."""
+def _most_changed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the cases to draw, those with the largest distance between the surfaces first."""
     changed = [row for row in rows if not is_failed(row) and row["dice"] < 1]
-    return [row["case_id"] for row in sorted(changed, key=lambda row: -np.float64(row["assd_mm"]))[:_DRAWN]]
+    return sorted(changed, key=lambda row: -np.float64(row["assd_mm"]))[:_DRAWN]

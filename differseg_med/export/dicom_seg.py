@@ -18,7 +18,7 @@ from differseg_med.export.checks import checked, differs
 from differseg_med.export.patient import PRODUCT, character_set, empty_invalid, keep_needed, make_readable
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
-from differseg_med.export.source import SourceSeries, read_source
+from differseg_med.export.source import SourceSeries, source_of
 from differseg_med.geometry import FloatArray
 from differseg_med.io.dicom.files import quiet
 
@@ -241,7 +241,5 @@ def write_dicom_seg(segmented: Segmented, path: Path) -> Notes:
     Raises:
         CaseError: if the reference is not known.
     """
-    if segmented.reference not in segmented.images:
-        raise CaseError("a DICOM SEG needs the DICOM series that the mask was drawn on", file=path)
-    source = read_source(segmented.images[segmented.reference])
+    source = source_of(segmented, path)
     return save_dicom_seg(segmented.mask, segmented.grid.affine, source, path, segmented.segment)

@@ -23,7 +23,7 @@ from differseg_med.export.patient import PRODUCT, keep_needed
 from differseg_med.export.registry import FORMATS
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
-from differseg_med.export.source import SourceSeries, read_source
+from differseg_med.export.source import SourceSeries, source_of
 from differseg_med.geometry import FloatArray
 from differseg_med.io.dicom.files import quiet
 from differseg_med.metrics.diameters import longest_in_planes_mm, longest_mm
@@ -208,8 +208,6 @@ def write_dicom_sr(segmented: Segmented, path: Path) -> Notes:
     Raises:
         CaseError: if the reference is not known.
     """
-    if segmented.reference not in segmented.images:
-        raise CaseError("a DICOM SR needs the DICOM series that the mask was drawn on", file=path)
-    source = read_source(segmented.images[segmented.reference], "a DICOM SR")
+    source = source_of(segmented, path, "a DICOM SR")
     seg = path.with_name(FORMATS["dicom-seg"].file)
     return save_dicom_sr(segmented.mask, segmented.grid.affine, source, seg, path, segmented.segment)

@@ -20,7 +20,7 @@ from differseg_med.export.outlines import outlines
 from differseg_med.export.patient import PRODUCT, character_set, empty_invalid, keep_needed, make_readable
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
-from differseg_med.export.source import Slice, SourceSeries, read_source
+from differseg_med.export.source import Slice, SourceSeries, source_of
 from differseg_med.geometry import FloatArray
 from differseg_med.io.dicom.contours import Account, Contour, fill_slice
 from differseg_med.io.dicom.files import quiet
@@ -204,7 +204,5 @@ def write_rtstruct(segmented: Segmented, path: Path) -> Notes:
     Raises:
         CaseError: if the reference is not known.
     """
-    if segmented.reference not in segmented.images:
-        raise CaseError("an RTSTRUCT needs the DICOM series that the mask was drawn on", file=path)
-    source = read_source(segmented.images[segmented.reference], "an RTSTRUCT")
+    source = source_of(segmented, path, "an RTSTRUCT")
     return save_rtstruct(segmented.mask, segmented.grid.affine, source, path, segmented.segment)

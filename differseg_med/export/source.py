@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from scipy.ndimage import map_coordinates
 
 from differseg_med.errors import CaseError
+from differseg_med.export.segmented import Segmented
 from differseg_med.geometry import Grid, affine_from_dicom, almost_same_grid, describe, reordered
 from differseg_med.io.dicom.cells import split_cell
 from differseg_med.io.dicom.files import UnreadableError, opened, quiet, read_dataset
@@ -81,6 +82,22 @@ class SourceSeries:
                 remedy="Predict on the DICOM series itself, or allow resampling (--resample).",
             )
         return np.ascontiguousarray(turned.transpose(2, 1, 0)[self.places]), []
+
+
+def source_of(segmented: Segmented, path: Path, what: str = "a DICOM SEG") -> SourceSeries:
+    """The series that a mask was drawn on: that of its reference.
+
+    Args:
+        segmented: the mask.
+        path: the file that is to be written, for messages.
+        what: the object that is to be made, for messages.
+
+    Raises:
+        CaseError: if the reference is not known, and as `read_source`.
+    """
+    if segmented.reference not in segmented.images:
+        raise CaseError(f"{what} needs the DICOM series that the mask was drawn on", file=path)
+    return read_source(segmented.images[segmented.reference], what)
 
 
 def read_source(cell: str | Path, what: str = "a DICOM SEG") -> SourceSeries:

@@ -107,9 +107,11 @@ class Journal:
         (found,) = self._entries("WHERE study = ?", study)
         return found
 
-    def predicted(self, study: str, files: Sequence[str]) -> None:
+    def predicted(self, study: str, files: Sequence[str]) -> Entry:
         """The results lie in these files, and nothing of them is on the server yet."""
         self._change(study, state=PREDICTED, files=json.dumps(list(files)), attempts=0, due=0.0, reason="")
+        (found,) = self._entries("WHERE study = ?", study)
+        return found
 
     def finish(self, study: str, state: str, reason: str = "") -> None:
         """A study is done: `STORED`, `SKIPPED` or `FAILED`."""

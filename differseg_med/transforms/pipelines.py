@@ -94,7 +94,8 @@ def training_samples(
     Args:
         in_channels: channels per modality of a slab, the network's; their sum is ``C``.
         roi_size: window in pixels, the one that inference uses.
-        num_slices: k; ``slice_step`` is the distance of neighbours in a slab.
+        num_slices: k.
+        slice_step: distance of neighbours in a slab.
         planes: planes to draw slabs from.
         modality_dropout: chance that a sample lacks some of its modalities.
         dropout_weights: how much more often one modality is left out than another; see `RandModalityDropoutd`.
@@ -110,10 +111,8 @@ def training_samples(
     Raises:
         ValueError: for channels that are not whole slabs, or what the single transforms refuse.
     """
-    if any(channels % num_slices for channels in in_channels):
-        raise ValueError(f"in_channels must be multiples of num_slices {num_slices}, got {list(in_channels)}")
-    _check_chances(modality_dropout=modality_dropout, foreground_prob=foreground_prob)
-    keys = IMAGE, LABEL
+    _check_samples(in_channels, num_slices, modality_dropout=modality_dropout, foreground_prob=foreground_prob)
+    keys = (IMAGE, LABEL)
     placing, flip_prob = _place_in_steps(keys, roi_size, rotate_degrees, zoom, shift, flip_axis), 0.5
     if placement is not None:
         placing, flip_prob = _place_at_once(roi_size, Placement(**placement))
@@ -130,7 +129,10 @@ def training_samples(
     )
 
 
-def _check_chances(**chances: float) -> None:
+def _check_samples(in_channels: Sequence[int], num_slices: int, **chances: float) -> None:
+    """Whole slabs, and chances that are ones; MONAI would clip them without a word."""
+    if any(channels % num_slices for channels in in_channels):
+        raise ValueError(f"in_channels must be multiples of num_slices {num_slices}, got {list(in_channels)}")
     for name, chance in chances.items():
         if not 0 <= chance <= 1:
             raise ValueError(f"{name} must be between 0 and 1, got {chance}")

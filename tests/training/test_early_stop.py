@@ -10,9 +10,10 @@ import torch
 from ignite.engine import Events
 from monai.data import Dataset
 from monai.inferers import SimpleInferer
+from support.training import tiny_trainer
 from torch import Tensor, nn
 
-from differseg_med.bundles.factories import trainer, validation_evaluator
+from differseg_med.bundles.factories import validation_evaluator
 from differseg_med.runs.manifest import read_steps
 
 SAID = "ended after epoch 8: 2 validations without a better one"
@@ -33,21 +34,19 @@ def training(out: Path, early_stop: int | None):
     """Up to ten epochs of one step; validated after every second one on a target of the first three columns."""
     column = torch.arange(12.0).view(1, 1, 12, 1)
     item = {"image": -(column + 0.5), "label": (column < 3).float(), "affine": torch.eye(4), "case_id": "a"}
-    network, data = Rising(), Dataset([item])
+    network, data = Rising(), [item]
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    return trainer(
-        network,
+    return tiny_trainer(
+        optimizer,
+        data,
+        out,
+        network=network,
         max_epochs=10,
-        device="cpu",
-        dataset=data,
-        output_dir=out,
         iterations=1,
         batch_size=1,
         average_decay=0.0,
         loss_function=lambda logits, _: -logits.mean(),
-        optimizer=optimizer,
-        lr_scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
-        evaluator=validation_evaluator(torch.device("cpu"), data, network, SimpleInferer()),
+        evaluator=validation_evaluator(torch.device("cpu"), Dataset(data), network, SimpleInferer()),
         val_interval=2,
         early_stop=early_stop,
     )

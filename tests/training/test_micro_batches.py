@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.data import Dataset
+from support.training import tiny_trainer
 from torch import nn
 
-from differseg_med.bundles.factories import trainer
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.runs.manifest import read_steps
 from differseg_med.training.micro_batches import out_of_memory
@@ -37,17 +36,15 @@ def training(out: Path, room: int = 100, epochs: int = 1, **settings):
     data = [{"image": x, "label": (x > 0.5).float(), "case_id": str(n)} for n, x in enumerate(images)]
     network = Small(room)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    return trainer(
-        network,
+    return tiny_trainer(
+        optimizer,
+        data,
+        out,
+        network=network,
         max_epochs=epochs,
-        device="cpu",
-        dataset=Dataset(data),
-        output_dir=out,
         iterations=2,
         batch_size=6,
         loss_function=nn.BCEWithLogitsLoss(),
-        optimizer=optimizer,
-        lr_scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
         **settings,
     )
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import Dataset
 from support.synthetic import ROOT, SHORT_TRAINING, bundle_workflow, write_split_cohort
+from support.training import tiny_trainer
 from torch import distributed, nn
 
-from differseg_med.bundles.factories import join_processes, trainer
+from differseg_med.bundles.factories import join_processes
 from differseg_med.errors import CaseError, ConfigError
 from differseg_med.runs.manifest import read_steps
 from differseg_med.training import processes
@@ -142,18 +142,16 @@ def plain_training(out: Path, batch: int, **settings) -> dict[str, torch.Tensor]
     data = [{"image": x, "label": (x > 0.5).float(), "case_id": str(n)} for n, x in enumerate(images)]
     network = Plain()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    engine = trainer(
-        network,
+    engine = tiny_trainer(
+        optimizer,
+        data,
+        out,
+        network=network,
         max_epochs=1,
-        device="cpu",
-        dataset=Dataset(data),
-        output_dir=out,
         iterations=3,
         batch_size=batch,
         sample_seeds=True,
         loss_function=nn.BCEWithLogitsLoss(),
-        optimizer=optimizer,
-        lr_scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
         **settings,
     )
     engine.run()

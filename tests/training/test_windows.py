@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import Dataset
 from support.synthetic import BUNDLE, ROOT, write_split_cohort
+from support.training import tiny_trainer
 from torch import Tensor, nn
 
-from differseg_med.bundles.factories import SmallerWindows, trainer
+from differseg_med.bundles.factories import SmallerWindows
 from differseg_med.bundles.workflows import BundleRun
 from differseg_med.errors import CaseError, ConfigError
 
@@ -35,17 +35,15 @@ def training(out: Path, **settings):
     image = torch.cat((torch.rand(1, 64, 96, generator=generator), torch.zeros(1, 64, 96)))
     network = Watched()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    return trainer(
-        network,
+    return tiny_trainer(
+        optimizer,
+        [{"image": image, "label": (image[:1] > 0.5).float(), "case_id": "a"}],
+        out,
+        network=network,
         max_epochs=3,
-        device="cpu",
-        dataset=Dataset([{"image": image, "label": (image[:1] > 0.5).float(), "case_id": "a"}]),
-        output_dir=out,
         iterations=2,
         batch_size=2,
         loss_function=nn.BCEWithLogitsLoss(),
-        optimizer=optimizer,
-        lr_scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
         **{"prepare_batch": SmallerWindows((32, 64), 3), **settings},
     )
 
