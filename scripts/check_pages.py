@@ -3,6 +3,8 @@
     make docs
     npm install axe-core
     python scripts/check_pages.py site --axe node_modules/axe-core/axe.min.js --out pages
+    python scripts/check_pages.py results --pages report evaluation --axe ...
+    python scripts/check_pages.py . --pages ADDRESS --axe ...       # the address that differseg-med view printed
 
 Needs Chromium. Ends with exit code 1 if axe finds a violation that it calls serious or critical, or a page is wider
 than the phone. Look at the pictures: no program sees whether a page is ugly.
@@ -42,11 +44,15 @@ def main() -> int:
     if program is None:
         raise SystemExit("no Chromium is installed")
     with tempfile.TemporaryDirectory() as profile, chromium(Path(program), Path(profile)) as page:
-        for name in arguments.pages:
+        for number, name in enumerate(arguments.pages):
+            address = "://" in name
             for device, size in SIZES.items():
-                page.open(arguments.site / f"{name}.html", size)
+                page.open(name if address else arguments.site / f"{name}.html", size)
+                if address:  # of a case that is loaded after the page
+                    page.wait("document.body.dataset.shown !== ''")
                 picture = page.send("Page.captureScreenshot", format="png")["data"]
-                (arguments.out / f"{name.replace('/', '_')}_{device}.png").write_bytes(base64.b64decode(picture))
+                called = f"page{number}" if address else name.replace("/", "_")
+                (arguments.out / f"{called}_{device}.png").write_bytes(base64.b64decode(picture))
                 width = page.run("document.documentElement.scrollWidth")
                 if width > size[0]:
                     print(f"{name}, {device}: {width} px wide, the screen has {size[0]}")

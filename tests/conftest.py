@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.browser import Page, chromium
 
 # Before torch, matplotlib and the hub client read them, at import. Processes that tests start inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -80,3 +81,10 @@ def require_program() -> Callable[..., Path]:
         pytest.skip(f"no program {name}: install the Debian package {package or name.lower()}")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def browser(require_program: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One browser for all tests of pages."""
+    with chromium(require_program("chromium"), tmp_path_factory.mktemp("profile")) as page:
+        yield page

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from differseg_med.cli import cohort, export, lint, pacs, plan, release, run, sample, serve, status
+from differseg_med.cli import cohort, export, lint, pacs, plan, release, run, sample, serve, status, view
 from differseg_med.errors import VERBOSE
 
 app = typer.Typer(
@@ -40,5 +40,6 @@ app.add_typer(export.app)
 app.add_typer(sample.app)
 app.add_typer(status.app)
 app.add_typer(serve.app)
+app.add_typer(view.app)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(pacs.app, name="pacs")

@@ -139,7 +139,8 @@ def write_part(folder: Path, part: Mapping[str, Any]) -> None:
     write_text(folder / PART, json.dumps(part))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_part(path: Path) -> dict[str, Any] | None:
+    """What `write_part` kept of a case; None if the file is not there or broken."""
     try:
         part = json.loads(path.read_text(encoding="utf-8"))
         return part if "picture" in part else None
@@ -207,7 +208,7 @@ def _notices(row: Mapping[str, object]) -> Iterator[Notice]:
 
 def _inside(folder: Path) -> tuple[str, bool, str]:
     """Address of the picture, whether there are slices to look through, and they themselves."""
-    part = _read(folder / PART)
+    part = read_part(folder / PART)
     if part is None:
         return "", False, ""
     view = _json(part) if part.get("volumes") else ""
@@ -220,7 +221,7 @@ def _beside(folder: Path) -> tuple[str, bool, str]:
     address = quote(f"{folder.name}/{PICTURE}")
     if picture.is_file() and part.is_file():
         return address, view.is_file(), ""
-    content = _read(part)
+    content = read_part(part)
     try:
         data = base64.b64decode(str(content["picture"]) if content else "", validate=True)
     except ValueError:

@@ -60,14 +60,14 @@ class Page:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return dict(answer["result"])
 
-    def open(self, path: Path, size: tuple[int, int] = (1200, 900)) -> float:
-        """Open a file and wait until it is complete; returns the seconds that took."""
+    def open(self, page: Path | str, size: tuple[int, int] = (1200, 900)) -> float:
+        """Open a file or an address and wait until it is complete; returns the seconds that took."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False
         )
         start = time.perf_counter()
-        self.send("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
+        self.wait("document.readyState === 'complete' && location.protocol !== 'about:'")
         return time.perf_counter() - start
 
     def run(self, expression: str) -> Any:

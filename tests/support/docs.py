@@ -25,6 +25,7 @@ COMMAND = get_command(app)
 
 NOT_RUN = {
     r"^differseg-med (pacs|serve) ": "needs a PACS; tests of pacs and serve run them against Orthanc",
+    r"^differseg-med view ": "a server that runs until it is stopped; tests/review asks it",
     r"SLURM_ARRAY_TASK_ID|^sbatch |^job=": "needs Slurm; tests/prediction/test_shards.py runs and collects shards",
     r"^docker ": "needs Docker; the workflow in .github builds the image",
     r"^torchrun ": "needs processes of its own; tests/training/test_processes.py starts two",
