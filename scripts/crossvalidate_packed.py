@@ -36,6 +36,7 @@ from peers_volume import BATCH, predict_volume, train_volume
 from prepare_sts_cohort import FOLDS, find_cases, read_folds
 from torch import Tensor, nn
 
+from differseg_med.networks.checkpoints import halved
 from differseg_med.networks.inference import fuse_for_inference
 
 STEP, LEVELS = 64, 63
@@ -255,7 +256,7 @@ def write_results(results: list[dict[str, Any]], out: Path) -> None:
                 whole.write(result["checkpoint"])
                 whole.flush()
                 state = torch.load(whole.name, map_location="cpu", weights_only=True)
-            torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, target)
+            torch.save(halved(state), target)
     for number, part in enumerate(parts):
         (out / f"results{number}.pickle").write_bytes(pickle.dumps(part))
 

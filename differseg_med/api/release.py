@@ -16,7 +16,7 @@ from differseg_med.api.running import Set, quiet_monai
 from differseg_med.bundles.recipe import Recipe, read_recipe
 from differseg_med.bundles.release import Trained, read_states, read_trained, write_released
 from differseg_med.bundles.workflows import BundleRun, readable
-from differseg_med.case import Case, run_for_case
+from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.cells import same_subject
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import CaseError
@@ -39,6 +39,8 @@ def release(
     settings: Set = (),
     safetensors: bool = False,
     average: str | Path | None = None,
+    fold: str | None = None,
+    sample: str | Path | None = None,
 ) -> Path:
     """Make a bundle of a training (``best.pt``) or of a cross-validation (an ensemble of its folds).
 
@@ -54,22 +56,30 @@ def release(
         safetensors: write weights that can hold nothing but tensors.
         average: cohort table of labelled cases that no fold was trained on. If the mean of the folds' weights has no
             lower mean Dice there than the ensemble, it is shipped in its place: one network for the cost of one.
+        fold: ship the network of this fold alone, for which the cases of that fold are held out.
+        sample: cohort table of labelled cases that may be given away. Their voxels go into the folder ``sample``,
+            without anything else that their files say; case ids stay as they are.
 
     Raises:
-        CaseError: if there is nothing to release, or ``out`` is there already.
+        CaseError: if there is nothing to release, ``out`` is there already, or a case of the sample cannot be used.
     """
     with quiet_monai():
         given = settings if isinstance(settings, Mapping) else tuple(settings)
         named = None if bundle is None else Recipe(Path(bundle), tuple(map(Path, presets)), given)
-        recipe, trained = named or read_recipe(run), read_trained(run)
+        recipe, trained = named or read_recipe(run), read_trained(run, fold)
         states, remark = read_states(trained), ""
         if average is not None:
             states, remark = _averaged(trained, states, recipe, Path(average))
-        made = write_released(trained, states, recipe, Path(out), safetensors=safetensors, remark=remark)
+        shown = None if sample is None else _sample(recipe, Path(sample))
+        made = write_released(trained, states, recipe, Path(out), safetensors=safetensors, remark=remark, sample=shown)
         check = BundleRun(made, ["inference"], made / "cohort.csv", made / "eval", {"device": "cpu"}).open()
         with readable(check.configuration):
             check.parser.get_parsed_content("network")  # what is shipped loads
     return made
+
+
+def _sample(recipe: Recipe, table: Path) -> Cohort:
+    return read_cohort(table, declared(recipe.merged().get("modalities")))
 
 
 def _averaged(

@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from differseg_med.atomic import replacing, write_text
 from differseg_med.bundles.manifest import write_manifest
 from differseg_med.bundles.recipe import Recipe
 from differseg_med.bundles.rewriting import released_configs
+from differseg_med.bundles.sample import SAMPLE, check_sample, write_sample
+from differseg_med.case import Cohort
 from differseg_med.errors import CaseError
-from differseg_med.networks.checkpoints import read_state_dict
+from differseg_med.networks.checkpoints import halved, read_state_dict
 from differseg_med.prediction.quality import Fingerprint
 from differseg_med.runs.manifest import read_steps
 from differseg_med.training.crossvalidation import CASES, FOLD_SUMMARY, RULE
@@ -44,6 +46,7 @@ class Trained:
         rule: threshold and component rule; empty to keep the bundle's.
         card: for the model card, Markdown.
         cases: ids of the cases that were trained on.
+        remark: on the weights, for the card.
     """
 
     weights: Mapping[str, Path]
@@ -51,18 +54,26 @@ class Trained:
     rule: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
     cases: frozenset[str] = frozenset()
+    remark: str = ""
 
 
-def read_trained(run: str | Path) -> Trained:
+def read_trained(run: str | Path, fold: str | None = None) -> Trained:
     """What a training or a cross-validation left.
 
+    Args:
+        run: folder of the results.
+        fold: of a cross-validation, the one whose network is shipped alone; None for the ensemble of all.
+
     Raises:
-        CaseError: if it is neither, or folds are missing.
+        CaseError: if it is neither, folds are missing, or there is no such fold.
     """
     run = Path(run)
     folds = {path.parent.name: path for path in sorted(run.glob(f"fold*/{FOLD_WEIGHTS}"))}
     if folds:
-        return _of_folds(run, folds)
+        whole = _of_folds(run, folds)
+        return whole if fold is None else _of_one(run, whole, fold)
+    if fold is not None:
+        raise CaseError("this is no cross-validation", file=run, remedy="Leave out --fold.")
     if not (run / BEST_WEIGHTS).is_file():
         remedy = "Give the --out of differseg-med train, when it is done."
         raise CaseError(
@@ -98,6 +109,23 @@ def _of_folds(run: Path, folds: Mapping[str, Path]) -> Trained:
     )
 
 
+def _of_one(run: Path, whole: Trained, fold: str) -> Trained:
+    """The network of one fold alone, with the rule and the scores of all folds."""
+    name = f"fold{fold}"
+    if name not in whole.weights:
+        found = ", ".join(known.removeprefix("fold") for known in whole.weights)
+        raise CaseError(f"there is no fold {fold!r}", file=run, expected=f"one of {found}")
+    held_out = {row["case"] for row in _rows(run / CASES) if row["fold"] == fold}
+    known = run / name / SHIPPED_FINGERPRINT
+    return replace(
+        whole,
+        weights={"model": whole.weights[name]},
+        fingerprint=Fingerprint.read(known) if known.is_file() else None,
+        cases=whole.cases - held_out,
+        remark=f"It is the network of fold {fold}, which was not trained on the cases of that fold.",
+    )
+
+
 def _joined(prints: Sequence[Fingerprint], rows: Sequence[Mapping[str, str]]) -> Fingerprint | None:
     """The ranges of all training cases: each case is in those of every fold but its own."""
     if not prints:
@@ -123,6 +151,7 @@ def write_released(
     *,
     safetensors: bool = False,
     remark: str = "",
+    sample: Cohort | None = None,
 ) -> Path:
     """Write a bundle with weights in half precision and the hash of every file.
 
@@ -133,12 +162,15 @@ def write_released(
         out: folder of the bundle, which is made.
         safetensors: write files that can hold nothing but tensors.
         remark: on the weights, for the card.
+        sample: cases whose voxels are copied into the folder ``sample``.
 
     Raises:
-        CaseError: if the folder is there already, or a weight does not fit half precision.
+        CaseError: if the folder is there already, or a case of the sample cannot be used.
     """
     if out.exists():
         raise CaseError("there is a folder of that name already", file=out, remedy="Choose another --out.")
+    if sample is not None:
+        check_sample(sample)
     ending = ".safetensors" if safetensors else ".pt"
     texts = released_configs(recipe, _changes(recipe, trained, [f"{name}{ending}" for name in states]))
     making = out.with_name(f".{out.name}.making")
@@ -155,7 +187,9 @@ def write_released(
             save_half(state, making / "models" / f"{name}{ending}")
         if trained.fingerprint is not None:
             trained.fingerprint.write(making / "models" / SHIPPED_FINGERPRINT)
-        _fill_card(making / "docs" / "README.md", trained, states, remark)
+        if sample is not None:
+            write_sample(sample, making / SAMPLE, trained.cases)
+        _fill_card(making / "docs" / "README.md", trained, states, remark or trained.remark)
         (making / "manifest.json").unlink(missing_ok=True)
         write_manifest(making)
         making.rename(out)
@@ -181,21 +215,14 @@ def _changes(recipe: Recipe, trained: Trained, files: Sequence[str]) -> dict[str
 
 
 def save_half(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights in half precision, as plain tensors.
-
-    Raises:
-        CaseError: if a value does not fit.
-    """
-    largest = max((float(value.abs().max()) for value in state.values() if value.is_floating_point()), default=0.0)
-    if not largest <= torch.finfo(torch.float16).max:
-        raise CaseError("a weight does not fit half precision", file=path, found=f"{largest:.3g}")
-    halved = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    """Write weights as plain tensors, in half precision where that is safe, see `halved`."""
+    saved = halved(state)
     with replacing(path) as temporary:
         if path.suffix == ".safetensors":
-            save_file({name: value.contiguous() for name, value in halved.items()}, temporary)
+            save_file({name: value.contiguous() for name, value in saved.items()}, temporary)
         else:
             with temporary.open("wb") as file:  # of a path torch writes the name into the file
-                torch.save(halved, file)
+                torch.save(saved, file)
 
 
 def read_states(trained: Trained) -> dict[str, dict[str, Tensor]]:
@@ -219,7 +246,11 @@ def _fill_card(card: Path, trained: Trained, states: Mapping[str, object], remar
     if trained.card:
         lines += ["Out-of-fold scores: each case was predicted by a network that did not see it.", ""]
         lines += [trained.card.strip(), ""]
-        lines += ["They are scores of single networks: an ensemble or a mean of weights has no out-of-fold score.", ""]
+        if not trained.remark:  # what is shipped is none of the networks that were measured
+            lines += [
+                "They are scores of single networks: an ensemble or a mean of weights has no out-of-fold score.",
+                "",
+            ]
     else:
         lines += ["No scores: these weights were chosen on the validation cases of their training.", ""]
     section = re.compile(rf"^## {SCORES}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)

@@ -33,6 +33,13 @@ def release(
             dir_okay=False,
         ),
     ] = None,
+    fold: Annotated[
+        str | None, typer.Option(help="Ship the network of this fold alone; its cases were not trained on.")
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="Table of labelled cases that may be given away, copied into the bundle.", dir_okay=False),
+    ] = None,
 ) -> None:
     """Make the bundle to ship: weights in half precision, chosen rule, fingerprint, scores in the card, hashes."""
 
@@ -47,6 +54,8 @@ def release(
             settings=settings or (),
             safetensors=safetensors,
             average=average,
+            fold=fold,
+            sample=sample,
         )
         typer.echo(f"{made}: look through docs/README.md, then")
         typer.echo(f"  differseg-med predict --bundle {made} --cohort COHORT.csv --out results")

@@ -44,14 +44,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if the file is damaged, or holds anything but plain tensors (a pickle with code is refused).
+        ValueError: if the file is damaged, holds anything but plain tensors (a pickle with code is refused), or values
+            that are not finite: a network would give such masks without a word.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return _finite(path, load_file(path))
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
     try:
@@ -67,7 +68,32 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             content = content[entry]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path} holds no state dict: expected names with tensors, got {type(content).__name__}")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+    return _finite(path, {key.removeprefix("module."): value for key, value in content.items()})
+
+
+def _finite(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"{path} holds infinite values or NaN in {name}: its training failed, or values beyond 65504 were "
+                "saved in half precision; take the weights of an earlier epoch, or save them again"
+            )
+    return state
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights in half precision, where that is safe.
+
+    Vectors stay as they are: the variances of batch norm reach beyond both ends of half precision (6e-8 and 65504), and
+    vectors take next to no room. So does a tensor with a value beyond 65504.
+    """
+    largest = torch.finfo(torch.float16).max
+    return {
+        name: value.half()
+        if value.is_floating_point() and value.ndim > 1 and bool(value.abs().max() <= largest)
+        else value
+        for name, value in state.items()
+    }
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:

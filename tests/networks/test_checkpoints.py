@@ -17,6 +17,7 @@ from torch import Tensor
 from differseg_med.networks import DifferSeg, build_encoder
 from differseg_med.networks.checkpoints import (
     convert_reference_state_dict,
+    halved,
     is_dropped,
     load_encoder_weights,
     load_weights,
@@ -187,3 +188,30 @@ def test_encoder_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_encoder_weights(encoder, "test_resnet", str(tmp_path / "other.pth"))
     with pytest.raises(ValueError, match="no package ships weights for 'test_resnet'"):
         load_encoder_weights(encoder, "test_resnet", "package")
+
+
+def test_half_precision_keeps_what_it_cannot_hold(tmp_path: Path) -> None:
+    """A variance of 7e4 became infinite and one of 1e-9 zero: the first gave NaN a few steps into the next training."""
+    state = {
+        "norm.running_var": torch.tensor([7e4, 1e-9]),
+        "conv.weight": torch.full((2, 2), 1.5),
+        "wide.weight": torch.full((2, 2), 7e4),
+        "norm.num_batches_tracked": torch.tensor(70000),
+    }
+    saved = halved(state)
+    assert {name: value.dtype for name, value in saved.items()} == {
+        "norm.running_var": torch.float32,
+        "conv.weight": torch.float16,
+        "wide.weight": torch.float32,
+        "norm.num_batches_tracked": torch.int64,
+    }
+    assert all(torch.equal(saved[name].to(value.dtype), value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, ending: str, value: float) -> None:
+    path, state = tmp_path / f"model{ending}", {"norm.running_var": torch.tensor([1.0, value])}
+    torch.save(state, path) if ending == ".pt" else save_file(state, path)
+    with pytest.raises(ValueError, match=r"model.*infinite values or NaN in norm.running_var"):
+        read_state_dict(path)

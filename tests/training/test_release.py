@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -106,6 +108,38 @@ def test_a_mean_of_weights_is_chosen_on_cases_that_no_fold_saw(folds, tmp_path):
     assert "On 1 cases that no fold was trained on" in card
 
 
+def test_one_fold_is_shipped_with_a_sample_that_says_nothing_beside_its_voxels(folds, tmp_path):
+    run, files = folds[1], write_case(tmp_path / "new", seed=9)
+    named = nib.load(files["ct"])
+    named.header["descrip"] = b"DOE JOHN"
+    nib.save(named, files["ct"])
+    table = tmp_path / "shown.csv"
+    some = {name: file for name, file in files.items() if name != "pet"}
+    write_table(table, [row_of("c", files, table), row_of("a", some, table)])
+    made = ds.release(run, tmp_path / "made", fold="1", sample=table)
+    assert [path.name for path in (made / "models").glob("*.pt")] == ["model.pt"]
+    state = torch.load(made / "models" / "model.pt", weights_only=True)
+    trained = torch.load(run / "fold1" / "model.pt", weights_only=True)
+    assert all(torch.equal(state[name], trained[name].to(state[name].dtype)) for name in state)
+    assert Fingerprint.read(made / "models" / "fingerprint.json").cases == 2
+    card = (made / "docs" / "README.md").read_text()
+    assert "One network. Trained on 2 cases" in card
+    assert "network of fold 1, which was not trained on the cases of that fold" in card
+    assert "has no out-of-fold score" not in card
+    text = (made / "sample" / "README.md").read_text()
+    assert "| c | no |" in text
+    assert "| a | yes |" in text
+    rows = read_rows(made / "sample" / "cohort.csv")
+    assert rows["a"]["pet"] == ""
+    copied = nib.load(made / "sample" / rows["c"]["ct"])
+    np.testing.assert_array_equal(copied.get_fdata(), named.get_fdata())
+    np.testing.assert_allclose(copied.affine, named.affine, atol=1e-5)
+    assert b"DOE" not in copied.header.binaryblock
+    kinds = yaml.safe_load((made / "sample" / "cohort.yaml").read_text())["modalities"]
+    assert {name: told["kind"] for name, told in kinds.items()} == {"t1": "mr", "ct": "ct", "pet": "pet"}
+    check_manifest(made)
+
+
 def test_what_cannot_be_released_is_refused(folds, tmp_path):
     with pytest.raises(ds.CaseError, match=r"nothing to release here.*differseg-med train"):
         ds.release(tmp_path, tmp_path / "made", bundle=BUNDLE)
@@ -113,6 +147,13 @@ def test_what_cannot_be_released_is_refused(folds, tmp_path):
         ds.release(tmp_path, tmp_path / "made")
     with pytest.raises(ds.CaseError, match="a folder of that name already"):
         ds.release(folds[1], tmp_path)
+    with pytest.raises(ds.CaseError, match=r"there is no fold '7'.*one of 0, 1"):
+        ds.release(folds[1], tmp_path / "made", fold="7")
+    image = {"t1": write_case(tmp_path / "x")["t1"]}
+    bare = write_table(tmp_path / "bare.csv", [row_of("x", image, tmp_path / "bare.csv")])
+    with pytest.raises(ds.CaseError, match=r"x.*needs an image and a label.*take it out of the table"):
+        ds.release(folds[1], tmp_path / "made", sample=bare)
+    assert not (tmp_path / "made").exists()
     half = tmp_path / "half"
     (half / "fold0").mkdir(parents=True)
     (half / "fold0" / "model.pt").write_bytes((folds[1] / "fold0" / "model.pt").read_bytes())
