@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,9 @@ from differseg_med.errors import ConfigError
 from differseg_med.networks.restriction import Pattern
 from differseg_med.tiles import MOST_OPEN, Tiles, Window
 from differseg_med.transforms.slices import check_slab, from_plane, to_plane
+
+DOUBT = 0.75
+"""How wrong a slice that is interpolated between two others is taken to be, as a share of their difference."""
 
 
 class SliceWindowInferer(Inferer):
@@ -31,6 +35,10 @@ class SliceWindowInferer(Inferer):
     full, and is as without the look. Only a target that lies between two looks in all planes, thinner than
     ``look_every`` slices along every axis, may be overlooked.
 
+    With ``decide_at`` only slices are followed up without which the mask could be another one: where the slices beside
+    them differ so much that a mean near that probability could come to lie on its other side. Outside them the
+    probabilities are interpolated.
+
     Args:
         roi_size: window (rows, columns) in pixels, the size that the network was trained with.
         num_slices: slices per modality in a slab, odd.
@@ -43,6 +51,8 @@ class SliceWindowInferer(Inferer):
         look_every: 1 computes every slice of every plane; choose more on validation cases only.
         suspect: probability above which a look is followed up.
         margin: voxels around what is suspect that are followed up too.
+        decide_at: probability at which the mask will be cut; None follows up whatever is suspect.
+        tolerance: of ``decide_at``: voxels that may stay in doubt, as a share of the mask.
     """
 
     def __init__(
@@ -58,6 +68,8 @@ class SliceWindowInferer(Inferer):
         look_every: int = 1,
         suspect: float = 0.05,
         margin: int = 2,
+        decide_at: float | None = None,
+        tolerance: float = 0.05,
     ) -> None:
         super().__init__()
         check_slab(num_slices, planes, slice_step)
@@ -65,6 +77,8 @@ class SliceWindowInferer(Inferer):
             raise ValueError(
                 f"need look_every >= 1, margin >= 0 and 0 < suspect < 1, got {look_every}, {margin}, {suspect}"
             )
+        if tolerance < 0 or (decide_at is not None and not 0 < decide_at < 1):
+            raise ValueError(f"need 0 < decide_at < 1 and tolerance >= 0, got {decide_at} and {tolerance}")
         if not 0 <= overlap < 1 or sw_batch_size < 1 or len(roi_size) != 2 or min(roi_size) < 1:
             raise ValueError(
                 "need 0 <= overlap < 1, sw_batch_size >= 1 and two numbers above 0 as roi_size, "
@@ -74,6 +88,7 @@ class SliceWindowInferer(Inferer):
         self.num_slices, self.slice_step = num_slices, slice_step
         self.overlap, self.sw_batch_size, self.flip, self.empty_logit = overlap, sw_batch_size, flip, empty_logit
         self.look_every, self.suspect, self.margin = look_every, suspect, margin
+        self.decide_at, self.tolerance = decide_at, tolerance
 
     def __call__(
         self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, progress: Callable[[int], Any] | None = None
@@ -135,16 +150,37 @@ class SliceWindowInferer(Inferer):
         """Compute in full, in place, where a mean of looks ``(1, R, A, S)`` is suspect."""
         suspect = (probability > self.suspect).float()
         zone = functional.max_pool3d(suspect, 2 * self.margin + 1, stride=1, padding=self.margin).bool()
-        for look in looks:
+        doubtful = None if self.decide_at is None else self._in_doubt(probability, looks, self.decide_at)
+        for number, look in enumerate(looks):
             wanted, mean = to_plane(zone, look.plane)[0], to_plane(probability, look.plane)[0]
-            within = wanted.flatten(1).any(dim=1).nonzero().flatten().tolist()
-            centers = sorted(set(within) - set(look.seen))
+            within = set(wanted.flatten(1).any(dim=1).nonzero().flatten().tolist())
+            centers = sorted((within if doubtful is None else within & doubtful[number]) - set(look.seen))
             for some in (centers[i : i + MOST_OPEN] for i in range(0, len(centers), MOST_OPEN)):
                 before = {z: look.slice(z) for z in some}
                 after = {z: found.clone() for z, found in before.items()}
                 self._compute(to_plane(volume, look.plane), after, wanted, task)
                 for z in some:
                     mean[z] += (after[z] - before[z]) / len(looks)
+
+    def _in_doubt(self, probability: Tensor, looks: Sequence[_Look], threshold: float) -> list[set[int]]:
+        """The slices of each look without which a mask, cut from a mean ``(1, R, A, S)``, could be another one.
+
+        A voxel is in doubt if its mean lies nearer to the threshold than the interpolation of this plane may be wrong.
+        The slices with the fewest such voxels are left out, as long as these are few beside the mask.
+        """
+        counts: list[tuple[int, int, int]] = []
+        for number, look in enumerate(looks):
+            away = (to_plane(probability, look.plane)[0] - threshold).abs_()
+            for below, above, change in look.gaps():
+                doubt = (change * (DOUBT / len(looks)) > away[below + 1 : above]) & (change > self.suspect)
+                counts += [(n, number, below + 1 + i) for i, n in enumerate(doubt.flatten(1).sum(dim=1).tolist()) if n]
+        left = self.tolerance * int((probability >= threshold).sum())
+        chosen: list[set[int]] = [set() for _ in looks]
+        for count, number, z in sorted(counts):
+            left -= count
+            if left < 0:
+                chosen[number].add(z)
+        return chosen
 
     def _compute(self, slices: Tensor, found: dict[int, Tensor], zone: Tensor | None, task: _Task) -> None:
         """Put the probabilities ``(rows, columns)`` of some slices of ``(M, n, rows, columns)`` into place.
@@ -199,6 +235,12 @@ class _Look(NamedTuple):
             return self.found[after]
         low, high = self.seen[after - 1], self.seen[after]
         return self.found[after - 1].lerp(self.found[after], (z - low) / (high - low))
+
+    def gaps(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Neighbours that were seen, with others between them, and how much they differ ``(rows, columns)``."""
+        for i, (below, above) in enumerate(pairwise(self.seen)):
+            if above > below + 1:
+                yield below, above, (self.found[i + 1] - self.found[i]).abs()
 
     def volume(self) -> Tensor:
         """All of them as a volume ``(1, R, A, S)``."""

@@ -135,6 +135,21 @@ def test_a_look_finds_where_to_compute_in_full(x, flip):
     assert float(found[~near].max()) <= 0.05
 
 
+def test_slices_that_a_mask_does_not_depend_on_are_interpolated():
+    """A mask cut at `decide_at` is the same but for a small share of its voxels, and for fewer windows."""
+    x = bump((10, 12, 21), 8.3)
+    settings = {"planes": list(PLANES), "sw_batch_size": 5}
+    expected = SliceWindowInferer((24, 24), **settings)(x, Counting()).sigmoid()
+    looked, decided = Counting(), Counting()
+    SliceWindowInferer((24, 24), look_every=3, **settings)(x, looked)
+    found = SliceWindowInferer((24, 24), look_every=3, decide_at=0.4, **settings)(x, decided).sigmoid()
+    assert decided.windows < 0.9 * looked.windows
+    mask, other = expected > 0.4, found > 0.4
+    assert int((mask ^ other).sum()) <= 0.02 * int(mask.sum())
+    exact = SliceWindowInferer((24, 24), look_every=3, decide_at=0.4, tolerance=0, **settings)
+    assert torch.equal(exact(x, Counting()).sigmoid() > 0.4, mask)
+
+
 def test_a_look_that_finds_nothing_ends_there():
     network = Counting()
     found = SliceWindowInferer((24, 24), look_every=4, planes=list(PLANES))(bump((0, 0, 0), -4), network)
@@ -241,10 +256,18 @@ def test_one_volume_at_a_time(shape):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"num_slices": 4}, {"planes": ["saggital"]}, {"planes": []}, {"slice_step": 0}, {"look_every": 0}, {"suspect": 1}],
+    [
+        {"num_slices": 4},
+        {"planes": ["saggital"]},
+        {"planes": []},
+        {"slice_step": 0},
+        {"look_every": 0},
+        {"suspect": 1},
+        {"decide_at": 1},
+    ],
 )
 def test_impossible_settings(settings):
     with pytest.raises(
-        ValueError, match=r"num_slices must be odd|planes must be some of|slice_step|need look_every >= 1"
+        ValueError, match=r"num_slices must be odd|planes must be some of|slice_step|need look_every >= 1|decide_at"
     ):
         SliceWindowInferer((8, 8), **settings)

@@ -13,6 +13,7 @@ import typer
 
 from differseg_med.cli import cohort, export, lint, pacs, plan, release, run, sample, serve, status, view
 from differseg_med.errors import VERBOSE
+from differseg_med.startup import quick_start
 
 app = typer.Typer(
     help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",
@@ -30,6 +31,7 @@ def _main(
 ) -> None:
     if verbose_paths:
         os.environ[VERBOSE] = "1"
+    quick_start()
 
 
 app.add_typer(run.app)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from differseg_med.errors import CaseError
 from differseg_med.metrics.policy import KNOWN, badness
@@ -196,11 +195,13 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 def rank_biserial(gains: ArrayLike) -> float:
     """Matched-pairs rank-biserial correlation of differences, -1 to 1; 0 if there is no difference."""
+    from scipy.stats import rankdata  # a second that only a comparison should wait
+
     x = np.asarray(gains, dtype=np.float64)
     x = x[np.abs(x) > TIE]
     if not x.size:
         return 0.0
-    ranks = stats.rankdata(np.abs(x))
+    ranks = rankdata(np.abs(x))
     return float((ranks * np.sign(x)).sum() / ranks.sum())
 
 
@@ -221,6 +222,8 @@ def _check_settings(paths: Mapping[str, Path]) -> None:
 
 
 def _pair(models: Mapping[str, Rows], pair: tuple[str, str], measure: str) -> Comparison:
+    from scipy.stats import wilcoxon
+
     first, second = (models[name] for name in pair)
     cases = [case for case, row in first.items() if not is_failed(row)]
     a, b = (np.array([float(rows[case][measure]) for case in cases]) for rows in (first, second))
@@ -246,7 +249,7 @@ def _pair(models: Mapping[str, Rows], pair: tuple[str, str], measure: str) -> Co
         wins=int((gains > TIE).sum()),
         ties=int((np.abs(gains) <= TIE).sum()),
         losses=int((gains < -TIE).sum()),
-        p=float(stats.wilcoxon(tested[tested != 0]).pvalue) if effective else 1.0,
+        p=float(wilcoxon(tested[tested != 0]).pvalue) if effective else 1.0,
         p_holm=1.0,
         p_smallest=min(1.0, 2.0 ** (1 - len(tested))),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from py_sod_metrics import MAE, Emeasure, FmeasureHandler, FmeasureV2, Smeasure, WeightedFmeasure  # type: ignore[import-untyped]
 
 Map = NDArray[np.uint8]
 
@@ -31,6 +30,16 @@ class Saliency:
 
     def add(self, saliency: Map, reference: NDArray[np.bool_]) -> dict[str, float]:
         """Measure one map ``(H, W)`` against a mask ``(H, W)``; the keys are those of `PICTURE_MEASURES`."""
+        # It brings scikit-learn, two seconds that runs on volumes would wait too.
+        from py_sod_metrics import (  # type: ignore[import-untyped]
+            MAE,
+            Emeasure,
+            FmeasureHandler,
+            FmeasureV2,
+            Smeasure,
+            WeightedFmeasure,
+        )
+
         measures = {"s": Smeasure(), "e": Emeasure(), "w": WeightedFmeasure(), "mae": MAE()}
         measures["f"] = FmeasureV2({"f": FmeasureHandler(with_dynamic=True, with_adaptive=True)})
         for measure in measures.values():

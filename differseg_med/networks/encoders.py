@@ -143,11 +143,12 @@ def timm_encoder(
     if not timm.is_model(name):
         raise ValueError(f"unknown encoder {name!r}; near it and fit: {_nearest_fit(name)}; tried: {list(RECOMMENDED)}")
     try:
-        indices, channels_last = _probe(name)
+        indices = _levels(name)
+        encoder = _create(name, pretrained=pretrained, out_indices=indices)
+        channels_last = _channels_last(encoder)
     except ValueError as error:
         near = f"near it and fit: {_nearest_fit(name)}; tried: {list(RECOMMENDED)}"
         raise ValueError(f"encoder {name!r} {error}; {near}") from error
-    encoder = _create(name, pretrained=pretrained, out_indices=indices)
     if encoder_weights is not None:
         load_encoder_weights(encoder, name, encoder_weights)
     channels = tuple(int(c) for c in encoder.feature_info.channels())
@@ -188,35 +189,46 @@ def _create(name: str, **options: Any) -> Any:
         return timm.create_model(name, features_only=True, **options)
 
 
-@cache  # a third of the time that a network takes to build
-def _probe(name: str) -> tuple[tuple[int, ...], bool]:
-    """Try a model without memory or arithmetic (meta device), once per name and process.
+@cache
+def _levels(name: str) -> tuple[int, ...]:
+    """Which of a model's feature levels have strides 4, 8, 16, 32; on the meta device, without memory.
 
-    Returns:
-        Which of its feature levels have strides 4, 8, 16, 32, and whether they are ``(B, H, W, C)``.
+    Raises:
+        ValueError: with the reason why DifferSeg cannot use it.
+    """
+    with torch.device("meta"):
+        try:  # whatever timm's many models raise, it means the same here
+            model = _create(name, pretrained=False)
+        except Exception as error:
+            raise ValueError(f"cannot be made a feature extractor ({error})") from error
+    strides = tuple(int(s) for s in model.feature_info.reduction())
+    if not set(STRIDES) <= set(strides):
+        raise ValueError(f"has feature strides {strides}, but DifferSeg needs {STRIDES}")
+    return tuple(strides.index(s) for s in STRIDES)
+
+
+@torch.no_grad()
+def _channels_last(encoder: Any) -> bool:
+    """Whether an extractor of the strides 4, 8, 16, 32 gives ``(B, H, W, C)``, found by trying it where it is.
+
+    On the meta device this would import torch's compiler, which takes longer than a small prediction.
 
     Raises:
         ValueError: with the reason why DifferSeg cannot use it.
     """
     height, width = 64, 96
-    with torch.device("meta"), torch.no_grad():
-        try:  # whatever timm's many models raise, it means the same here
-            model = _create(name, pretrained=False).eval()
-        except Exception as error:
-            raise ValueError(f"cannot be made a feature extractor ({error})") from error
-        strides = tuple(int(s) for s in model.feature_info.reduction())
-        if not set(STRIDES) <= set(strides):
-            raise ValueError(f"has feature strides {strides}, but DifferSeg needs {STRIDES}")
-        try:
-            levels = model(torch.empty(1, 3, height, width))
-        except Exception as error:
-            raise ValueError(f"takes no images of {height} x {width} ({error})") from error
-    indices = tuple(strides.index(s) for s in STRIDES)
-    channels = model.feature_info.channels()
-    expected = [(height // strides[i], width // strides[i], channels[i]) for i in indices]
+    training, place = encoder.training, next(encoder.parameters())
+    encoder.eval()
+    try:
+        levels = encoder(torch.zeros(1, 3, height, width, device=place.device, dtype=place.dtype))
+    except Exception as error:  # whatever it is
+        raise ValueError(f"takes no images of {height} x {width} ({error})") from error
+    finally:
+        encoder.train(training)
+    expected = [(height // s, width // s, c) for s, c in zip(STRIDES, encoder.feature_info.channels())]
     for channel_axis in (1, -1):
-        if [tuple(levels[i].movedim(channel_axis, -1).shape[1:]) for i in indices] == expected:
-            return indices, channel_axis == -1
+        if [tuple(level.movedim(channel_axis, -1).shape[1:]) for level in levels] == expected:
+            return channel_axis == -1
     raise ValueError(f"gives features of unexpected shapes {[tuple(level.shape) for level in levels]}")
 
 
@@ -225,7 +237,8 @@ def _nearest_fit(name: str, count: int = 3) -> list[str]:
     fit: list[str] = []
     for candidate in get_close_matches(name, timm.list_models(), n=12, cutoff=0.4):
         with suppress(ValueError):
-            _probe(candidate)
+            with torch.device("meta"):
+                _channels_last(_create(candidate, pretrained=False, out_indices=_levels(candidate)))
             fit.append(candidate)
         if len(fit) == count:
             break

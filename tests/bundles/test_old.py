@@ -69,8 +69,9 @@ def table_of(bundle: Path) -> Path:
 def test_evaluation_is_put_together_as_before(pair, tmp_path):
     old, new = (parts(bundle, ("inference", "evaluate"), tmp_path / "out") for bundle in pair)
     if hasattr(old["inferer"], "look_every"):  # not there before: 1 computes every slice, as then
-        new["inferer"].look_every = old["inferer"].look_every
-        assert old["inferer"].look_every == 1
+        for name, value in {"look_every": 1, "decide_at": None}.items():
+            assert getattr(old["inferer"], name) == value
+            setattr(new["inferer"], name, value)
     for name in ("preprocessing", "inferer", "postprocessing"):
         assert described(old[name]) == described(new[name]), name
     for name in ("evaluate", "settings", "amp", "reference", "output_dir", "writers"):

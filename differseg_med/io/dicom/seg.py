@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from highdicom.seg import Segmentation
 from nibabel.affines import from_matvec
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
@@ -82,6 +81,8 @@ def read_segments(header: Header, selector: str) -> Segments:
     Raises:
         CaseError: if there is no such segment (the labels are listed), or the frames are no regular volume.
     """
+    from highdicom.seg import Segmentation  # a second that nobody without a SEG should wait
+
     file = header.source.path
     selector, fraction, notes = _fraction(header, selector)
     chosen = _chosen(header, selector)

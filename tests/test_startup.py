@@ -1,0 +1,43 @@
+"""The command line imports MONAI and timm the quick way, and both work as they would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+from differseg_med.startup import Later, quick_start
+quick_start()
+import monai, timm
+held = [name for name in ("torch._dynamo", "torch.distributed.optim", "sklearn", "scipy.stats") if name in sys.modules]
+print("too early", held)
+import torch
+from ignite.engine import Engine
+from ignite.handlers import Checkpoint
+from monai.data.ultrasound_confidence_map import hilbert
+from monai.networks.blocks.backbone_fpn_utils import torchvision_models
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torchvision.ops.roi_align import is_compile_supported
+print("finders", [finder for finder in sys.meta_path if "differseg" in type(finder).__module__])
+print("stand-ins", [name for name, held in sys.modules.items() if "differseg" in type(held).__module__])
+print(isinstance(hilbert, Later), len(hilbert([1.0, 0.0, 0.0, 0.0])), torchvision_models.resnet18.__name__)
+print(is_compile_supported("cpu") in (True, False), torch._dynamo.__name__, ZeroRedundancyOptimizer.__name__)
+handler = Checkpoint({"model": torch.nn.Linear(1, 1)}, "unused")
+handler._setup_checkpoint()
+print(monai.networks.nets.UNet.__name__, monai.engines.SupervisedEvaluator.__mro__[2].__name__)
+"""
+
+SAID = """too early []
+finders []
+stand-ins []
+True 4 resnet18
+True torch._dynamo ZeroRedundancyOptimizer
+UNet Workflow
+"""
+
+
+def test_what_waits_is_there_when_it_is_used() -> None:
+    """In a process of its own, as here MONAI has long been imported."""
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert done.stdout == SAID, done.stderr[-2000:]
