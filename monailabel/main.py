@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pydicom
 from fastapi import HTTPException
 from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
@@ -61,6 +63,9 @@ class Program:
 
     def __init__(self, python: str) -> None:
         self._python = python
+        # Its commands for a PACS take user and password from the environment, as MONAI Label does, by other names.
+        user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+        self._login = {"DIFFERSEG_PACS_USER": user, "DIFFERSEG_PACS_PASSWORD": password} if user and password else {}
 
     def __call__(self, *arguments: str) -> str:
         """What a command prints.
@@ -74,7 +79,11 @@ class Program:
         words = [self._python, "-c", _ENTRY, *arguments]
         try:
             done = subprocess.run(
-                words, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": kept}
+                words,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, **self._login, "PYTHONPATH": kept},
             )
         except OSError as error:
             raise said(500, f"differseg_med cannot be started: {error.strerror}") from error
@@ -84,15 +93,85 @@ class Program:
         return done.stdout
 
 
+class Folder:
+    """Cases whose files lie in one folder.
+
+    Args:
+        modalities: of the bundle.
+    """
+
+    def __init__(self, modalities: Sequence[str]) -> None:
+        self._modalities = modalities
+
+    def case_of(self, image: Path, folder: Path) -> tuple[str, list[str]]:
+        """The modality of the image that is open, and the options of ``predict`` that name its case."""
+        opened, files = files_of_case(image, self._modalities)
+        return opened, [word for name, path in files.items() for word in ("--image", f"{name}={path}")]
+
+
+class Study:
+    """Cases that are studies of a PACS: rules say which series is which modality, as for ``cohort scan``.
+
+    Args:
+        program: fetches the study and applies the rules.
+        url: root of the DICOMweb service.
+        client: MONAI Label's, which knows the study of a series.
+        rules: file of rules; blank for the default ones.
+        modalities: of the bundle.
+    """
+
+    def __init__(self, program: Program, url: str, client: Any, rules: str, modalities: Sequence[str]) -> None:
+        self._program, self._url, self._client = program, url, client
+        self._rules, self._modalities = ["--rules", rules] if rules else [], modalities
+
+    def case_of(self, image: Path, folder: Path) -> tuple[str, list[str]]:
+        """As `Folder.case_of`; ``image`` is called after its series, and the study is fetched into ``folder``."""
+        series = next((image.name.removesuffix(end) for end in SUFFIXES if image.name.endswith(end)), image.name)
+        found = self._client.search_for_series(search_filters={"SeriesInstanceUID": series})
+        studies = {entry["0020000D"]["Value"][0] for entry in found if entry["0020000E"]["Value"] == [series]}
+        if len(studies) != 1:
+            raise said(404, "The server knows no such series.")
+        self._program("pacs", "pull", self._url, *studies, "--out", str(folder / "images"), *_PULLED)
+        table = folder / "cohort.csv"
+        wanted = ["--modalities", ",".join(self._modalities)]
+        self._program("cohort", "scan", str(folder / "images"), "--out", str(table), *self._rules, *wanted)
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if len(rows) != 1:
+            raise said(400, f"The rules find {len(rows)} cases in the study: see docs/howto/monai_label.md.")
+        for modality in self._modalities:
+            if (cell := rows[0].get(modality)) and series_of(table.parent, cell) == series:
+                return modality, ["--cohort", str(table)]
+        raise said(400, "The rules take another series of the study, or none, for each modality of the bundle.")
+
+
+_PULLED = [word for modality in ("MR", "CT", "PT") for word in ("--modality", modality)]
+"""What of a study is fetched: images, and no segmentations."""
+
+
+def series_of(folder: Path, cell: str) -> str:
+    """The SeriesInstanceUID of an entry of a cohort table."""
+    path, _, chosen = cell.partition("::")
+    place = folder / path
+    file = place if place.is_file() else next(file for file in sorted(place.rglob("*")) if file.is_file())
+    return chosen or str(pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID)
+
+
 class Segmentation(InferTask):
     """The bundle as a model of MONAI Label."""
 
-    def __init__(self, program: Program, bundle: str, described: dict[str, Any], options: Sequence[str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        bundle: str,
+        described: dict[str, Any],
+        options: Sequence[str],
+        source: Folder | Study,
+    ) -> None:
         label = described["target"]["label"]
         super().__init__(InferType.SEGMENTATION, {label: 1}, 3, described["description"])
         self._program, self._bundle, self._options = program, bundle, options
-        self._modalities = [modality["name"] for modality in described["modalities"]]
-        self._reference = described["reference"]
+        self._source, self._reference = source, described["reference"]
 
     def is_valid(self) -> bool:
         """Whether it can be called; the bundle was looked at when the server started."""
@@ -101,15 +180,15 @@ class Segmentation(InferTask):
     def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """The mask as a file on the grid of the image that was asked for, and what its row of summary.csv says."""
         image = Path(request["image"]) if request.get("image") else None
-        if image is None or not image.is_file():
+        if image is None or not image.exists():
             raise said(404, "There is no such image.")
-        opened, files = files_of_case(image, self._modalities)
-        words = [word for name, path in files.items() for word in ("--image", f"{name}={path}")]
-        grid = [] if opened == self._reference else ["--set", f"reference={opened}"]
         with tempfile.TemporaryDirectory() as folder:
-            self._program("predict", "--bundle", self._bundle, "--out", folder, *words, *grid, *self._options)
-            (mask,) = Path(folder).glob("*/mask.nii.gz")
-            with (Path(folder) / "summary.csv").open(newline="", encoding="utf-8") as file:
+            out = Path(folder) / "results"
+            opened, words = self._source.case_of(image, Path(folder))
+            grid = [] if opened == self._reference else ["--set", f"reference={opened}"]
+            self._program("predict", "--bundle", self._bundle, "--out", str(out), *words, *grid, *self._options)
+            (mask,) = out.glob("*/mask.nii.gz")
+            with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
                 row = next(csv.DictReader(file))
             number, copy = tempfile.mkstemp(suffix=".nii.gz")  # MONAI Label removes it when it is sent
             os.close(number)
@@ -154,7 +233,10 @@ class Cases(LocalDatastore):
 
 
 class DifferSegApp(MONAILabelApp):
-    """``--conf bundle FOLDER --conf python PYTHON``, and optionally ``--conf device cpu --conf set threshold=0.4``."""
+    """``--conf bundle FOLDER --conf python PYTHON``, and optionally ``--conf device cpu --conf set threshold=0.4``.
+
+    Of a PACS also ``--conf rules FILE``: which series is which modality.
+    """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         if missing := [name for name in ("bundle", "python") if not conf.get(name)]:
@@ -168,12 +250,17 @@ class DifferSegApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """The bundle, called ``differseg``."""
-        return {"differseg": Segmentation(self._program, self.conf["bundle"], self._described, self._options)}
+        names = [modality["name"] for modality in self._described["modalities"]]
+        store = self.datastore()
+        source: Folder | Study = Folder(names)
+        if isinstance(store, DICOMWebDatastore):
+            source = Study(self._program, self.studies, store._client, self.conf.get("rules", ""), names)
+        return {"differseg": Segmentation(self._program, self.conf["bundle"], self._described, self._options, source)}
 
     def init_datastore(self) -> LocalDatastore:
-        """A folder; a PACS does not say which series are which modality."""
+        """A folder, or MONAI Label's own of a PACS, which lists series by ``MONAI_LABEL_DICOMWEB_SEARCH_FILTER``."""
         if self.studies.startswith(("http://", "https://")):
-            raise SystemExit("--studies must be a folder: fetch from a PACS with differseg-med pacs pull.")
+            return super().init_datastore()
         return Cases(self.studies, self._described)
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_every_bad_case_has_one_message_with_case_and_file(done):
         assert reason.startswith(start)
         assert more in reason
         assert "\n" not in reason
-        assert process.stderr.count(reason) == (2 if case == "twice" else 1)  # two rows, two failures
+        assert process.stdout.count(reason) == (2 if case == "twice" else 1)  # two rows, two failures; see logging.conf
 
 
 def test_every_good_case_is_done(done):

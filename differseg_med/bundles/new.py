@@ -28,6 +28,9 @@ FILES = {
 }
 """Files of ``templates/picture`` and ``templates/volume``, and where a bundle has them."""
 
+SHARED = {"logging.conf": "configs/logging.conf", "data_license.txt": "docs/data_license.txt"}
+"""Files of ``templates`` that both have, named as in MONAI's model zoo; MONAI's command reads the first by itself."""
+
 FILL_IN = {
     "data_source": "Say where the training data come from and under which licence.",
     "authors": "Fill in",
@@ -79,8 +82,9 @@ def write_bundle(sort: str, folder: str | Path, fields: Mapping[str, object]) ->
     folder = Path(folder)
     modalities = yaml.safe_load(f"modalities:\n{fields['modalities']}\n")["modalities"]
     fields = {**fields, "kinds": json.dumps({name: entry["kind"] for name, entry in modalities.items()})}
-    for source, target in FILES.items():
-        text = (TEMPLATES / sort / source).read_text(encoding="utf-8")
+    sources = {TEMPLATES / sort / name: target for name, target in FILES.items()}
+    for source, target in (sources | {TEMPLATES / name: target for name, target in SHARED.items()}).items():
+        text = source.read_text(encoding="utf-8")
         write_text(folder / target, re.sub(r"<<(\w+)>>", lambda match: str(fields[match[1]]), text))
     (folder / "models").mkdir(exist_ok=True)
     return folder

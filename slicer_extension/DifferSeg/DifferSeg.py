@@ -57,6 +57,12 @@ class DifferSegWidget(ScriptedLoadableModuleWidget):
         self.bundle.connect("currentPathChanged(QString)", self.on_bundle)
         self.volumes = qt.QFormLayout()
         self.layout.addLayout(self.volumes)
+        self.batch = qt.QCheckBox("Every study of the scene, by the names of its volumes")
+        self.batch.toolTip = (
+            "Volumes belong together by their study, else by what stands before the modality in their names"
+        )
+        self.layout.addWidget(self.batch)
+        self.cases: dict[str, logic.StudyCase] = {}
         self.button, self.bar, self.log = qt.QPushButton("Segment"), qt.QProgressBar(), qt.QPlainTextEdit()
         self.button.connect("clicked()", self.on_button)
         self.bar.visible, self.log.readOnly = False, True
@@ -113,8 +119,14 @@ class DifferSegWidget(ScriptedLoadableModuleWidget):
             slicer.util.errorDisplay("Choose a bundle first.")
             return
         self.folder = Path(tempfile.mkdtemp(prefix="differseg"))
+        names = logic.names_of(self.described)
         try:
-            table = logic.write_case(slicer, self.chosen(), logic.names_of(self.described), self.folder)
+            self.cases = logic.cases_of(slicer, slicer.mrmlScene, names) if self.batch.checked else {}
+            nodes = {case: study.nodes for case, study in self.cases.items()}
+            if self.batch.checked:
+                table = logic.write_cases(slicer, nodes, names, self.folder)
+            else:
+                table = logic.write_case(slicer, self.chosen(), names, self.folder)
         except logic.DifferSegError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             slicer.util.errorDisplay(str(error))
@@ -137,16 +149,23 @@ class DifferSegWidget(ScriptedLoadableModuleWidget):
         run, self.running = self.running, None
         self.timer.stop()
         self.bar.visible, self.button.text = False, "Segment"
+        segmentations = slicer.modules.segmentations.logic()
         try:
-            node, row = logic.load(slicer.modules.segmentations.logic(), run, self.chosen())
+            if self.cases:
+                done = logic.load_all(segmentations, run, self.cases)
+                nodes, lines = [node for _, _, node in done if node is not None], [pair[:2] for pair in done]
+            else:
+                node, row = logic.load(segmentations, run, self.chosen())
+                nodes, lines = [node], logic.facts(row, self.described or {})
         except logic.DifferSegError as error:
             slicer.util.errorDisplay(str(error))
             return
         finally:
             if self.folder is not None:
                 shutil.rmtree(self.folder, ignore_errors=True)
-        node.CreateClosedSurfaceRepresentation()
-        self.show(logic.facts(row, self.described or {}))
+        for node in nodes:
+            node.CreateClosedSurfaceRepresentation()
+        self.show(lines)
 
     def show(self, facts: list[tuple[str, str]]) -> None:
         """Fill the table."""

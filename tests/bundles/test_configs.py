@@ -120,3 +120,13 @@ def test_every_run_ends_with_an_exit_code_that_tells_of_its_cases():
     assert {tuple(found) for path, found in ends.items() if path.name == "inference.yaml"} == {
         ("[$@evaluator.finish()]",)
     }
+
+
+def test_bundles_have_the_zoo_s_files(tmp_path):
+    """logging.conf as MONAI's command reads it by itself, and the licences of the data, which only the owner knows."""
+    made = new_bundle(TEMPLATES / "rgbd.yaml", tmp_path / "bundle")
+    assert "Say where the training data come from" in (made / "docs" / "data_license.txt").read_text()
+    for bundle in [made, *BUNDLES]:
+        assert (bundle / "configs" / "logging.conf").read_text() == (TEMPLATES / "logging.conf").read_text()
+        assert (bundle / "docs" / "data_license.txt").read_text().startswith("Third Party Licenses")
+        assert "<<" not in (bundle / "docs" / "data_license.txt").read_text()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from monai.bundle import run
+from monai.bundle import ConfigWorkflow, run
 from support.synthetic import BUNDLE, ROOT, SMALL, row_of, write_case, write_table
 
 from differseg_med.bundles.failures import explained
@@ -18,7 +20,7 @@ TINY = {**SMALL, "network_def::encoder": "tf_efficientnet_lite0", "batch_size": 
 
 def monai_run(table: Path, out: Path, *configs: str, **overrides: Any) -> None:
     files = [str(BUNDLE / "configs" / f"{name}.yaml") for name in ("inference", *configs)]
-    given = {"bundle_root": str(BUNDLE), "device": "$torch.device('cpu')", **overrides}
+    given = {"bundle_root": str(BUNDLE), "device": "$torch.device('cpu')", "logging_file": False, **overrides}
     run(config_file=files, cohort=str(table), output_dir=str(out), **given)
 
 
@@ -92,3 +94,16 @@ def test_a_preset_alone_says_that_it_needs_a_bundle(preset):
     assert "['BUNDLE/configs/inference.yaml'," in told
     assert f",'{preset}']\" --meta_file BUNDLE/configs/metadata.json --bundle_root BUNDLE" in told
     assert "\n" not in told
+
+
+def test_logs_as_the_bundle_says():
+    """Without --logging_file MONAI takes the bundle's; it replaces the root logger's handlers, so they are put back."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        ConfigWorkflow(str(BUNDLE / "configs" / "inference.yaml"), workflow_type="infer")
+        (handler,) = root.handlers
+        line = handler.format(logging.LogRecord("x", logging.INFO, "", 0, "told", None, None))
+    finally:
+        root.handlers[:], root.level = before, level
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \S+ - x - INFO - told", line)

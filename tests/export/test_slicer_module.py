@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 import torch
 from nibabel.affines import apply_affine
 from support.slicer import Slicer, quiet
-from support.synthetic import BUNDLE, OBLIQUE, SMALL, tiny_network, write_case
+from support.synthetic import BUNDLE, OBLIQUE, SMALL, read_nifti, tiny_network, write_case
 
 import differseg_med as ds
 from differseg_med.bundles.description import describe
+from differseg_med.export.seg_nrrd import save_seg_nrrd
+from differseg_med.export.segment import SegmentInfo
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "slicer_extension" / "DifferSeg"))
 
@@ -23,6 +26,7 @@ from DifferSegLib import logic
 
 pytest.importorskip("slicer", reason="needs pip install differseg-med[slicer]")
 ROOT = Path(__file__).parents[2]
+NAMED = SegmentInfo("Tumour")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,75 @@ def test_what_cannot_be_segmented_is_said(slicer, files, tmp_path):
         logic.describe(["no_such_program"], BUNDLE)
     with pytest.raises(logic.DifferSegError, match="this is no bundle"):
         logic.describe(logic.command(sys.executable), tmp_path)
+
+
+def in_study(slicer: Slicer, path: Path, name: str, study: str) -> None:
+    """A volume of the scene; ``study`` is its study in the subject hierarchy, blank for none."""
+    node = slicer.load_volume(path)
+    node.SetName(name)
+    tree = slicer.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.scene)
+    place = top = tree.GetSceneItemID()
+    if study:
+        place = tree.GetItemChildWithName(top, study) or tree.CreateStudyItem(top, study)
+    tree.CreateItem(place, node)
+
+
+def test_a_batch_takes_every_study_of_the_scene(slicer, files, tmp_path):
+    """Two studies, two patients by name, and a volume of no modality; the masks are made by this test."""
+    placed = [
+        ("T1 tra", "MR of monday"),
+        ("PET", "MR of monday"),
+        ("t1", "MR of friday"),
+        ("p01_t1", ""),
+        ("p01_pet", ""),
+    ]
+    placed += [("p02 pet", ""), ("localizer", "")]
+    for name, study in placed:
+        in_study(slicer, files["pet" if "pet" in name.lower() else "t1"], name, study)
+    cases = logic.cases_of(slicer.slicer, slicer.scene, ["t1", "ct", "pet"])
+    found = {study.title: sorted(node.GetName() for node in study.nodes.values()) for study in cases.values()}
+    assert found == {
+        "MR of monday": ["PET", "T1 tra"],
+        "MR of friday": ["t1"],
+        "p01": ["p01_pet", "p01_t1"],
+        "p02": ["p02 pet"],
+    }
+    with quiet():
+        nodes = {case: study.nodes for case, study in cases.items()}
+        table = logic.write_cases(slicer.slicer, nodes, ["t1", "ct", "pet"], tmp_path)
+    rows = list(csv.DictReader(table.open(newline="", encoding="utf-8")))
+    assert [(row["case_id"], bool(row["t1"]), bool(row["ct"]), bool(row["pet"])) for row in rows] == [
+        ("case_1", True, False, True),
+        ("case_2", True, False, False),
+        ("case_3", True, False, True),
+        ("case_4", False, False, True),
+    ]
+    assert all((tmp_path / row[name]).is_file() for row in rows for name in ("t1", "pet") if row[name])
+    run = logic.Run([sys.executable, "-c", "print('done')"], BUNDLE, table, tmp_path / "out")
+    run.wait()
+    mask = read_nifti(files["t1"])
+    lines = ["case_id,status,reason,reference,modalities,volume_ml,flags"]
+    for case in ("case_1", "case_2", "case_3"):
+        save_seg_nrrd((mask.data > 0).astype(np.uint8), mask.affine, tmp_path / "out" / case / "mask.seg.nrrd", NAMED)
+        lines.append(f"{case},done,,t1,t1,1.5,touches the border")
+    lines.append("case_4,failed,no such image,,,,")
+    (tmp_path / "out" / "summary.csv").write_text("\n".join(lines))
+    done = logic.load_all(slicer.segmentations, run, cases)
+    assert [(title, words, node is not None) for title, words, node in done] == [
+        ("MR of monday", "1.5 ml; t1; touches the border", True),
+        ("MR of friday", "1.5 ml; t1; touches the border", True),
+        ("p01", "1.5 ml; t1; touches the border", True),
+        ("p02", "no such image", False),
+    ]
+    assert [node.GetName().split(":")[0] for _, _, node in done[:3]] == ["MR of monday", "MR of friday", "p01"]
+    for (_, _, node), study in zip(done[:3], cases.values()):
+        assert node.GetNodeReference("referenceImageGeometryRef") is study.nodes["t1"]
+        np.testing.assert_allclose(slicer.points(node), positions(mask), atol=2e-3)
+
+
+def positions(volume) -> np.ndarray:
+    """World positions of what is above 0, sorted as `Slicer.points` does."""
+    return np.array(sorted(apply_affine(volume.affine, np.argwhere(volume.data > 0)).round(3).tolist()))
 
 
 def test_a_run_is_cancelled_and_a_failed_one_says_why(tmp_path):

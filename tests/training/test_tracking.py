@@ -47,6 +47,7 @@ def test_mlflow_that_is_not_installed_is_one_line(table, tmp_path):
     before = logging.root.handlers[:]
     with pytest.raises(Exception, match="MLFlowHandler") as caught:
         run(
+            logging_file=False,
             config_file=[str(configs / "inference.yaml"), str(configs / "train.yaml")],
             bundle_root=str(BUNDLE),
             cohort=str(table),

@@ -14,6 +14,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,47 +75,112 @@ def volumes_of(scene: Any) -> list[Any]:
 
 def guess(scene: Any, names: Sequence[str]) -> dict[str, Any]:
     """A volume for each modality by the name of its node, where exactly one fits: a proposal to be looked at."""
+    return _guessed(volumes_of(scene), names)
+
+
+def _guessed(nodes: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in names:
-        word = re.compile(rf"(?i)(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])")
-        fits = [node for node in volumes_of(scene) if word.search(node.GetName()) and node not in found.values()]
+        fits = [node for node in nodes if _word(name).search(node.GetName()) and node not in found.values()]
         if len(fits) == 1:
             found[name] = fits[0]
     return found
 
 
-def write_case(slicer: Any, nodes: Mapping[str, Any], names: Sequence[str], folder: Path) -> Path:
-    """Write the chosen volumes as NRRD, and a cohort table of one row; a modality without a volume stays blank.
+def _word(name: str) -> re.Pattern[str]:
+    """A modality in the name of a node."""
+    return re.compile(rf"(?i)(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])")
+
+
+@dataclass(frozen=True)
+class StudyCase:
+    """A case of a batch.
+
+    Args:
+        title: what the user calls it; it goes into no file.
+        nodes: volumes by modality.
+    """
+
+    title: str
+    nodes: Mapping[str, Any]
+
+
+def cases_of(slicer: Any, scene: Any, names: Sequence[str]) -> dict[str, StudyCase]:
+    """The cases of a scene by an id of their own: volumes of one study of the subject hierarchy belong together.
+
+    Volumes that are in no study belong together by what stands before the modality in their names (``p01 t1``,
+    ``p01 pet``). A study without a volume that fits a modality is no case.
 
     Args:
         slicer: 3D Slicer's module of that name.
-        nodes: volumes by modality.
+        scene: with the volumes.
+        names: all modalities of the bundle.
+    """
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    groups: dict[tuple[int, str], list[Any]] = {}
+    for node in volumes_of(scene):
+        item = tree.GetItemByDataNode(node) if tree is not None else 0
+        study = tree.GetItemAncestorAtLevel(item, "Study") if item else 0
+        if study:
+            groups.setdefault((study, tree.GetItemName(study)), []).append(node)
+        else:
+            found = [word.search(node.GetName()) for word in map(_word, names)]
+            before = next((match.string[: match.start()] for match in found if match), node.GetName())
+            groups.setdefault((0, before.strip(" _-:.") or "the scene"), []).append(node)
+    cases = {}
+    for (_, title), nodes in groups.items():
+        if chosen := _guessed(nodes, names):
+            cases[f"case_{len(cases) + 1}"] = StudyCase(title, chosen)
+    return cases
+
+
+def write_case(slicer: Any, nodes: Mapping[str, Any], names: Sequence[str], folder: Path) -> Path:
+    """`write_cases` of one case, called `CASE`."""
+    return write_cases(slicer, {CASE: nodes}, names, folder)
+
+
+def write_cases(slicer: Any, cases: Mapping[str, Mapping[str, Any]], names: Sequence[str], folder: Path) -> Path:
+    """Write the chosen volumes as NRRD, and a cohort table; a modality without a volume stays blank.
+
+    Args:
+        slicer: 3D Slicer's module of that name.
+        cases: volumes by modality, by case id.
         names: all modalities of the bundle.
         folder: where to.
 
     Raises:
         DifferSegError: if nothing was chosen, one volume for two modalities, or a volume cannot be written as it lies.
     """
+    if not cases:
+        raise DifferSegError("No volume of the scene is called like a modality of the bundle.")
+    rows = [
+        {"case_id": case, **dict.fromkeys(names, ""), **_written(slicer, case, nodes, names, folder)}
+        for case, nodes in cases.items()
+    ]
+    table = folder / "cohort.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=["case_id", *names])
+        writer.writeheader()
+        writer.writerows(rows)
+    return table
+
+
+def _written(slicer: Any, case: str, nodes: Mapping[str, Any], names: Sequence[str], folder: Path) -> dict[str, str]:
+    """Write the volumes of a case; their files by modality."""
     chosen = {name: nodes[name] for name in names if nodes.get(name) is not None}
     if not chosen:
         raise DifferSegError("Choose a volume for one modality at least.")
     if len({node.GetID() for node in chosen.values()}) < len(chosen):
         raise DifferSegError("One volume was chosen for two modalities.")
-    row = {"case_id": CASE, **dict.fromkeys(names, "")}
+    (folder / case).mkdir(exist_ok=True)
     for name, node in chosen.items():
         if node.GetParentTransformNode() is not None:
             raise DifferSegError(f"{node.GetName()} lies under a transform: harden it first.")
         storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-        storage.SetFileName(str(folder / f"{name}.nrrd"))
+        storage.SetFileName(str(folder / case / f"{name}.nrrd"))
         if not storage.WriteData(node):
             raise DifferSegError(f"{node.GetName()} could not be written.")
-        row[name] = f"{name}.nrrd"
-    table = folder / "cohort.csv"
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        writer.writeheader()
-        writer.writerow(row)
-    return table
+    return {name: f"{case}/{name}.nrrd" for name in chosen}
 
 
 class Run:
@@ -174,8 +240,8 @@ class Run:
         return code
 
 
-def read_row(run: Run) -> dict[str, str]:
-    """The row of ``summary.csv``.
+def read_row(run: Run, case: str = CASE) -> dict[str, str]:
+    """The row of a case in ``summary.csv``.
 
     Raises:
         DifferSegError: why there is no mask.
@@ -187,30 +253,63 @@ def read_row(run: Run) -> dict[str, str]:
     rows = []
     if table.is_file():
         with table.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["case_id"] == CASE]
-    if not rows or not (run.out / CASE / "mask.seg.nrrd").is_file():
+            rows = [row for row in csv.DictReader(file) if row["case_id"] == case]
+    if not rows or not (run.out / case / "mask.seg.nrrd").is_file():
         raise DifferSegError((rows[-1]["reason"] if rows else "") or next(iter(run.lines[-1:]), "It said nothing."))
     return rows[-1]
 
 
-def load(segmentations: Any, run: Run, nodes: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+def load(
+    segmentations: Any, run: Run, nodes: Mapping[str, Any], case: str = CASE, title: str = ""
+) -> tuple[Any, dict[str, str]]:
     """The segmentation as a node of the scene, tied to the image whose grid it has, and its row of ``summary.csv``.
 
     Args:
         segmentations: 3D Slicer's logic of the module Segmentations.
         run: a prediction that has ended.
         nodes: volumes by modality.
+        case: its id in the run.
+        title: put before the name of the node, where there are several cases.
 
     Raises:
         DifferSegError: why there is no mask.
     """
-    row = read_row(run)
-    node = segmentations.LoadSegmentationFromFile(str(run.out / CASE / "mask.seg.nrrd"), True)
+    row = read_row(run, case)
+    node = segmentations.LoadSegmentationFromFile(str(run.out / case / "mask.seg.nrrd"), True)
     if node is None:
         raise DifferSegError("The segmentation could not be loaded.")
     node.SetReferenceImageGeometryParameterFromVolumeNode(nodes[row["reference"]])
     node.SetAndObserveStorageNodeID(None)  # the folder goes away: "Save" asks where to
+    if title:
+        node.SetName(f"{title}: {node.GetName()}")
     return node, row
+
+
+def load_all(segmentations: Any, run: Run, cases: Mapping[str, StudyCase]) -> list[tuple[str, str, Any]]:
+    """The segmentations of a batch as nodes of the scene; a case that failed stops no other.
+
+    Returns:
+        Title, what became of it in words, and the node, None if there is none, of each case.
+
+    Raises:
+        DifferSegError: if the run was cancelled.
+    """
+    found: list[tuple[str, str, Any]] = []
+    for case, study in cases.items():
+        try:
+            node, row = load(segmentations, run, study.nodes, case, study.title)
+        except DifferSegError as error:
+            if run.cancelled:
+                raise
+            found.append((study.title, str(error), None))
+        else:
+            words = (
+                f"{row.get('volume_ml', '?')} ml",
+                row.get("modalities", "").replace("+", ", "),
+                row.get("flags", ""),
+            )
+            found.append((study.title, "; ".join(filter(None, words)), node))
+    return found
 
 
 def facts(row: Mapping[str, str], described: Mapping[str, Any]) -> list[tuple[str, str]]:
