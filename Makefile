@@ -8,7 +8,7 @@ WORKERS ?= 2
 # worksteal (below) gives neighbours to one process, so that fixtures of a file are made once.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-docs test-label lint format docs dist manifests sbom clean
+.PHONY: demo test test-docs test-foreign test-label lint format docs dist manifests sbom clean
 
 demo: $(VENV)/.installed-test  ## segment the two sample patients and show the scores
 	$(BIN)/python scripts/demo.py
@@ -19,6 +19,18 @@ test: $(VENV)/.installed-test  ## all tests
 # Not part of test, which has twelve minutes.
 test-docs: $(VENV)/.installed-test  ## every command of README, docs and bundle cards, on tiny images
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m docs tests/test_docs.py
+
+# Each export and verb through the programs of others: those that make test has, and OHIF's adapters, axe and Firefox.
+FOREIGN := tests_foreign tests/export tests/io/test_slicer.py tests/test_pacs.py tests/test_serve.py tests/reports tests/review
+test-foreign: $(VENV)/foreign/.installed $(VENV)/.installed-dev  ## what others read; a program that is missing fails
+	CI=true $(TEST_ENV) DIFFERSEG_NODE_MODULES=$(CURDIR)/$(VENV)/foreign/node_modules \
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(FOREIGN)
+
+$(VENV)/foreign/.installed: tests_foreign/package.json
+	mkdir -p $(VENV)/foreign
+	cp tests_foreign/package.json $(VENV)/foreign/
+	cd $(VENV)/foreign && npm install --no-audit --no-fund --ignore-scripts
+	touch $@
 
 # Not part of test: it needs an environment of its own, and tests use no network. Its packages lie over ours: MONAI Label
 # wants an older pydicom, and the same torch and MONAI.

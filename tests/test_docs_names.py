@@ -32,6 +32,7 @@ OTHERS_OPTIONS = {
     "--logdir",  # TensorBoard
     "--modality", "--kills", "--changes", "--onto", "--faults", "--seed",
     "--conf", "--studies", "--host",  # MONAI Label
+    "--logging_file",  # MONAI
 }  # fmt: skip
 """Options of other programs that sentences name."""
 
