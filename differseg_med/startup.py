@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import PackageNotFoundError, version
 from pkgutil import walk_packages
 from re import match
 from types import ModuleType
@@ -29,6 +30,15 @@ COMPILER = ("torch._dynamo", "torch._dynamo.utils")
 """torchvision, which timm needs, takes a function from it that says whether one can compile: two CPU seconds."""
 
 CHANGED = ("monai", "monai.utils.module")
+
+TRIED = {
+    "monai": ("1.6",),
+    "pytorch-ignite": ("0.5",),
+    "timm": ("1.0",),
+    "torch": ("2.14", "2.15"),
+    "torchvision": ("0.29", "0.30"),
+}
+"""Versions of which it is known what may wait; with any other one everything is imported as usual."""
 
 
 class Later:
@@ -52,9 +62,21 @@ class Later:
 
 
 def quick_start() -> None:
-    """Import MONAI and timm the quick way when MONAI is first imported; nothing if it was imported before."""
-    if "monai" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    """Import MONAI and timm the quick way when MONAI is first imported.
+
+    Nothing if it was imported before, or one of the libraries has a version that was not `TRIED`.
+    """
+    waiting = any(isinstance(finder, _Finder) for finder in sys.meta_path)
+    if "monai" not in sys.modules and not waiting and all(_tried(name) for name in TRIED):
         sys.meta_path.insert(0, _Finder())
+
+
+def _tried(library: str) -> bool:
+    """Whether the installed version is one of `TRIED`."""
+    try:
+        return ".".join(version(library).split(".")[:2]) in TRIED[library]
+    except PackageNotFoundError:
+        return False
 
 
 def installed(module: str) -> bool:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from differseg_med import startup
+
 CODE = """
 import sys
 from differseg_med.startup import Later, quick_start
@@ -41,3 +45,19 @@ def test_what_waits_is_there_when_it_is_used() -> None:
     """In a process of its own, as here MONAI has long been imported."""
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.stdout == SAID, done.stderr[-2000:]
+
+
+def test_libraries_that_were_not_tried_are_imported_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stand-in may stand for is known of some versions; another one must not stop the command."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.delitem(sys.modules, "monai", raising=False)
+    before = list(sys.meta_path)
+    with monkeypatch.context() as patch:
+        patch.setitem(startup.TRIED, "torch", ("1.0",))
+        startup.quick_start()
+        assert sys.meta_path == before
+        patch.setitem(startup.TRIED, "no-such-library", ("1.0",))
+        startup.quick_start()
+        assert sys.meta_path == before
+    startup.quick_start()
+    assert len(sys.meta_path) == len(before) + 1
