@@ -92,27 +92,29 @@ def _converted(openvino: Any, network: nn.Module, channels: int) -> Any:
     return model
 
 
+def onnx_bytes(network: nn.Module, channels: int) -> bytes:
+    """A network as the content of an ONNX file: ``image`` to ``pred``; batch, height and width are left open."""
+    file, axes = io.BytesIO(), {0: "batch", 2: "height", 3: "width"}
+    with _plainly():
+        torch.onnx.export(
+            network,
+            (torch.randn(2, channels, 64, 96),),
+            cast(Any, file),  # the older exporter, which is quick with sizes left open, writes to files too
+            input_names=["image"],
+            output_names=["pred"],
+            dynamic_axes={"image": axes, "pred": axes},
+            dynamo=False,
+        )
+    return file.getvalue()
+
+
 def onnxruntime_program(network: nn.Module, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
     """A network by ONNX Runtime on this processor in float32; arguments as `openvino_program`."""
     onnxruntime: Any = import_module("onnxruntime")
 
-    def export() -> bytes:
-        file, axes = io.BytesIO(), {0: "batch", 2: "height", 3: "width"}
-        with _plainly():
-            torch.onnx.export(
-                network,
-                (torch.randn(2, channels, 64, 96),),
-                cast(Any, file),  # the older exporter, which is quick with sizes left open, writes to files too
-                input_names=["image"],
-                output_names=["pred"],
-                dynamic_axes={"image": axes, "pred": axes},
-                dynamo=False,
-            )
-        return file.getvalue()
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    content = stored(folder, digest(key, "onnx", torch.__version__), export)
+    content = stored(folder, digest(key, "onnx", torch.__version__), lambda: onnx_bytes(network, channels))
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(x: Tensor) -> Tensor:

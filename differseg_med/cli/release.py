@@ -61,3 +61,18 @@ def release(
         typer.echo(f"  differseg-med predict --bundle {made} --cohort COHORT.csv --out results")
 
     sys.exit(exit_code(job))
+
+
+@app.command("export-onnx")
+def export_onnx(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option("--out", help="File to write, .onnx.", dir_okay=False)],
+) -> None:
+    """Write the network as ONNX with batch, height and width left open, held against PyTorch at two sizes."""
+
+    def job() -> None:
+        from differseg_med.bundles.onnx import export_onnx as export
+
+        typer.echo(str(export(bundle, out)))
+
+    sys.exit(exit_code(job))
