@@ -1,7 +1,7 @@
 """How far one job is spread over the package: files that a case passes, names with two meanings, sizes.
 
     python scripts/measure_layout.py            # the static figures
-    python scripts/measure_layout.py --trace    # also predicts one case of the sample and counts what it passes
+    python scripts/measure_layout.py --trace    # also predicts cases of the sample and counts what one passes
 
 Prints a table with the limits that the project has set itself and ends with an error if one is not kept.
 """
@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import csv
+import inspect
+import re
 import sys
 import tempfile
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +28,8 @@ BUNDLE = ROOT / "bundles" / "sts_petctmr_segmentation"
 
 LIMITS = {
     "files passed by one predicted case": 25,
+    "lines of bundles in more than one, percent": 30,
+    "characters of a bundle's longest line": 120,
     "names defined in more than one module": 20,
     "folders of the job that is spread most": 2,
     "lines of the longest file": 400,
@@ -105,63 +111,106 @@ def longest(modules: dict[str, ast.Module]) -> tuple[tuple[int, str], tuple[int,
     return max(files), max(functions)
 
 
-def passed_by_one_case() -> Counter[str]:
-    """Functions per file that one case of the sample passes, from the start of the evaluator's run on."""
+def calls_of_a_run(cases: int) -> Counter[tuple[str, str]]:
+    """How often each function of ours is called, by file and name, in a run of the evaluator over so many cases.
+
+    Bodies of modules and classes do not count: they are run where something is imported for the first time. The
+    settings are the sample's, with one plane and a coarser grid, which pass the same functions in less time.
+    """
     import torch
     from monai.bundle import ConfigParser
 
-    passed: set[tuple[str, str]] = set()
+    called: Counter[tuple[str, str]] = Counter()
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
         file = frame.f_code.co_filename
-        if event == "call" and file.startswith(str(PACKAGE)):
-            passed.add((Path(file).relative_to(PACKAGE).as_posix(), frame.f_code.co_qualname))
+        if event == "call" and file.startswith(str(PACKAGE)) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            called[(Path(file).relative_to(PACKAGE).as_posix(), frame.f_code.co_qualname)] += 1
 
     with tempfile.TemporaryDirectory() as folder:
-        lines = (BUNDLE / "sample" / "cohort.csv").read_text(encoding="utf-8").splitlines()[:2]
-        table = BUNDLE / "sample" / ".one_case.csv"
+        sample = BUNDLE / "sample"
+        with (sample / "cohort.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))[:cases]
+        for row in rows:
+            row |= {name: str(sample / cell) for name, cell in row.items() if (sample / cell).is_file() and cell}
+        table = Path(folder) / "cohort.csv"
+        with table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        parser = ConfigParser()
+        parser.read_config([str(BUNDLE / "configs" / "inference.yaml")])
+        given = {"bundle_root": str(BUNDLE), "cohort": str(table), "output_dir": f"{folder}/out", "device": "cpu"}
+        parser.update(given | {"planes": ["axial"], "pixdim": [4.0, 4.0, 4.0]})
+        torch.set_num_threads(1)
+        evaluator = parser.get_parsed_content("evaluator")
+        sys.setprofile(watch)
+        threading.setprofile(watch)  # masks are written in a thread
         try:
-            table.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            parser = ConfigParser()
-            parser.read_config(BUNDLE / "configs" / "inference.yaml")
-            parser.update({"bundle_root": str(BUNDLE), "cohort": str(table), "output_dir": folder, "device": "cpu"})
-            torch.set_num_threads(1)
-            evaluator = parser.get_parsed_content("evaluator")
-            sys.setprofile(watch)
             evaluator.run()
         finally:
             sys.setprofile(None)
-            table.unlink(missing_ok=True)
+            threading.setprofile(None)
     # Networks are the model itself: how many files that has is no matter of layout.
-    return Counter(file for file, _ in passed if not file.startswith("networks/"))
+    return Counter({place: times for place, times in called.items() if not place[0].startswith("networks/")})
+
+
+def passed_files() -> tuple[Counter[str], Counter[str]]:
+    """Functions per file that a run of one case passes, and those among them that a second case passes again.
+
+    The rest is what a run does once, however many cases it has: lock, manifest, page.
+    """
+    one, two = calls_of_a_run(1), calls_of_a_run(2)
+    return Counter(file for file, _ in one), Counter(file for file, name in two if two[file, name] > one[file, name])
+
+
+def shared_lines() -> tuple[int, int, int, str]:
+    """Lines of our bundles' configurations that stand in more than one of them, all lines, and the longest one.
+
+    Remarks and blank lines do not count; a line that stands in two bundles counts twice, as it is kept twice.
+    """
+    places = defaultdict(set)
+    lines = []
+    for file in sorted((ROOT / "bundles").glob("*/configs/*.yaml")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            text = re.sub(r"(^|\s)#.*", "", line).strip()
+            if text:
+                places[text].add(file.parents[1].name)
+                lines.append((text, len(line), f"{file.parents[1].name}/{file.name}"))
+    shared = sum(len(places[text]) > 1 for text, _, _ in lines)
+    _, length, where = max(lines, key=lambda line: line[1])
+    return shared, len(lines), length, where
 
 
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trace", action="store_true", help="also predict one case and count what it passes")
-    parser.add_argument("--list", action="store_true", help="list the files and names that were counted")
+    parser.add_argument("--trace", action="store_true", help="also predict and count what a case passes")
+    parser.add_argument("--list", action="store_true", help="list names and files, with functions per run and case")
     options = parser.parse_args()
     modules = sources()
     names, spread = shared_names(modules), job_folders(modules)
     (file_lines, file), (function_lines, function) = longest(modules)
     widest = max(spread, key=lambda job: len(spread[job]))
+    shared, lines, line_length, line_of = shared_lines()
     rows: dict[str, tuple[int, str]] = {
         "names defined in more than one module": (len(names), ""),
         "folders of the job that is spread most": (len(spread[widest]), f"{widest}: {', '.join(spread[widest])}"),
         "lines of the longest file": (file_lines, file),
         "lines of the longest function": (function_lines, function),
+        "lines of bundles in more than one, percent": (round(100 * shared / lines), f"{shared} of {lines}"),
+        "characters of a bundle's longest line": (line_length, line_of),
     }
     if options.trace:
-        passed = passed_by_one_case()
-        detail = f"{sum(passed.values())} functions in {len({Path(f).parent for f in passed})} folders"
-        rows = {"files passed by one predicted case": (len(passed), detail), **rows}
+        run, case = passed_files()
+        detail = f"{sum(case.values())} functions; with what a run does once {len(run)} files, {sum(run.values())}"
+        rows = {"files passed by one predicted case": (len(case), detail), **rows}
     for what, (count, note) in rows.items():
         print(f"{what:42} {count:4}  (limit {LIMITS[what]})  {note}")
     if options.list:
         print(*(f"  {name}: {', '.join(found)}" for name, found in names.items()), sep="\n")
         if options.trace:
-            print(*(f"  {count:3} {file}" for file, count in sorted(passed.items())), sep="\n")
+            print(*(f"  {run[file]:3} {case[file]:3} {file}" for file in sorted(run)), sep="\n")
     return int(any(count > LIMITS[what] for what, (count, _) in rows.items()))
 
 

@@ -13,20 +13,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
-from support.synthetic import BUNDLE, OBLIQUE, bundle_workflow, row_of, tiny_network, write_case, write_table
+from support.synthetic import BUNDLE, OBLIQUE, SMALL, bundle_workflow, row_of, tiny_network, write_case, write_table
 from typer.testing import CliRunner
 
 import differseg_med as ds
 from differseg_med.cli import app
 
-SETTINGS = {
-    "network_def::encoder": "test_resnet",
-    "network_def::decoder_channels": [8, 8, 8, 8],
-    "roi_size": [32, 32],
-    "planes": ["axial"],
-    "pixdim": None,
-    "largest_only": False,
-}
+SETTINGS = {**SMALL, "largest_only": False}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from differseg_med.keys import REFERENCE
 from differseg_med.metrics.case import Settings
 from differseg_med.paths import inside
 from differseg_med.prediction.collecting import collect as collect_shards
-from differseg_med.prediction.quality_flags import FLAGS
+from differseg_med.prediction.quality import FLAGS
 from differseg_med.prediction.result import CaseResult
 from differseg_med.prediction.summary import DONE, FAILED, as_predicted, problem_of
 from differseg_med.progress import progress_bar, progress_shown

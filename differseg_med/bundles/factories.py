@@ -29,7 +29,7 @@ from differseg_med.prediction.dataset import MEMORY_GB, CohortDataset
 from differseg_med.prediction.evaluator import CohortEvaluator
 from differseg_med.prediction.images2d import picture_writers
 from differseg_med.prediction.pipeline import CaseLoader
-from differseg_med.prediction.quality_flags import fingerprint_of
+from differseg_med.prediction.quality import fingerprint_of
 from differseg_med.prediction.result import CaseWriter
 from differseg_med.prediction.summary import read_finished
 from differseg_med.runs.shards import Shard

@@ -36,8 +36,7 @@ from differseg_med.metrics.case import Settings
 from differseg_med.networks.ensemble import mean_logits, members_of
 from differseg_med.prediction.dataset import Item
 from differseg_med.prediction.pipeline import Behind, Work, jobs_of
-from differseg_med.prediction.quality import Fingerprint, mean_agreement
-from differseg_med.prediction.quality_flags import QualityFlags
+from differseg_med.prediction.quality import Fingerprint, QualityFlags, mean_agreement
 from differseg_med.prediction.result import CaseResult, CaseWriter, write_mask, write_view
 from differseg_med.prediction.resuming import STEP, keep_what_holds, written_names
 from differseg_med.prediction.summary import COLUMNS, DONE, FAILED, INCOMPLETE, Summary, SummaryRow, problem_of

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._inductor import config as inductor
 
 from differseg_med.backends import prepared as module
 from differseg_med.backends.engines import compiled_program
@@ -157,12 +156,15 @@ def test_the_environment_says_what_auto_is(monkeypatch: pytest.MonkeyPatch) -> N
         named_backend("tensorrt")
 
 
-# For one layer, headers compiled before cost thrice what they save, and trying vector units doubles the compilations.
-@inductor.patch({"cpp_cache_precompile_headers": False, "cpp.vec_isa_ok": False})
 def test_compiled_code_is_run() -> None:
-    """Inductor's code itself, for which there has to be a C++ compiler. Of one layer: a whole network takes minutes."""
+    """Inductor's code itself, for which there has to be a C++ compiler. Of one layer: a whole network takes minutes.
+
+    Headers compiled before would cost thrice what they save here, and trying vector units doubles the compilations.
+    """
+    from torch._inductor import config as inductor  # 2 s, which not every process of the tests has to spend
+
     layer, x = nn.Hardswish(), torch.randn(2, 3, 4, 8)
-    with torch.no_grad():
+    with torch.no_grad(), inductor.patch({"cpp_cache_precompile_headers": False, "cpp.vec_isa_ok": False}):
         torch.testing.assert_close(compiled_program(layer, 3, "", None, False)(x), layer(x))
 
 

@@ -15,7 +15,9 @@ from support.synthetic import BUNDLE, ROOT, SMALL, row_of, write_case, write_tab
 
 from differseg_med.bundles.failures import explained
 
-TINY = {**SMALL, "network_def::encoder": "tf_efficientnet_lite0", "batch_size": 2, "iterations": 1, "max_epochs": 1}
+PAPER = {"network_def::encoder": "tf_efficientnet_lite0", "network_def::fusion": "dpf", "network_def::decoder": "fgd"}
+"""Here the whole network is trained; other trainings of tests have one of fewer parts."""
+TINY = {**SMALL, **PAPER, "batch_size": 2, "iterations": 1, "max_epochs": 1}
 
 
 def monai_run(table: Path, out: Path, *configs: str, **overrides: Any) -> None:

@@ -10,10 +10,11 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
-from support.synthetic import ROOT, tiny_network
+from support.synthetic import ROOT
 
 from differseg_med.bundles.workflows import BundleRun
 from differseg_med.errors import CaseError
+from differseg_med.networks import DifferSeg
 
 OLD = ROOT / "tests" / "data" / "old_bundles"
 SMALL = ("network_def::encoder=test_resnet", "network_def::decoder_channels=[8, 8, 8, 8]")
@@ -31,9 +32,9 @@ def pair(request, tmp_path) -> tuple[Path, Path]:
         (folder / "models").mkdir()
         for file in (now / "models").glob("*.json"):
             shutil.copy(file, folder / "models")
-        network = tiny_network()
-        if request.param == "pothole_rgbd":
-            network = type(network)(in_channels=(3, 1), encoder="test_resnet", decoder_channels=(8, 8, 8, 8))
+        channels = (3, 1) if request.param == "pothole_rgbd" else (3, 3, 3)
+        torch.manual_seed(0)  # both have the same weights
+        network = DifferSeg(in_channels=channels, encoder="test_resnet", decoder_channels=(8, 8, 8, 8))
         torch.save(network.state_dict(), folder / "models" / "model.pt")
         made.append(folder)
     return made[0], made[1]

@@ -8,7 +8,7 @@ import pytest
 from nibabel.affines import apply_affine
 from pydicom.sr.coding import Code
 from scipy.ndimage import gaussian_filter
-from support.slicer import Slicer, quiet
+from support.slicer import Slicer, needs_slicer, quiet
 from support.synthetic import Volume, affine_of, label_volume, stored_as, tumour_images, write_nifti
 
 from differseg_med.errors import CaseError
@@ -20,7 +20,7 @@ from differseg_med.geometry import Grid
 from differseg_med.io.labels import load_label
 from differseg_med.transforms.grids import grid_of
 
-pytest.importorskip("slicer", reason="needs pip install differseg-med[slicer]")
+pytestmark = needs_slicer
 
 GTV = SegmentInfo(
     "Gross tumour <volume> & 'rim'",

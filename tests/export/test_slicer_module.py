@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from nibabel.affines import apply_affine
-from support.slicer import Slicer, quiet
+from support.slicer import Slicer, needs_slicer, quiet
 from support.synthetic import BUNDLE, OBLIQUE, SMALL, read_nifti, tiny_network, write_case
 
 import differseg_med as ds
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "slicer_extension" / "DifferS
 
 from DifferSegLib import logic
 
-pytest.importorskip("slicer", reason="needs pip install differseg-med[slicer]")
+pytestmark = needs_slicer
 ROOT = Path(__file__).parents[2]
 NAMED = SegmentInfo("Tumour")
 

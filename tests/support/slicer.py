@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+
+needs_slicer = pytest.mark.skipif(
+    importlib.util.find_spec("slicer") is None, reason="needs pip install differseg-med[slicer]"
+)
+"""Looks without importing, which takes 4 s: the first `Slicer` of a process does that."""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
-from support.synthetic import BUNDLE, row_of, write_case, write_table
+from support.synthetic import BUNDLE, SMALL_NETWORK, row_of, write_case, write_table
 from typer.testing import CliRunner
 
 import differseg_med as ds
@@ -26,9 +26,8 @@ from differseg_med.training.out_of_fold import predict_case, subset_names
 from differseg_med.training.rules import Rule, best_rule, nested_rules
 
 TINY = {
-    "network_def::encoder": "test_resnet",
+    **SMALL_NETWORK,
     "network_def::encoder_weights": None,
-    "network_def::decoder_channels": [8, 8, 8, 8],
     "roi_size": [32, 32],
     "planes": ["axial"],
     "pixdim": [3.0, 3.4, 6.2],

@@ -64,7 +64,7 @@ def table(tmp_path_factory) -> Path:
 def train(table: Path, out: Path, killed: int = 0, **settings) -> None:
     """The bundle's training with the overlay; of several processes the last dies at step ``killed``."""
     files = ("inference.yaml", "train.yaml", str(OVERLAY))
-    settings = {**SHORT_TRAINING, "modality_dropout": 1.0, "learning_rate": 0.001, **settings}
+    settings = {**SHORT_TRAINING, "planes": ["axial"], "modality_dropout": 1.0, "learning_rate": 0.001, **settings}
     workflow = bundle_workflow(*files, cohort=str(table), output_dir=str(out), **settings)
     engine = workflow.parser.get_parsed_content("train::trainer")
     if killed and processes.rank():

@@ -24,7 +24,8 @@ from differseg_med.prediction.quality import Fingerprint, mean_agreement
 PRESET = """pixdim: [3.0, 3.4, 6.2]
 planes: [axial]
 max_epochs: 1
-+network_def: {encoder: test_resnet, decoder_channels: [8, 8, 8, 8], encoder_weights: null, freeze_stages: 0}
++network_def: {encoder: test_resnet, decoder_channels: [8, 8, 8, 8], fusion: concat, decoder: unet,
+  encoder_weights: null, freeze_stages: 0}
 """
 SETTINGS = ["roi_size=[32, 32]", "batch_size=2", "iterations=1", "modality_dropout=0.3"]
 
