@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -20,6 +21,9 @@ os.environ.setdefault("DIFFERSEG_BACKEND", "torch")
 # Tests of messages see them whole; tests/test_privacy.py takes it away and sees what users see.
 os.environ.setdefault("DIFFERSEG_VERBOSE_PATHS", "1")
 
+# What is imported stays to the end: looking through it for what could go is a twentieth of the time.
+gc.disable()
+
 SHARED = Path(__file__).parents[2] / "shared"
 _connect = socket.socket.connect
 
@@ -31,6 +35,32 @@ def _connect_here(self: socket.socket, address: object) -> None:
     ):
         raise RuntimeError(f"a test tried to reach {address}: tests need no network")
     _connect(self, address)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of all later looks."""
+    gc.enable()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_pixels() -> Iterator[None]:
+    """Draw every figure with a tenth of its pixels: most tests only ask whether it is there."""
+    from differseg_med.reports import sheets
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sheets, "DPI", 30)
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_pixels() -> Iterator[None]:
+    """Draw figures as users get them: for tests that look at them."""
+    from differseg_med.reports import sheets
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sheets, "DPI", 110)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

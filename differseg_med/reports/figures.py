@@ -14,6 +14,7 @@ from PIL import Image
 
 from differseg_med.metrics.policy import KNOWN
 from differseg_med.metrics.statistics import MeasureSummary, limits_of_agreement
+from differseg_med.reports import sheets
 from differseg_med.reports.colors import ACCENT, EMPTY, GRID, INK, MASK_COLOR
 from differseg_med.reports.pages import MIN_GROUP
 from differseg_med.reports.sheets import lines, sheet, value_axis
@@ -28,7 +29,7 @@ def figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def png(made: Figure) -> bytes:
     """The figure as PNG with a palette: charts have few colors, and the dots of 2,000 cases take 133 kB, not 463."""
-    made.set_dpi(110)
+    made.set_dpi(sheets.DPI)
     canvas = FigureCanvasAgg(made)
     canvas.draw()
     buffer = io.BytesIO()

@@ -25,6 +25,7 @@ from skimage.measure import find_contours
 
 from differseg_med.atomic import replacing
 from differseg_med.geometry import FloatArray
+from differseg_med.reports import sheets
 from differseg_med.reports.colors import MASK_COLOR, REFERENCE_COLOR
 from differseg_med.reports.sheets import lines, sheet
 
@@ -150,7 +151,7 @@ def draw_overlay(
 def encoded(figure: Figure, suffix: str = "png") -> bytes:
     """A figure as the content of an image file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, dpi=110)
+    figure.savefig(buffer, format=suffix, dpi=sheets.DPI)
     return buffer.getvalue()
 
 

@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+DPI = 110
+"""Pixels per inch of everything that is drawn."""
+
 
 def sheet(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure without global state, and one axes over all of it: coordinates are inches from the lower left corner."""

@@ -10,6 +10,8 @@ from differseg_med.errors import CaseError
 from differseg_med.export.png import save_cutout, save_mask_png, save_probability_png
 from differseg_med.reports.overlay2d import save_panels
 
+pytestmark = pytest.mark.usefixtures("all_pixels")
+
 MASK = np.zeros((20, 30), np.uint8)
 MASK[5:15, 10:20] = 1
 

@@ -154,7 +154,7 @@ class TestEncoders:
         ("name", "words"),
         [
             ("resnet_34", r"unknown encoder 'resnet_34'; near it and fit: \['resnet34'"),
-            ("vit_tiny_patch16_224", r"has feature strides \(16, 16, 16\), but DifferSeg needs \(4, 8, 16, 32\)"),
+            ("test_vit", r"has feature strides \(16, 16, 16\), but DifferSeg needs \(4, 8, 16, 32\)"),
             ("hiera_tiny_224", r"takes no images of 64 x 96 .* near it and fit: \['sam2_hiera_tiny'"),
             ("resnet34.nonsense", r"cannot be made a feature extractor .*'resnet34'"),
         ],

@@ -15,6 +15,8 @@ from differseg_med.reports import overlay as image
 from differseg_med.reports.colors import MASK_COLOR, REFERENCE_COLOR
 from differseg_med.reports.overlay import VIEWS, closest_ras, save_overlay
 
+pytestmark = pytest.mark.usefixtures("all_pixels")
+
 SHAPE = (20, 30, 12)
 RIGHT_ANTERIOR_SUPERIOR = (18, 27, 10)
 

@@ -24,6 +24,8 @@ from differseg_med.reports.provenance import provenance
 from differseg_med.reports.run import BESIDE, PART, PICTURE, VIEW, write_part, write_results_page
 from differseg_med.reports.views import part_of
 
+pytestmark = pytest.mark.usefixtures("all_pixels")
+
 EVIL = "<img src=x onerror=\"document.title='x'\">"
 ROWS = [("b<b>", 2.5, "ok", ""), ("a", 10.25, "bad", EVIL), ("c", 0.125, "ok", "word"), ("d", None, "ok", "")]
 ROWS += [(f"e{i}", 30.0 + i, "ok", "") for i in range(6)]

@@ -24,6 +24,8 @@ from differseg_med.geometry import Grid
 from differseg_med.reports.run import PART, write_part, write_results_page
 from differseg_med.reports.views import LEVELS, SIZE, part_of
 
+pytestmark = pytest.mark.usefixtures("all_pixels")
+
 LABEL = stored_as(label_volume((20.0, -10.0, 5.0)), "PSR")  # the mask's file is oblique and has its axes mixed up
 MASK, GRID = LABEL.data.astype(np.uint8), Grid(LABEL.data.shape, LABEL.affine)
 AFFINE = affine_of((2.0, 2.0, 2.0), (-50.0, 30.0, -740.0))

@@ -32,6 +32,8 @@ from differseg_med.review.slices import case_slices
 from differseg_med.review.verdicts import ChangedError, Reviews
 from differseg_med.tables import write_table
 
+pytestmark = pytest.mark.usefixtures("all_pixels")
+
 MASK = stored_as(label_volume((20.0, -10.0, 5.0)), "PSR")  # oblique, axes mixed up
 GRID = Grid(MASK.data.shape, MASK.affine)
 AFFINE = affine_of((2.0, 2.0, 2.0), (-50.0, 30.0, -740.0))
