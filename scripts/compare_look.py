@@ -49,7 +49,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--withhold", nargs="*", default=[], help="modalities that are left out")
-    parser.add_argument("--every", type=int, default=4)
+    parser.add_argument("--every", type=int, default=3)
+    parser.add_argument("--suspicious", action="store_true", help="compute all that is suspicious, without decide_at")
     chosen = parser.parse_args(words)
     options = {"withhold": chosen.withhold or None, "device": "cpu"}
     workflow = BundleRun(str(chosen.bundle), ["inference"], chosen.cohort, Path("unused"), options, ()).open()
@@ -62,6 +63,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for every in (1, chosen.every):
             looking = copy.copy(inferer)
             looking.look_every, ready.windows = every, 0
+            looking.decide_at = None if chosen.suspicious else inferer.decide_at
             with torch.no_grad():
                 logits = looking(image.unsqueeze(0), ready)
             found = parsed["postprocessing"]({IMAGE: image, PRED: logits[0]})
