@@ -206,9 +206,9 @@ def _changes(recipe: Recipe, trained: Trained, files: Sequence[str]) -> dict[str
     changes: dict[str, Any] = {place: paths[0] if len(paths) == 1 else paths}
     entry = parser.get("postprocessing")
     if trained.rule and isinstance(entry, dict) and str(entry.get("_target_", "")).endswith("bundle.postprocessing"):
-        shared = entry.get("threshold") == "@threshold"
-        changes["threshold" if shared else "postprocessing::threshold"] = trained.rule["threshold"]
-        changes["postprocessing::largest_only"] = trained.rule["largest_only"]
+        for name in ("threshold", "largest_only"):
+            shared = entry.get(name) == f"@{name}"
+            changes[name if shared else f"postprocessing::{name}"] = trained.rule[name]
     elif trained.rule:
         logger.warning("the bundle's postprocessing is its own: the rule of the folds is in the card only")
     return changes

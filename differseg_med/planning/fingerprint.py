@@ -101,8 +101,8 @@ class Fingerprint:
         modalities: by name, in the order of the table.
         label: of the targets.
         incomplete: cases that lack some modality.
-        aligned: pairs of images whose place was compared, and those among them that do not line up.
-        shift_mm: largest shift among those that do not line up.
+        aligned: pairs of images whose place was compared, and those among them that are not registered.
+        shift_mm: largest shift among those that are not registered.
         seconds_per_case: for reading and measuring a case.
         left_out: cases that could not be used.
     """
