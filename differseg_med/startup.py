@@ -79,7 +79,7 @@ def _tried(library: str) -> bool:
         return False
 
 
-def installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
     """Whether the package of a module is there; nothing is imported."""
     return PathFinder.find_spec(module.partition(".")[0]) is not None
 
@@ -171,7 +171,7 @@ def _optional_import(usual: Callable[..., tuple[Any, bool]]) -> Callable[..., tu
 
     def optional_import(module: str, version: str = "", *args: Any, **kwargs: Any) -> tuple[Any, bool]:
         waits = any(module == name or module.startswith(f"{name}.") for name in LATER)
-        if waits and module not in sys.modules and "as_type" not in kwargs and installed(module):
+        if waits and module not in sys.modules and "as_type" not in kwargs and is_installed(module):
             return Later(module, kwargs.get("name") or (args[1] if len(args) > 1 else "")), True
         return usual(module, version, *args, **kwargs)
 

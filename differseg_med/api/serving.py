@@ -23,7 +23,7 @@ from differseg_med.export.registry import FORMATS
 from differseg_med.pacs import list_series, pull
 from differseg_med.pacs.connection import Client
 from differseg_med.pacs.journal import FAILED, PREDICTED, SEEN, SKIPPED, STORED, Entry, Journal, wait_s
-from differseg_med.pacs.store import is_stored, push
+from differseg_med.pacs.store import is_on_server, push
 from differseg_med.pacs.studies import RemoteStudy, list_studies, parse_rule
 from differseg_med.paths import inside
 from differseg_med.prediction.summary import DONE
@@ -230,7 +230,7 @@ def _store(service: Service, client: Client, journal: Journal, entry: Entry) -> 
     """Store the results that the server has not yet."""
     for name in entry.files:
         file = inside(service.out, *name.split("/"))
-        if not is_stored(client, file):
+        if not is_on_server(client, file):
             push(client, [file])
     journal.finish(entry.study, STORED)
     logger.info("study %s: %d files are on the server", entry.study, len(entry.files))

@@ -20,7 +20,7 @@ from differseg_med.atomic import replacing, write_text
 from differseg_med.bundles.manifest import write_manifest
 from differseg_med.bundles.recipe import Recipe
 from differseg_med.bundles.rewriting import released_configs
-from differseg_med.bundles.sample import SAMPLE, check_sample, write_sample
+from differseg_med.bundles.sample import SAMPLE_FOLDER, check_sample, write_sample
 from differseg_med.case import Cohort
 from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import halved, read_state_dict
@@ -188,7 +188,7 @@ def write_released(
         if trained.fingerprint is not None:
             trained.fingerprint.write(making / "models" / SHIPPED_FINGERPRINT)
         if sample is not None:
-            write_sample(sample, making / SAMPLE, trained.cases)
+            write_sample(sample, making / SAMPLE_FOLDER, trained.cases)
         _fill_card(making / "docs" / "README.md", trained, states, remark or trained.remark)
         (making / "manifest.json").unlink(missing_ok=True)
         write_manifest(making)

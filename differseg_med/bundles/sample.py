@@ -19,7 +19,7 @@ from differseg_med.io.nifti import save_volume
 from differseg_med.io.volumes import load_volume
 from differseg_med.transforms.grids import grid_of
 
-SAMPLE = "sample"
+SAMPLE_FOLDER = "sample"
 """Folder of a bundle; its table is ``cohort.csv``."""
 
 README = """# Sample

@@ -46,7 +46,7 @@ def push(client: Client, files: Sequence[str | Path]) -> None:
         logger.info("stored and checked: %s", file.name)
 
 
-def is_stored(client: Client, file: str | Path) -> bool:
+def is_on_server(client: Client, file: str | Path) -> bool:
     """Whether the server has a DICOM file already, under its UIDs.
 
     Raises:

@@ -14,7 +14,7 @@ from differseg_med.reports.pages import Table, environment
 from differseg_med.review.results import Facts
 from differseg_med.review.verdicts import Review
 
-SCORES = ("dice", "hd95_mm")
+SHOWN_SCORES = ("dice", "hd95_mm")
 """Scores that the table has if the run was evaluated."""
 
 _COLUMNS = {"status": "status", "modalities": "modalities", "volume_ml": "volume (ml)"}
@@ -60,7 +60,7 @@ def policy(text: str) -> str:
 
 def _table(cases: Mapping[str, Facts], reviews: Mapping[str, Review]) -> Table:
     names = {name: title for name, title in _COLUMNS.items() if any(row.get(name) for row in cases.values())}
-    names |= {name: KNOWN[name].label for name in SCORES if any(row.get(name) for row in cases.values())}
+    names |= {name: KNOWN[name].label for name in SHOWN_SCORES if any(row.get(name) for row in cases.values())}
     header = ["case", "verdict", "note", *names.values(), "flags"]
     rows, kinds = [], []
     for case, row in cases.items():

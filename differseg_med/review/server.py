@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 LONGEST_BODY = 64 * 1024
 """Bytes of a request; a note is shorter."""
 
-SHOWN = ("status", "reason", "modalities", "volume_ml", "dice", "hd95_mm", "flags", "notes")
+FACTS = ("status", "reason", "modalities", "volume_ml", "dice", "hd95_mm", "flags", "notes")
 
 
 class ReviewServer(ThreadingHTTPServer):
@@ -77,7 +77,7 @@ class ReviewServer(ThreadingHTTPServer):
         review, mask = self.reviews.read().get(case, Review()), mask_hash(case_mask(self.folder, case))
         found = {
             "case": case,
-            "facts": {name: short(facts[name]) for name in SHOWN if facts.get(name)},
+            "facts": {name: short(facts[name]) for name in FACTS if facts.get(name)},
             "review": _as_json(review),
             "outdated": bool(review.verdict) and review.mask != mask,
         }

@@ -30,13 +30,13 @@ from differseg_med.review.results import case_file, case_mask
 from differseg_med.transforms.grids import grid_of, restore_grid
 from differseg_med.transforms.restoring import resample_mask
 
-MOST_VOXELS = 12_000_000
+MOST_SHOWN = 12_000_000
 """Voxels of a volume in the page; of a larger one every second, third, ... is shown along each axis."""
 
-MARGIN_MM = 50.0
+AROUND_MM = 50.0
 """Surroundings of the mask that are shown where no images say how much there is."""
 
-PROBABILITY = "probability.nrrd"
+PROBABILITY_FILE = "probability.nrrd"
 
 Bytes = NDArray[np.uint8]
 
@@ -87,7 +87,7 @@ def case_slices(folder: Path, case_id: str, case: Case | None = None) -> dict[st
     }
     if label is not None:
         found["label"] = _packed(label[window], shown)
-    if (path := case_file(folder, case_id, PROBABILITY)) is not None:
+    if (path := case_file(folder, case_id, PROBABILITY_FILE)) is not None:
         found["probability"] = _packed(_share(path, shown), shown)
     return found
 
@@ -138,7 +138,7 @@ def _label(case: Case | None, grid: Grid) -> tuple[Bytes | None, list[str]]:
 
 def _window(mask: Bytes, label: Bytes | None, grid: Grid, images: list[MetaTensor]) -> tuple[slice, ...]:
     """What is shown of the mask's grid: where there are images, else around the mask; all of the label."""
-    margin = [round(MARGIN_MM / mm) for mm in grid.spacing_mm]
+    margin = [round(AROUND_MM / mm) for mm in grid.spacing_mm]
     boxes = [box for box in (foreground_box(mask, 0 if images else margin),) if box is not None]
     if label is not None and (box := foreground_box(label, 2)) is not None:
         boxes.append(box)
@@ -150,7 +150,7 @@ def _window(mask: Bytes, label: Bytes | None, grid: Grid, images: list[MetaTenso
     starts = [max(0, min(s.start for s in axis)) for axis in zip(*boxes)]
     stops = [min(n, max(s.stop for s in axis)) for axis, n in zip(zip(*boxes), grid.shape)]
     sizes = np.maximum(np.subtract(stops, starts), 1)
-    step = max(1, int(np.ceil((float(np.prod(sizes, dtype=float)) / MOST_VOXELS) ** (1 / 3))))
+    step = max(1, int(np.ceil((float(np.prod(sizes, dtype=float)) / MOST_SHOWN) ** (1 / 3))))
     return tuple(slice(a, max(b, a + 1), step) for a, b in zip(starts, stops))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from differseg_med.errors import CaseError, printable
 from differseg_med.tables import unguarded, write_table
 
-FILE = "review.csv"
+REVIEW = "review.csv"
 ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", ""
 VERDICTS = (ACCEPTED, REJECTED, UNDECIDED)
 LONGEST_NOTE = 2000
@@ -60,7 +60,7 @@ class Reviews:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._path, self._lock = Path(folder) / FILE, threading.Lock()
+        self._path, self._lock = Path(folder) / REVIEW, threading.Lock()
 
     def read(self) -> dict[str, Review]:
         """What was decided, by case id.
