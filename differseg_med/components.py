@@ -11,6 +11,7 @@ from scipy import ndimage
 
 Mask = NDArray[Any]
 Labels = NDArray[np.int32]
+Indices = NDArray[np.float64]
 
 CONNECTIVITY = 26
 """Voxels that touch by a face, an edge or a corner are one component; in 2-D the 8 pixels around."""
@@ -46,6 +47,14 @@ def foreground_box(mask: Mask, margin: int | Sequence[int] = 0) -> tuple[slice, 
     used.append(np.flatnonzero(np.any(inside, axis=tuple(range(flat.ndim)))))
     margins = [margin] * mask.ndim if isinstance(margin, int) else margin
     return tuple(slice(max(0, int(u[0]) - m), int(u[-1]) + 1 + m) for u, m in zip(used, margins))
+
+
+def foreground_center(mask: Mask) -> Indices | None:
+    """Mean index of the foreground of a mask along each axis; None if it is empty. Takes no memory beside the mask."""
+    counts = [np.count_nonzero(mask, axis=tuple(a for a in range(mask.ndim) if a != k)) for k in range(mask.ndim)]
+    if not counts[0].any():
+        return None
+    return np.array([(np.arange(len(n)) * n).sum() / n.sum() for n in counts])
 
 
 def joint_box(*masks: Mask) -> tuple[slice, ...] | None:

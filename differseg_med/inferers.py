@@ -69,7 +69,7 @@ class SliceWindowInferer(Inferer):
         suspect: float = 0.05,
         margin: int = 2,
         decide_at: float | None = None,
-        tolerance: float = 0.05,
+        tolerance: float = 0.0,
     ) -> None:
         super().__init__()
         check_slab(num_slices, planes, slice_step)

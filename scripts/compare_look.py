@@ -51,6 +51,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--withhold", nargs="*", default=[], help="modalities that are left out")
     parser.add_argument("--every", type=int, default=3)
     parser.add_argument("--suspicious", action="store_true", help="compute all that is suspicious, without decide_at")
+    parser.add_argument("--tolerance", type=float, nargs="+", help="of decide_at; default: the bundle's")
     chosen = parser.parse_args(words)
     options = {"withhold": chosen.withhold or None, "device": "cpu"}
     workflow = BundleRun(str(chosen.bundle), ["inference"], chosen.cohort, Path("unused"), options, ()).open()
@@ -60,18 +61,20 @@ def main(words: Sequence[str] | None = None) -> None:
     ready = Counting(Prepared(parsed["network"]))
     for item in parsed["dataset"]:
         image, masks, counts = item["sample"][IMAGE], [], []
-        for every in (1, chosen.every):
+        tries = chosen.tolerance or [inferer.tolerance]
+        for every, tolerance in [(1, 0.0), *((chosen.every, value) for value in tries)]:
             looking = copy.copy(inferer)
-            looking.look_every, ready.windows = every, 0
+            looking.look_every, looking.tolerance, ready.windows = every, tolerance, 0
             looking.decide_at = None if chosen.suspicious else inferer.decide_at
             with torch.no_grad():
                 logits = looking(image.unsqueeze(0), ready)
             found = parsed["postprocessing"]({IMAGE: image, PRED: logits[0]})
             masks.append(np.asarray(found[PRED][0]) > 0)
             counts.append(ready.windows)
-        share, agreed = counts[1] / counts[0], dice_of(*masks)
-        name = item["case"].case_id
-        print(f"{name}: {counts[0]} windows, {counts[1]} with a look ({share:.2f}), Dice {agreed:.4f}", flush=True)
+        for tolerance, mask, count in zip(tries, masks[1:], counts[1:]):
+            told = f"{counts[0]} windows, {count} with a look ({count / counts[0]:.2f})"
+            agreed = dice_of(masks[0], mask)
+            print(f"{item['case'].case_id}, tolerance {tolerance}: {told}, Dice {agreed:.4f}", flush=True)
 
 
 if __name__ == "__main__":

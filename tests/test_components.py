@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import KeepLargestConnectedComponent
+from scipy import ndimage
 from skimage import measure
 
 from differseg_med.components import (
     HOPS,
     component_sizes,
     foreground_box,
+    foreground_center,
     joint_box,
     label_components,
     large_components,
@@ -80,3 +82,10 @@ def test_a_joint_box_holds_both_and_ignores_empty_masks():
     assert joint_box(first, second) == (slice(1, 5), slice(1, 3), slice(3, 7))
     assert joint_box(first, empty) == joint_box(empty, first) == foreground_box(first)
     assert joint_box(empty, empty) is None
+
+
+def test_center_of_the_foreground_is_the_mean_of_its_indices():
+    mask = np.random.default_rng(5).random((7, 9, 4)) > 0.8
+    np.testing.assert_allclose(foreground_center(mask), ndimage.center_of_mass(mask))
+    np.testing.assert_allclose(foreground_center(mask[..., 0].astype(np.uint8)), ndimage.center_of_mass(mask[..., 0]))
+    assert foreground_center(np.zeros((3, 4, 5), np.uint8)) is None

@@ -14,7 +14,7 @@ from nibabel.affines import from_matvec
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from differseg_med.components import foreground_box
+from differseg_med.components import foreground_box, foreground_center
 from differseg_med.geometry import FloatArray, Grid
 from differseg_med.reports.overlay import closest_ras, draw_overlay
 from differseg_med.reports.overlay2d import draw_panels
@@ -53,11 +53,12 @@ def part_of(image: Image, affine: FloatArray, channels: Sequence[str], mask: Mas
     whole = Grid(image.shape[1:], affine)
     part = foreground_box(mask, (1, 1, 1))
     window: tuple[slice, ...]
-    if part is None:
+    middle = foreground_center(mask)
+    if part is None or middle is None:
         center = whole.corners().mean(axis=0)
         part, window, shown = tuple([slice(0, 1)] * 3), tuple([slice(None)] * 3), "the whole field of view"
     else:
-        center = grid.world(np.argwhere(mask[part]).mean(axis=0) + [s.start for s in part])
+        center = grid.world(middle)
         window = _around(_part(grid, part), whole)
         shown = f"the mask and {MARGIN_MM:.0f} mm around it"
     near, own = image[(slice(None), *window)], _part(whole, window)

@@ -17,10 +17,10 @@ from nibabel.orientations import inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from differseg_med.case import Case
-from differseg_med.components import foreground_box
+from differseg_med.components import foreground_box, foreground_center
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.run import OVERLAYS
-from differseg_med.geometry import FloatArray, Grid
+from differseg_med.geometry import Grid
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.volumes import load_mask, load_volume
 from differseg_med.metrics.case import binary
@@ -169,6 +169,5 @@ def _packed(voxels: Bytes, grid: Grid) -> str:
 
 def _center(mask: Bytes) -> list[int]:
     """The middle of the mask; of an empty one, that of the grid."""
-    where = np.argwhere(mask)
-    middle: FloatArray = where.mean(axis=0) if len(where) else (np.array(mask.shape) - 1) / 2
-    return [int(n) for n in np.rint(middle)]
+    middle = foreground_center(mask)
+    return [int(n) for n in np.rint((np.array(mask.shape) - 1) / 2 if middle is None else middle)]
