@@ -257,6 +257,6 @@ def test_templates_leave_no_field_open(tmp_path):
     run("new", "--name", "a", "--modalities", "rgb=image,depth=depth", "--folder", tmp_path)
     run("new", "--name", "b", "--modalities", "ct=ct", "--folder", tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 14
+    assert len(files) == 18
     assert [path for path in files if "<<" in path.read_text()] == []
     assert {path.name for path in TEMPLATES.iterdir() if path.is_dir()} == {"picture", "volume"}
