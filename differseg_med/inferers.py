@@ -77,8 +77,10 @@ class SliceWindowInferer(Inferer):
             raise ValueError(
                 f"need look_every >= 1, margin >= 0 and 0 < suspect < 1, got {look_every}, {margin}, {suspect}"
             )
-        if tolerance < 0 or (decide_at is not None and not 0 < decide_at < 1):
-            raise ValueError(f"need 0 < decide_at < 1 and tolerance >= 0, got {decide_at} and {tolerance}")
+        if decide_at is not None and not 0 < decide_at < 1:
+            raise ValueError(f"decide_at must be a probability between 0 and 1, got {decide_at}")
+        if tolerance < 0:
+            raise ValueError(f"need tolerance >= 0, got {tolerance}")
         if not 0 <= overlap < 1 or sw_batch_size < 1 or len(roi_size) != 2 or min(roi_size) < 1:
             raise ValueError(
                 "need 0 <= overlap < 1, sw_batch_size >= 1 and two numbers above 0 as roi_size, "

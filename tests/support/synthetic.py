@@ -231,6 +231,7 @@ def bundle_workflow(*configs: str, **overrides: Any) -> Workflow:
         config_file=[str(BUNDLE / "configs" / name) for name in configs],
         meta_file=str(BUNDLE / "configs" / "metadata.json"),
         workflow_type=kind,
+        logging_file=False,  # the file of the bundle would take the root logger's handlers, pytest's among them
         **settings,
     )
     workflow.initialize()
