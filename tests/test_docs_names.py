@@ -237,3 +237,11 @@ def headings(card: Path) -> list[str]:
 def test_cards_have_the_headings_of_the_templates(card: Path) -> None:
     volume, picture = (headings(TEMPLATES / sort / "README.md") for sort in ("volume", "picture"))
     assert headings(card) == volume == picture
+
+
+def test_every_page_is_in_the_site() -> None:
+    """What ``make docs`` refuses, without building it."""
+    listed = set(re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[1]))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    cards = {f"bundles/{path.parents[1].name}.md" for path in ROOT.glob("bundles/*/docs/README.md")}
+    assert (pages | cards) - listed == set()
