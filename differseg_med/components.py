@@ -50,11 +50,13 @@ def foreground_box(mask: Mask, margin: int | Sequence[int] = 0) -> tuple[slice, 
 
 
 def foreground_center(mask: Mask) -> Indices | None:
-    """Mean index of the foreground of a mask along each axis; None if it is empty. Takes no memory beside the mask."""
-    counts = [np.count_nonzero(mask, axis=tuple(a for a in range(mask.ndim) if a != k)) for k in range(mask.ndim)]
-    if not counts[0].any():
+    """Mean index of the foreground of a mask along each axis, without a list of its voxels; None if it is empty."""
+    box = foreground_box(mask)
+    if box is None:
         return None
-    return np.array([(np.arange(len(n)) * n).sum() / n.sum() for n in counts])
+    others = [tuple(a for a in range(mask.ndim) if a != axis) for axis in range(mask.ndim)]
+    counts = [np.count_nonzero(mask[box], axis=axes) for axes in others]
+    return np.array([s.start + (np.arange(len(n)) * n).sum() / n.sum() for s, n in zip(box, counts)])
 
 
 def joint_box(*masks: Mask) -> tuple[slice, ...] | None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -44,22 +46,27 @@ def variants(old: Path, new: Path) -> dict[str, tuple[Path, dict[str, str], list
 
 
 def run(checkout: Path, environment: dict[str, str], more: list[str], cohort: Path, out: Path, threads: int) -> tuple:
-    """Predict in a process of its own; CPU seconds and peak memory in MiB.
+    """Predict in a process of its own; CPU seconds and peak memory in MiB."""
+    bundle = checkout / "bundles" / BUNDLE
+    words = ["predict", "--bundle", str(bundle), "--cohort", str(cohort), "--out", str(out), *more]
+    setting = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)} | environment
+    used = run_command(words, setting, out.with_suffix(".log"), checkout.name)
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def run_command(words: list[str], environment: Mapping[str, str], log: Path, name: str) -> resource.struct_rusage:
+    """Run the command line in a process of its own; what it used.
 
     Raises:
         SystemExit: if it fails.
     """
-    bundle = checkout / "bundles" / BUNDLE
-    words = ["predict", "--bundle", str(bundle), "--cohort", str(cohort), "--out", str(out), *more]
-    setting = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)} | environment
-    log = out.with_suffix(".log")
     with log.open("wb") as file:
         actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), descriptor) for descriptor in (1, 2)]
-        child = os.posix_spawn(sys.executable, [sys.executable, "-c", RUN, *words], setting, file_actions=actions)
+        child = os.posix_spawn(sys.executable, [sys.executable, "-c", RUN, *words], environment, file_actions=actions)
         _, status, used = os.wait4(child, 0)
     if status:
-        raise SystemExit(f"{checkout.name} failed:\n{log.read_text()[-2000:]}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+        raise SystemExit(f"{name} failed:\n{log.read_text()[-2000:]}")
+    return used
 
 
 def dice_of(mask: Path, other: Path) -> float:

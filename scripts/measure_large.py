@@ -17,8 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import nibabel
 import numpy as np
+from benchmark_predict import run_command
 
-RUN = "import sys; from differseg_med.cli import app; app(sys.argv[1:])"
 BUNDLE = Path(__file__).parents[1] / "bundles" / "sts_petctmr_segmentation"
 NAMES = ("ct", "t1", "pet")
 """What the bundle calls its modalities; here all are that CT."""
@@ -67,21 +67,11 @@ def settings_of(folder: Path, names: list[str], pixdim: float) -> list[str]:
 
 
 def predict(folder: Path, names: list[str], settings: list[str]) -> float:
-    """Peak memory in GB of the command line.
-
-    Raises:
-        SystemExit: if it fails.
-    """
+    """Peak memory in GB of the command line."""
     words = ["predict", "--bundle", str(BUNDLE), "--out", str(folder / "out"), "--backend", "torch"]
     words += [word for name in names for word in ("--image", f"{name}={folder / name}.nii")]
     words += [word for value in settings for word in ("--set", value)]
-    log = folder / "log.txt"
-    with log.open("wb") as file:
-        actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), descriptor) for descriptor in (1, 2)]
-        child = os.posix_spawn(sys.executable, [sys.executable, "-c", RUN, *words], os.environ, file_actions=actions)
-        _, status, used = os.wait4(child, 0)
-    if status:
-        raise SystemExit(f"predict failed:\n{log.read_text()[-2000:]}")
+    used = run_command(words, os.environ, folder / "log.txt", "predict")
     return used.ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
 
 

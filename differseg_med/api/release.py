@@ -15,6 +15,7 @@ from torch import Tensor
 from differseg_med.api.running import Set, quiet_monai
 from differseg_med.bundles.recipe import Recipe, read_recipe
 from differseg_med.bundles.release import Trained, read_states, read_trained, write_released
+from differseg_med.bundles.sample import check_sample
 from differseg_med.bundles.workflows import BundleRun, readable
 from differseg_med.case import Case, Cohort, run_for_case
 from differseg_med.cohort.cells import same_subject
@@ -67,10 +68,10 @@ def release(
         given = settings if isinstance(settings, Mapping) else tuple(settings)
         named = None if bundle is None else Recipe(Path(bundle), tuple(map(Path, presets)), given)
         recipe, trained = named or read_recipe(run), read_trained(run, fold)
-        states, remark = read_states(trained), ""
+        states, remark = read_states(trained), trained.remark
+        shown = None if sample is None else _sample(recipe, Path(sample))
         if average is not None:
             states, remark = _averaged(trained, states, recipe, Path(average))
-        shown = None if sample is None else _sample(recipe, Path(sample))
         made = write_released(trained, states, recipe, Path(out), safetensors=safetensors, remark=remark, sample=shown)
         check = BundleRun(made, ["inference"], made / "cohort.csv", made / "eval", {"device": "cpu"}).open()
         with readable(check.configuration):
@@ -79,7 +80,9 @@ def release(
 
 
 def _sample(recipe: Recipe, table: Path) -> Cohort:
-    return read_cohort(table, declared(recipe.merged().get("modalities")))
+    cohort = read_cohort(table, declared(recipe.merged().get("modalities")))
+    check_sample(cohort)
+    return cohort
 
 
 def _averaged(

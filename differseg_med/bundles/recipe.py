@@ -56,8 +56,8 @@ class Recipe:
 def keep_recipe(run: BundleRun, out: str | Path) -> None:
     """Copy what a run was started with into its folder."""
     bundle, folder = Path(run.bundle), Path(out) / FOLDER
-    sources = [*(bundle / "configs").glob("*.yaml"), bundle / "configs" / "metadata.json"]
-    sources.append(bundle / "configs" / "logging.conf")
+    names = ("*.yaml", "metadata.json", "logging.conf")
+    sources = [path for name in names for path in (bundle / "configs").glob(name)]
     sources += [*bundle.glob("LICENSE*"), *(path for path in (bundle / "docs").rglob("*") if path.is_file())]
     for source in sources:
         if source.is_file():

@@ -20,7 +20,7 @@ from differseg_med.atomic import replacing, write_text
 from differseg_med.bundles.manifest import write_manifest
 from differseg_med.bundles.recipe import Recipe
 from differseg_med.bundles.rewriting import released_configs
-from differseg_med.bundles.sample import SAMPLE_FOLDER, check_sample, write_sample
+from differseg_med.bundles.sample import SAMPLE_FOLDER, write_sample
 from differseg_med.case import Cohort
 from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import halved, read_state_dict
@@ -162,15 +162,13 @@ def write_released(
         out: folder of the bundle, which is made.
         safetensors: write files that can hold nothing but tensors.
         remark: on the weights, for the card.
-        sample: cases whose voxels are copied into the folder ``sample``.
+        sample: of `check_sample`; its voxels are copied into the folder ``sample``.
 
     Raises:
         CaseError: if the folder is there already, or a case of the sample cannot be used.
     """
     if out.exists():
         raise CaseError("there is a folder of that name already", file=out, remedy="Choose another --out.")
-    if sample is not None:
-        check_sample(sample)
     ending = ".safetensors" if safetensors else ".pt"
     texts = released_configs(recipe, _changes(recipe, trained, [f"{name}{ending}" for name in states]))
     making = out.with_name(f".{out.name}.making")
@@ -189,7 +187,7 @@ def write_released(
             trained.fingerprint.write(making / "models" / SHIPPED_FINGERPRINT)
         if sample is not None:
             write_sample(sample, making / SAMPLE_FOLDER, trained.cases)
-        _fill_card(making / "docs" / "README.md", trained, states, remark or trained.remark)
+        _fill_card(making / "docs" / "README.md", trained, states, remark)
         (making / "manifest.json").unlink(missing_ok=True)
         write_manifest(making)
         making.rename(out)
@@ -246,7 +244,7 @@ def _fill_card(card: Path, trained: Trained, states: Mapping[str, object], remar
     if trained.card:
         lines += ["Out-of-fold scores: each case was predicted by a network that did not see it.", ""]
         lines += [trained.card.strip(), ""]
-        if not trained.remark:  # what is shipped is none of the networks that were measured
+        if len(trained.weights) > 1:  # what is shipped is none of the networks that were measured
             lines += [
                 "They are scores of single networks: an ensemble or a mean of weights has no out-of-fold score.",
                 "",

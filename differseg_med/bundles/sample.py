@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from differseg_med.atomic import replacing, write_text
+from differseg_med.atomic import write_text
 from differseg_med.case import Case, Cohort
 from differseg_med.cohort.table import write_cohort
 from differseg_med.errors import CaseError
+from differseg_med.export.png import save_mask_png, save_png
 from differseg_med.io.images2d import is_image
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.nifti import save_volume
@@ -81,7 +82,7 @@ def _copied(case: Case, folder: Path) -> Case:
     images = {name: _copied_image(cell, place / name) for name, cell in case.images.items()}
     label = load_case_label(case)
     if is_image(next(iter(images.values()))):
-        file = _save_png(np.asarray(label[0, ..., 0], dtype=np.uint8) * 255, place / "mask.png")
+        file = save_mask_png(label[0, ..., 0], place / "mask.png")
     else:
         file = save_volume(np.asarray(label[0]), grid_of(label).affine, place / "mask.nii.gz")
     return replace(case, images=images, label=file, split="validation", fold="", extra={}, written_id="")
@@ -91,12 +92,6 @@ def _copied_image(cell: Path, path: Path) -> Path:
     volume = load_volume(cell)  # reports what is wrong with the file, in words
     if is_image(cell):
         with Image.open(cell) as image:
-            return _save_png(np.asarray(image.convert("RGB") if image.mode == "P" else image), path.with_suffix(".png"))
+            return save_png(np.asarray(image.convert("RGB") if image.mode == "P" else image), path.with_suffix(".png"))
     voxels = np.moveaxis(np.asarray(volume), 0, -1) if volume.shape[0] > 1 else np.asarray(volume[0])
     return save_volume(voxels, grid_of(volume).affine, path.with_name(f"{path.name}.nii.gz"))
-
-
-def _save_png(pixels: np.ndarray, path: Path) -> Path:
-    with replacing(path, ".png") as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
-    return path

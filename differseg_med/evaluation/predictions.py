@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from differseg_med.errors import CaseError
+from differseg_med.export.registry import FORMATS
 from differseg_med.io.headers import VOLUMES
 from differseg_med.runs.names import EARLIER
 
@@ -16,7 +17,7 @@ MASK, PICTURE_MASK = "mask.nii.gz", "mask.png"
 
 _DICOM = (".dcm",)
 _FLAT = (".seg.nrrd", *VOLUMES, *_DICOM)
-_OTHERS = {"probability.nrrd"}
+_OTHERS = {FORMATS["probability"].file}
 """Results of ours beside a mask that are none."""
 
 _BIDS = re.compile(r"sub-([A-Za-z0-9]+)_.*_(?:mask|dseg)\.nii(?:\.gz)?")

@@ -13,7 +13,7 @@ from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 
 
-def save_png(pixels: NDArray[np.uint8], path: str | Path) -> Path:
+def save_png(pixels: NDArray[Any], path: str | Path) -> Path:
     """Save pixels ``(H, W)``, ``(H, W, 3)`` or with alpha ``(H, W, 4)``, read them back and compare.
 
     Raises:

@@ -145,7 +145,9 @@ def timm_encoder(
     try:
         indices = _levels(name)
         encoder = _create(name, pretrained=pretrained, out_indices=indices)
-        channels_last = _channels_last(encoder)
+        if name not in _LAYOUTS:
+            _LAYOUTS[name] = _channels_last(encoder)
+        channels_last = _LAYOUTS[name]
     except ValueError as error:
         near = f"near it and fit: {_nearest_fit(name)}; tried: {list(RECOMMENDED)}"
         raise ValueError(f"encoder {name!r} {error}; {near}") from error
@@ -187,6 +189,10 @@ def _create(name: str, **options: Any) -> Any:
         return timm.create_model(name, features_only=True, strict_img_size=False, **options)
     except TypeError:
         return timm.create_model(name, features_only=True, **options)
+
+
+_LAYOUTS: dict[str, bool] = {}
+"""What `_channels_last` found, by model: an ensemble, or a second run of a process, need not try it again."""
 
 
 @cache

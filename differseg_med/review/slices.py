@@ -20,6 +20,7 @@ from differseg_med.case import Case
 from differseg_med.components import foreground_box, foreground_center
 from differseg_med.errors import CaseError
 from differseg_med.evaluation.run import OVERLAYS
+from differseg_med.export.registry import FORMATS
 from differseg_med.geometry import Grid
 from differseg_med.io.labels import load_case_label
 from differseg_med.io.volumes import load_mask, load_volume
@@ -35,8 +36,6 @@ MOST_SHOWN = 12_000_000
 
 AROUND_MM = 50.0
 """Surroundings of the mask that are shown where no images say how much there is."""
-
-PROBABILITY_FILE = "probability.nrrd"
 
 Bytes = NDArray[np.uint8]
 
@@ -87,7 +86,7 @@ def case_slices(folder: Path, case_id: str, case: Case | None = None) -> dict[st
     }
     if label is not None:
         found["label"] = _packed(label[window], shown)
-    if (path := case_file(folder, case_id, PROBABILITY_FILE)) is not None:
+    if (path := case_file(folder, case_id, FORMATS["probability"].file)) is not None:
         found["probability"] = _packed(_share(path, shown), shown)
     return found
 

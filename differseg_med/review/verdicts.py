@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -68,9 +68,7 @@ class Reviews:
         Raises:
             CaseError: if the file is none of ours.
         """
-        names = [field.name for field in fields(Review)]
-        rows = self._rows()[1]
-        return {case: Review(**{name: row.get(name, "") for name in names}) for case, row in rows.items()}
+        return {case: _review(row) for case, row in self._rows()[1].items()}
 
     def save(self, case: str, verdict: str, note: str, mask: str, seen: str) -> Review:
         """Replace what was decided on a case, in one step on the disk; columns of others in the file are kept.
@@ -93,7 +91,7 @@ class Reviews:
         lines = note.replace("\r\n", "\n").replace("\r", "\n")[:LONGEST_NOTE].split("\n")
         with self._lock:
             columns, rows = self._rows()
-            current = self.read().get(case, Review())
+            current = _review(rows.get(case, {}))
             if current.time != seen:
                 raise ChangedError(case, current)
             now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
@@ -118,6 +116,10 @@ class Reviews:
             remedy = "Save it as CSV with commas in UTF-8, or move it away."
             raise CaseError("this is no table of verdicts", file=self._path, expected="a column case_id", remedy=remedy)
         return list(dict.fromkeys([*columns, *own])), {row["case_id"]: row for row in rows}
+
+
+def _review(row: Mapping[str, str]) -> Review:
+    return Review(**{field.name: row.get(field.name, "") for field in fields(Review)})
 
 
 def _cells(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
