@@ -8,7 +8,7 @@ WORKERS ?= 2
 # worksteal (below) gives neighbours to one process, so that fixtures of a file are made once.
 TEST_ENV := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-docs test-foreign test-label lint format docs dist manifests sbom clean
+.PHONY: demo test test-docs test-foreign test-label test-wheel lint format docs dist manifests sbom clean
 
 demo: $(VENV)/.installed-test  ## segment the two sample patients and show the scores
 	$(BIN)/python scripts/demo.py
@@ -62,6 +62,10 @@ dist: $(VENV)/.installed-build  ## wheel and sdist, into dist/
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
+
+# In an environment of its own, far from the checkout.
+test-wheel: dist  ## the wheel alone: sample, predict, plan, new, train, evaluate
+	$(TEST_ENV) $(BIN)/python scripts/check_wheel.py dist
 
 manifests: $(VENV)/.installed-test  ## the hashes of our bundles' configurations and weights, after one of them changed
 	for bundle in bundles/*; do $(BIN)/differseg-med lint-bundle $$bundle --write-manifest || exit 1; done

@@ -50,8 +50,8 @@ FINDINGS = """# Findings and errors
 
 What the package can say about a case, a file or a table, and what to do about it. The list is read from the source when
 the site is built; `{...}` stands for a number or a name. An **error** stops its case only; a **warning** deserves a
-look; a **note** says what was done; **ok** needs nothing. The ids are for links to this page. Messages do not show
-them: search the page for the words of the message. Messages that are put together from several parts may lack one here.
+look; a **note** says what was done; **ok** needs nothing. Search the page for the words of the message. *link* is the
+address of a message on this page, by its id. Messages that are put together from several parts may lack one here.
 """
 
 
@@ -178,9 +178,9 @@ def findings() -> str:
         for kind in of_module:
             unique = next(name for name in _numbered(kind.id) if name not in known)
             known.add(unique)
-            anchor = f'<a id="{unique}"></a>`{unique}`'
-            rows.append([anchor, kind.level, _code(kind.text), _code(kind.remedy)])
-        text += [f"## {module}", "", table(["id", "level", "message", "what to do"], rows), ""]
+            link = f'<a id="{unique}"></a>[link](#{unique} "{unique}")'
+            rows.append([_code(kind.text), _code(kind.remedy), f"{kind.level}, {link}"])
+        text += [f"## {module}", "", table(["message", "what to do", "level"], rows), ""]
     return "\n".join(text)
 
 
