@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from differseg_med.metrics.calibration import calibration_errors
 from differseg_med.metrics.policy import KNOWN, MEASURES
 from differseg_med.metrics.rows import Row, subject_of, worst_first
 from differseg_med.metrics.statistics import MeasureSummary, summarize
@@ -32,6 +33,7 @@ def write_evaluation_page(
     path: str | Path,
     *,
     pictures: Mapping[str, bytes] | None = None,
+    bins: Sequence[Mapping[str, Any]] = (),
     group_by: Sequence[str] = (),
     title: str = "Evaluation",
     provenance: Mapping[str, str] | None = None,
@@ -43,6 +45,7 @@ def write_evaluation_page(
         summary: what `write_metrics` returned.
         path: the file to write.
         pictures: overlays (PNG) by case id, in the order of the page.
+        bins: of `reliability`, where the probability is known.
         group_by: columns of ``rows`` for tables of subgroups, besides ``modalities``.
         title: title of the page.
         provenance: what made it, see `differseg_med.reports.provenance`.
@@ -52,7 +55,7 @@ def write_evaluation_page(
     sections = [Section("Worst cases", drawn, "gallery")] if drawn else []
     if done:
         sections += [_cases(done), _measures(summary), _distributions(done), *_volumes(done)]
-        sections += _subgroups(done, group_by)
+        sections += [*_calibration(bins), *_subgroups(done, group_by)]
     sections.append(Section("Policy", [summary["policy"]]))
     sections.append(definitions(summary["settings"], summary["metrics"] or MEASURES))
     return write_page(
@@ -126,6 +129,15 @@ def _volumes(done: Sequence[Row]) -> Iterator[Section]:
         drawn = figures.bland_altman([row["volume_ml"] for row in done], [row["reference_ml"] for row in done])
         caption = f"Bland-Altman plot of {_counted(done)}: mean difference and limits of agreement."
         yield Section("Volumes", [Figure(drawn, caption)])
+
+
+def _calibration(bins: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
+    if bins:
+        errors = ", ".join(f"{name} {value:.3f}" for name, value in calibration_errors(bins).items())
+        caption = (
+            f"Reliability diagram: share of target voxels in ten bins of the probability. Calibration error: {errors}."
+        )
+        yield Section("Calibration", [Figure(figures.reliability(bins), caption)])
 
 
 def _counted(done: Sequence[Row]) -> str:

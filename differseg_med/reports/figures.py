@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -109,6 +110,24 @@ def bland_altman(predicted_ml: ArrayLike, reference_ml: ArrayLike) -> bytes:
         )
     ax.axhline(0, color=GRID, linewidth=0.8)
     ax.set(xlabel="mean of predicted and reference volume (ml)", ylabel="predicted - reference (ml)")
+    ax.grid(alpha=0.3)
+    return png(made)
+
+
+def reliability(bins: Sequence[Mapping[str, Any]]) -> bytes:
+    """Share of target voxels against the mean probability of each bin; bars are the interval of the mean over cases.
+
+    Args:
+        bins: rows of `differseg_med.metrics.calibration.reliability`.
+    """
+    made, ax = figure(4.2, 3.8)
+    ax.plot([0, 1], [0, 1], color=GRID, linewidth=1.2)
+    at = [row["probability"] for row in bins]
+    for x, row in zip(at, bins):
+        if row["target_low"] is not None and row["cases"] >= MIN_GROUP:
+            ax.vlines(x, row["target_low"], row["target_high"], color=INK, linewidth=1)
+    ax.plot(at, [row["target"] for row in bins], "o-", color=ACCENT, markersize=5)
+    ax.set(xlabel="mean probability", ylabel="share of target voxels", xlim=(0, 1), ylim=(0, 1))
     ax.grid(alpha=0.3)
     return png(made)
 

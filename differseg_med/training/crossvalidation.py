@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from differseg_med.evaluation.subsets import write_subsets
 from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import Grid
 from differseg_med.io.images2d import is_picture
+from differseg_med.metrics import calibration
+from differseg_med.metrics.calibration import Counts
 from differseg_med.metrics.case import binary, case_metrics
 from differseg_med.metrics.rows import DONE, is_failed
 from differseg_med.metrics.statistics import summarize
@@ -43,11 +45,11 @@ from differseg_med.transforms.grids import grid_of
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS, CASES, RULE = "predictions", "cases.csv", "rule.json"
+PREDICTIONS, CASES, RULE, CALIBRATION = "predictions", "cases.csv", "rule.json", "calibration.csv"
 FOLD_SUMMARY, SUMMARY_TABLE = "summary.md", "summary.csv"
 RESULTS = (
     *(CASES, RULE, FOLD_SUMMARY, SUMMARY_TABLE, "metrics.csv", "metrics.json", "evaluation.html"),
-    *("subsets.csv", "subsets.html", "subsets.png"),
+    *("subsets.csv", "subsets.html", "subsets.png", CALIBRATION),
 )
 """What `write_tables` leaves."""
 
@@ -74,12 +76,14 @@ class OutOfFold:
         rule: the best on all cases, to ship; None without a prediction.
         rule_dice: its mean Dice on the network's grid, on the cases that it was chosen on.
         own_dice: that of the bundle's own rule there.
+        counts: of the reliability diagram, by case, on the network's grid with all modalities.
     """
 
     rows: list[FoldRow]
     rule: Rule | None
     rule_dice: float
     own_dice: float
+    counts: Mapping[str, Counts] = field(default_factory=dict)
 
 
 def measure_folds(
@@ -100,9 +104,11 @@ def measure_folds(
     """
     rules = [*candidates(own), own]
     scores: dict[str, Scores] = {}
+    counts: dict[str, Counts] = {}
     for case in cases:
         if (content := read_prediction(folder / f"{case.case_id}.pt")) is not None:
             scores[case.case_id] = _scores(content, rules)
+            counts[case.case_id] = calibration.counts_of(mean_probability(content)[0].numpy(), content["label"][0])
     folds = {case.case_id: case.fold for case in cases}
     nested = nested_rules({name: score[:-1] for name, score in scores.items()}, folds, rules[:-1], own)
     rows: list[FoldRow] = []
@@ -123,7 +129,7 @@ def measure_folds(
     if not scores:
         return OutOfFold(rows, None, 0.0, 0.0)
     chosen, dice = best_rule([score[:-1] for score in scores.values()], rules[:-1])
-    return OutOfFold(rows, chosen, dice, float(np.mean([score[-1] for score in scores.values()])))
+    return OutOfFold(rows, chosen, dice, float(np.mean([score[-1] for score in scores.values()])), counts)
 
 
 def _scores(content: Content, rules: Sequence[Rule]) -> Scores:
@@ -180,10 +186,13 @@ def write_tables(found: OutOfFold, modalities: Sequence[str], out: Path, own: Ru
     write_cases(found.rows, out / CASES)
     whole = [_without_subset(row) for row in found.rows if row["subset"] == ALL]
     summary = write_metrics(whole, out, notices=notices)
+    bins = _reliability(found)
+    write_table(out / CALIBRATION, calibration.COLUMNS, bins)
     write_evaluation_page(
         whole,
         summary,
         out / "evaluation.html",
+        bins=bins,
         group_by=("fold", *GROUP_COLUMNS),
         title="Out-of-fold predictions",
         provenance=provenance(),
@@ -202,6 +211,11 @@ def write_tables(found: OutOfFold, modalities: Sequence[str], out: Path, own: Ru
         figures = {"dice_where_chosen": round(found.rule_dice, 4), "dice_of_the_bundles_rule": round(found.own_dice, 4)}
         write_text(out / RULE, json.dumps(chosen | figures, indent=1) + "\n")
     return text
+
+
+def _reliability(found: OutOfFold) -> list[FoldRow]:
+    of = {row["case"]: str(row.get("subject_id") or row["case"]) for row in found.rows}
+    return calibration.reliability(found.counts, [of[case] for case in found.counts]) if found.counts else []
 
 
 def write_cases(rows: Sequence[FoldRow], path: Path) -> None:

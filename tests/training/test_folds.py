@@ -98,6 +98,9 @@ def test_every_case_is_scored_by_a_network_that_never_saw_it(done):
     assert "not used: 1 rows: no label: e" in result.text
     assert [line["case_id"] for line in rows_of(out / "metrics.csv")] == list("abcd")
     assert [line["subset"] for line in rows_of(out / "summary.csv")] == subsets
+    voxels = sum(int(row["voxels"]) for row in rows_of(out / "calibration.csv"))
+    assert voxels == sum(probability[0, 0].numel() for probability in found.values())
+    assert "Reliability diagram" in (out / "evaluation.html").read_text()
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_predictions_and_scores(table, done, tmp_path):
