@@ -22,7 +22,7 @@ from differseg_med.export.patient import NEEDED
 from differseg_med.prediction.writers import RUN_FORMATS, format_writers
 
 ALL = ",".join(RUN_FORMATS)
-IN_DICOM = tuple(f"dicom/{RUN_FORMATS[name].file}" for name in ("dicom-seg", "rtstruct", "dicom-sr"))
+IN_DICOM = tuple(f"dicom/{kind.file}" for kind in RUN_FORMATS.values() if kind.needs_dicom)
 IN_AUDIT = ("folder", "file", "SeriesDescription", "region")
 """What the tables of a scan are for: which series of which folder a case is."""
 

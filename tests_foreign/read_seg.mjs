@@ -1,4 +1,5 @@
-// Reads a DICOM SEG as OHIF does: `node read_seg.mjs SEG SOURCE...` prints the pixels that are set, by source image.
+// Reads DICOM SEGs as OHIF does: of [{"seg": FILE, "sources": [FILE, ...]}, ...] on standard input it prints, for each,
+// the pixels that are set by source image, or {"error": ...}. One process for all: it takes seconds to start.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
@@ -11,16 +12,18 @@ const { adaptersSEG } = await load("@cornerstonejs/adapters/dist/esm/index.js");
 const core = await load("@cornerstonejs/core/dist/esm/index.js");
 const dcmjs = from("dcmjs");
 
-const [seg, ...sources] = process.argv.slice(2);
 const buffer = (name) => {
   const bytes = readFileSync(name);
   return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
 };
-const instances = new Map(sources.map((name) => {
+const instances = new Map();
+const register = (name) => {
   const dicom = dcmjs.data.DicomMessage.readFile(buffer(name));
   const dataset = dcmjs.data.DicomMetaDictionary.naturalizeDataset(dicom.dict);
-  return [`image:${dataset.SOPInstanceUID}`, dataset];
-}));
+  const id = `image:${dataset.SOPInstanceUID}`;
+  instances.set(id, dataset);
+  return id;
+};
 const get = (kind, id) => {
   const dataset = instances.get(id);
   if (!dataset) return undefined;
@@ -38,11 +41,17 @@ const get = (kind, id) => {
   }[kind];
 };
 core.metaData.addProvider(get);
-const ids = [...instances.keys()];
-const found = await adaptersSEG.Cornerstone3D.Segmentation.createFromDICOMSegBuffer(ids, buffer(seg), { metadataProvider: { get } });
-const set = Object.fromEntries(ids.map((id, i) => {
-  const pixels = found.labelMapImages[0][i].voxelManager.getScalarData();
-  return [id.slice(6), [...pixels.keys()].filter((k) => pixels[k])];
-}));
-const segment = found.segMetadata.data[1];
-console.log(JSON.stringify({ set, label: segment.SegmentLabel, code: segment.SegmentedPropertyTypeCodeSequence?.CodeValue ?? segment.SegmentedPropertyTypeCodeSequence?.[0]?.CodeValue }));
+
+const read = async ({ seg, sources }) => {
+  const ids = sources.map(register);
+  const found = await adaptersSEG.Cornerstone3D.Segmentation.createFromDICOMSegBuffer(ids, buffer(seg), { metadataProvider: { get } });
+  const set = Object.fromEntries(ids.map((id, i) => {
+    const pixels = found.labelMapImages[0][i].voxelManager.getScalarData();
+    return [id.slice(6), [...pixels.keys()].filter((k) => pixels[k])];
+  }));
+  const segment = found.segMetadata.data[1], type = segment.SegmentedPropertyTypeCodeSequence;
+  return { set, label: segment.SegmentLabel, code: type?.CodeValue ?? type?.[0]?.CodeValue };
+};
+const answers = [];
+for (const job of JSON.parse(readFileSync(0))) answers.push(await read(job).catch((error) => ({ error: String(error) })));
+console.log(JSON.stringify(answers));

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import RLELossless
 
 from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
 from differseg_med.export.patient import PRODUCT, character_set, empty_invalid, keep_needed, make_readable
+from differseg_med.export.seg_frames import bits_are_understood, frames_to_keep
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.export.source import SourceSeries, source_of
@@ -33,13 +35,21 @@ SAME_PLACE = 1e-4
 
 
 def save_dicom_seg(
-    mask: NDArray[Any], affine: FloatArray, source: SourceSeries, path: str | Path, segment: SegmentInfo
+    mask: NDArray[Any],
+    affine: FloatArray,
+    source: SourceSeries,
+    path: str | Path,
+    segment: SegmentInfo,
+    *,
+    rle: bool = False,
 ) -> list[str]:
     """Save a mask as DICOM SEG, read it back, compare, and only then give it its name.
 
     The object is what viewers take without trouble: BINARY, Explicit VR Little Endian, one frame for every slice of the
-    source (also empty ones, but for those of `frames_to_keep`), each with a reference to it. Patient and study are the
-    source's, as far as DICOM requires them, in a character set that every reader knows; the UIDs are new.
+    source (also empty ones, but for those of `frames_to_keep`), each with a reference to it. Where single bits would be
+    misread (`bits_are_understood`) it has bytes of 0 and 1 and calls them FRACTIONAL, which every reader takes for the
+    same mask. Patient and study are the source's, as far as DICOM requires them, in a character set that every reader
+    knows; the UIDs are new.
 
     Args:
         mask: ``(H, W, D)`` of 0 and 1 on the source's voxels, its axes in any order; or on those that the source was
@@ -48,6 +58,7 @@ def save_dicom_seg(
         source: the images that the mask was drawn on, see `differseg_med.export.source.read_source`.
         path: the file to write, ``.dcm``.
         segment: must have category and type, algorithm type and, unless it is MANUAL, algorithm name and version.
+        rle: compress it (RLE Lossless), every frame for itself. DICOM has this for bytes only, so it is FRACTIONAL.
 
     Returns:
         Notes for the user, for example on a value of the source that DICOM does not allow.
@@ -63,10 +74,11 @@ def save_dicom_seg(
         with quiet():
             make_readable(source.datasets[0])
             notes += empty_invalid(source.datasets[0])
-            kept = frames_to_keep(frames)
-            if packed_bytes(len(kept), frames[0].size) % 2:
-                notes.append("no empty frame to leave out: viewers on cornerstone may refuse its odd packed length")
-            seg = _segmentation(frames, source, description, kept)
+            kept = list(range(len(frames))) if rle else frames_to_keep(frames)
+            bits = not rle and bits_are_understood(len(kept), frames[0].size)
+            if not rle and not bits:
+                notes.append("FRACTIONAL with 0 and 1, as viewers on cornerstone misread single bits of these frames")
+            seg = _segmentation(frames, source, description, kept, bits, rle)
             keep_needed(seg)
     except (AttributeError, ValueError, TypeError, KeyError) as error:
         lacking = f"its images have no {error.name}" if isinstance(error, AttributeError) else str(error).rstrip(".")
@@ -122,30 +134,13 @@ def _description(segment: SegmentInfo, path: Path) -> hd.seg.SegmentDescription:
     return item
 
 
-def packed_bytes(count: int, pixels: int) -> int:
-    """Bytes of ``count`` frames of single bits, packed one after the other (PS3.5 8.2)."""
-    return -(-count * pixels // 8)
-
-
-def frames_to_keep(frames: NDArray[np.uint8]) -> list[int]:
-    """The frames to write: all, or so many empty ones less that the packed bits are an even number of bytes.
-
-    The value of an element has an even length, so that a byte is added to an odd one; cornerstone's adapters (up to
-    5.14 at least) take that for damage. The last empty frames are left out first: those before keep their numbers.
-
-    Args:
-        frames: ``(slices, rows, columns)``.
-    """
-    count, pixels = len(frames), frames[0].size
-    empty = [index for index in reversed(range(count)) if not frames[index].any()][: count - 1]
-    for less in range(len(empty) + 1):
-        if packed_bytes(count - less, pixels) % 2 == 0:
-            return sorted(set(range(count)) - set(empty[:less]))
-    return list(range(count))
-
-
 def _segmentation(
-    frames: NDArray[np.uint8], source: SourceSeries, description: hd.seg.SegmentDescription, kept: list[int]
+    frames: NDArray[np.uint8],
+    source: SourceSeries,
+    description: hd.seg.SegmentDescription,
+    kept: list[int],
+    bits: bool,
+    rle: bool,
 ) -> hd.seg.Segmentation:
     images, where = source.datasets, None
     if len(images) == len(frames):
@@ -159,7 +154,9 @@ def _segmentation(
         source_images=images,
         pixel_array=frames[kept],
         plane_positions=where,
-        segmentation_type="BINARY",
+        segmentation_type="BINARY" if bits else "FRACTIONAL",
+        fractional_type="OCCUPANCY",
+        max_fractional_value=1,  # a program that overlooks this sees 0 and 1 all the same
         segment_descriptions=[description],
         series_instance_uid=hd.UID(),
         series_number=int(first.get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
@@ -181,6 +178,8 @@ def _segmentation(
         specific_character_set=character_set(first, description),
     )
     seg.ContentCreatorName = ""  # type 2, and no person's name belongs here
+    if rle:  # by pydicom's own code: that of GDCM, which highdicom would take, ends the process on odd widths
+        seg.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     return seg
 
 
@@ -241,5 +240,18 @@ def write_dicom_seg(segmented: Segmented, path: Path) -> Notes:
     Raises:
         CaseError: if the reference is not known.
     """
+    return _write(segmented, path)
+
+
+def write_dicom_seg_rle(segmented: Segmented, path: Path) -> Notes:
+    """Write the format ``dicom-seg-rle``: the same in bytes, each frame compressed (RLE Lossless).
+
+    Raises:
+        CaseError: if the reference is not known.
+    """
+    return _write(segmented, path, rle=True)
+
+
+def _write(segmented: Segmented, path: Path, *, rle: bool = False) -> Notes:
     source = source_of(segmented, path)
-    return save_dicom_seg(segmented.mask, segmented.grid.affine, source, path, segmented.segment)
+    return save_dicom_seg(segmented.mask, segmented.grid.affine, source, path, segmented.segment, rle=rle)

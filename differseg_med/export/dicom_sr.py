@@ -18,9 +18,10 @@ from pydicom.uid import generate_uid
 from differseg_med.atomic import exporting
 from differseg_med.errors import CaseError
 from differseg_med.export.checks import checked, differs
-from differseg_med.export.dicom_seg import check_frames, frames_to_keep
+from differseg_med.export.dicom_seg import check_frames
 from differseg_med.export.patient import PRODUCT, keep_needed
 from differseg_med.export.registry import FORMATS
+from differseg_med.export.seg_frames import frames_to_keep
 from differseg_med.export.segment import SegmentInfo
 from differseg_med.export.segmented import Notes, Segmented
 from differseg_med.export.source import SourceSeries, source_of

@@ -45,6 +45,7 @@ FORMATS = {
     "nifti": Format("mask.nii.gz", "differseg_med.export.nifti:write_nifti"),
     "seg.nrrd": Format("mask.seg.nrrd", "differseg_med.export.seg_nrrd:write_seg_nrrd"),
     "dicom-seg": Format("mask.dcm", "differseg_med.export.dicom_seg:write_dicom_seg", needs_dicom=True),
+    "dicom-seg-rle": Format("mask.rle.dcm", "differseg_med.export.dicom_seg:write_dicom_seg_rle", needs_dicom=True),
     "rtstruct": Format("mask.rtstruct.dcm", "differseg_med.export.rtstruct:write_rtstruct", needs_dicom=True),
     "dicom-sr": Format(
         "mask.sr.dcm", "differseg_med.export.dicom_sr:write_dicom_sr", needs_dicom=True, needs="dicom-seg"

@@ -11,6 +11,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
+from support import series
 from support.segmentations import LESION, MASK, read_by_dcmqi, validated
 from support.series import (
     AXIAL,
@@ -31,12 +33,17 @@ from differseg_med.errors import CaseError
 from differseg_med.export import dicom_seg
 from differseg_med.export.dicom_seg import save_dicom_seg
 from differseg_med.export.segment import read_segment
+from differseg_med.export.segmented import Segmented
 from differseg_med.export.source import read_source
+from differseg_med.io.labels import load_label
+from differseg_med.prediction.writers import write_format
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 STS = DATA / "sts_dicom" / "STS_041"
 PLANES = {"axial": AXIAL, "sagittal": SAGITTAL, "coronal": CORONAL, "oblique": TURNED}
 SEGMENTATION, EXPLICIT = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.1.2.1"
+RLE = "1.2.840.10008.1.2.5"
+FRACTIONAL = "FRACTIONAL with 0 and 1, as viewers on cornerstone misread single bits of these frames"
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
@@ -53,18 +60,23 @@ def test_a_mask_in_any_order_of_axes_lands_on_its_slices(codes, tmp_path):
     "orientation", [AXIAL, SAGITTAL, CORONAL, TURNED], ids=["axial", "sagittal", "coronal", "oblique"]
 )
 def test_series_of_any_plane(orientation, along, tmp_path, require_program):
+    """With and without empty slices that can be left out, so that it is BINARY and FRACTIONAL."""
     folder = write_series(tmp_path / "ct", orientation, along=along)
     source = read_source(folder)
     path = tmp_path / "mask.dcm"
-    notes = save_dicom_seg(MASK, source.grid.affine, source, path, LESION)
-    assert notes == ["no empty frame to leave out: viewers on cornerstone may refuse its odd packed length"]
-    expected = positions(MASK, source.grid.affine)
+    mask = MASK.copy()
+    if along > 0:
+        mask[..., [1, 3]] = 0
+    notes = save_dicom_seg(mask, source.grid.affine, source, path, LESION)
+    assert notes == ([] if along > 0 else [FRACTIONAL])
+    expected = positions(mask, source.grid.affine)
     np.testing.assert_allclose(positions_in_seg(path), expected, atol=2e-3)
     np.testing.assert_allclose(read_by_dcmqi(path, tmp_path / "dcmqi")[0], expected, atol=2e-3)
     assert validated(require_program("dciodvfy", "dicom3tools"), path) == []
     # Every frame refers to the image at its place.
     seg, images = pydicom.dcmread(path), sources_by_position(folder)
-    assert len(seg.PerFrameFunctionalGroupsSequence) == SLICES
+    assert seg.SegmentationType == ("BINARY" if along > 0 else "FRACTIONAL")
+    assert len(seg.PerFrameFunctionalGroupsSequence) == (SLICES - 2 if along > 0 else SLICES)
     for frame in seg.PerFrameFunctionalGroupsSequence:
         position = tuple(np.round(np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float), 3))
         (image,) = frame.DerivationImageSequence[0].SourceImageSequence
@@ -106,8 +118,10 @@ def test_the_object(tmp_path):
     folder = write_series(tmp_path / "ct")
     source = read_source(folder)
     paths = [tmp_path / name for name in ("a.dcm", "b.dcm")]
+    mask = MASK.copy()
+    mask[..., [0, 4]] = 0
     for path in paths:
-        save_dicom_seg(MASK, source.grid.affine, source, path, LESION)
+        save_dicom_seg(mask, source.grid.affine, source, path, LESION)
     a, b = map(pydicom.dcmread, paths)
     image = pydicom.dcmread(next(folder.iterdir()))
     assert (a.SOPClassUID, a.file_meta.TransferSyntaxUID, a.SegmentationType) == (SEGMENTATION, EXPLICIT, "BINARY")
@@ -137,6 +151,41 @@ def test_the_object(tmp_path):
     # highdicom's published conversion gives back the colour that went in.
     lab = hd.color.CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue)
     assert np.abs(np.subtract(lab.to_rgb(), LESION.color)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "mask",
+    # The one slice is wide: of 42 pixels in one frame GDCM, and so SimpleITK, can read no RLE, of 64 it can.
+    [MASK, np.zeros_like(MASK), np.tile(MASK[..., :1], (3, 1, 1)), np.pad(MASK, ((0, 3), (0, 0), (0, 0)))],
+    ids=["all slices", "empty", "one slice", "odd width"],  # of which GDCM's encoder, if it is installed, dies
+)
+def test_compressed_frames_are_the_same_voxels_to_every_reader(mask, tmp_path, monkeypatch, require_program):
+    """``dicom-seg-rle``: bytes of 0 and 1, as DICOM has no RLE of bits. OHIF reads them in tests_foreign."""
+    monkeypatch.setattr(series, "COLUMNS", mask.shape[0])
+    folder = write_series(tmp_path / "ct", TURNED, slices=mask.shape[2])
+    source = read_source(folder)
+    segmented = Segmented(mask, source.grid, LESION, {"ct": folder}, "ct")
+    file, notes = write_format("dicom-seg-rle", segmented, tmp_path / "out")
+    path = tmp_path / "out" / file
+    assert (file, notes) == ("mask.rle.dcm", [])
+    seg = pydicom.dcmread(path)
+    assert (seg.file_meta.TransferSyntaxUID, seg.BitsAllocated, seg.NumberOfFrames) == (RLE, 8, mask.shape[2])
+    assert (seg.SegmentationType, seg.SegmentationFractionalType, seg.MaximumFractionalValue) == (
+        "FRACTIONAL",
+        "OCCUPANCY",
+        1,
+    )
+    frames = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))  # GDCM
+    assert frames.sum() == mask.sum()
+    np.testing.assert_array_equal(frames, seg.pixel_array.reshape(frames.shape))
+    expected = positions(mask, source.grid.affine).reshape(-1, 3)
+    np.testing.assert_allclose(positions_in_seg(path).reshape(-1, 3), expected, atol=2e-3)
+    np.testing.assert_allclose(read_by_dcmqi(path, tmp_path / "dcmqi")[0].reshape(-1, 3), expected, atol=2e-3)
+    label = load_label(str(path), [str(folder)])
+    np.testing.assert_allclose(
+        positions(label[0].numpy(), np.asarray(label.affine)).reshape(-1, 3), expected, atol=2e-3
+    )
+    assert validated(require_program("dciodvfy", "dicom3tools"), path) == []
 
 
 def test_tracking_and_algorithm_are_taken_from_the_description(tmp_path):

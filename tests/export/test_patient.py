@@ -13,8 +13,9 @@ from support.making import enhanced, save, stored
 from support.segmentations import LESION, MASK, read_by_dcmqi
 from support.series import AXIAL, COLUMNS, ROWS, SLICES, positions, positions_in_seg, write_series
 
-from differseg_med.export.dicom_seg import frames_to_keep, packed_bytes, save_dicom_seg
+from differseg_med.export.dicom_seg import save_dicom_seg
 from differseg_med.export.patient import keep_needed
+from differseg_med.export.seg_frames import bits_are_understood, frames_to_keep, packed_bytes
 from differseg_med.export.source import read_source
 from differseg_med.io.dicom.reader import read_volume
 
@@ -128,17 +129,39 @@ def test_an_animal_keeps_its_species():
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-@pytest.mark.parametrize("pixels", [(6, 7), (8, 9), (16, 16), (163, 153), (5, 5)])
-def test_the_packed_bits_are_an_even_number_of_bytes(count, pixels):
+@pytest.mark.parametrize("pixels", [(6, 7), (8, 9), (16, 16), (163, 153), (5, 5), (7, 9)])
+def test_empty_frames_are_left_out_until_bits_are_understood(count, pixels):
     frames = np.zeros((count, *pixels), np.uint8)
     frames[: (count + 1) // 2, 2, 2] = 1
     kept = frames_to_keep(frames)
     empty = count - (count + 1) // 2
-    possible = [n for n in range(count - empty, count + 1) if packed_bytes(n, frames[0].size) % 2 == 0]
+    possible = [n for n in range(count - empty, count + 1) if bits_are_understood(n, frames[0].size)]
     assert len(kept) == (max(possible) if possible else count)
     assert kept == list(range(len(kept)))  # of the end: the others keep their numbers
     assert frames[kept].sum() == frames.sum()
     assert packed_bytes(len(kept), frames[0].size) == len(pydicom.pixels.utils.pack_bits(frames[kept], pad=False))
+
+
+def as_cornerstone(bits: np.ndarray) -> np.ndarray | None:
+    """What its adapters 5.14 make of frames of bits: by the length alone, packed frame by frame or all together."""
+    count, pixels = bits.shape
+    stored = np.packbits(bits.ravel(), bitorder="little")
+    stored = np.pad(stored, (0, stored.size % 2))  # a value of DICOM has an even length
+    each, together = -(-pixels // 8), -(-count * pixels // 8)
+    if stored.size == count * each:
+        return np.unpackbits(stored, bitorder="little").reshape(count, -1)[:, :pixels]
+    if stored.size == together:
+        return np.unpackbits(stored, bitorder="little", count=count * pixels).reshape(count, pixels)
+    return None  # refused
+
+
+@pytest.mark.parametrize("count", range(1, 20))
+@pytest.mark.parametrize("pixels", [*range(3, 36), 39277, 28900])
+def test_which_bits_are_understood(count, pixels):
+    """Frames that would be shifted without a word count like those that are refused; real adapters: tests_foreign."""
+    bits = np.random.default_rng(0).integers(0, 2, (count, pixels), np.uint8)
+    found = as_cornerstone(bits)
+    assert bits_are_understood(count, pixels) == (found is not None and np.array_equal(found, bits))
 
 
 def test_a_seg_that_cornerstone_reads(tmp_path):

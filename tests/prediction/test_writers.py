@@ -105,7 +105,7 @@ def test_a_run_writes_every_format_and_loses_no_mask_where_one_is_impossible(tmp
     sidecar = json.loads((out / "derivatives" / "sub-b" / "anat" / name.replace(".nii.gz", ".json")).read_text())
     assert sidecar["Description"].endswith("made from t1 without ct")
     assert summary["b"]["seg.nrrd"] == "mask.seg.nrrd"
-    odd = "no empty frame to leave out: viewers on cornerstone may refuse its odd packed length"
+    odd = "FRACTIONAL with 0 and 1, as viewers on cornerstone misread single bits of these frames"
     assert summary["b"]["dicom-seg"] == f"mask.dcm; {odd}"
 
 

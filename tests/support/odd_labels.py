@@ -13,7 +13,7 @@ import pydicom
 from matplotlib.path import Path as Polygon
 from pydicom.sr.codedict import codes
 
-from differseg_med.export.dicom_seg import packed_bytes
+from differseg_med.export.seg_frames import packed_bytes
 from differseg_med.io.dicom.files import quiet
 from support.making import COLUMNS, ORIGIN, ROWS, SLICES, SPACING, STEP, save, slices, uid
 
