@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from differseg_med.errors import DISK, CaseError, os_problem, private, without_folders
-from differseg_med.keys import DRAWN_ON
+from differseg_med.keys import REFERENCE_IMAGES
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ def meant_split(text: str) -> str:
 class Case:
     """One row of the cohort table; `images` holds the present modalities only, in declared order.
 
-    Paths carry the selector of their cell in their text. `drawn_on` are the images as they stand in the table, also
-    those that are `withheld`: contours of a label find their grid among them. `case_id` is always a name that a folder
-    can have; `written_id` is what the table says where that is none.
+    Paths carry the selector of their cell in their text. `reference_images` are the images as they stand in the table,
+    also those that are `withheld`: contours of a label find their grid among them. `case_id` is always a name that a
+    folder can have; `written_id` is what the table says where that is none.
     """
 
     case_id: str
@@ -46,7 +46,7 @@ class Case:
     fold: str = ""
     extra: dict[str, str] = field(default_factory=dict)
     problem: CaseError | None = None
-    drawn_on: tuple[Path, ...] = ()
+    reference_images: tuple[Path, ...] = ()
     written_id: str = ""
     kinds: Mapping[str, str] = field(default_factory=dict)
     withheld: tuple[str, ...] = ()
@@ -66,8 +66,8 @@ class Case:
         item: dict[str, object] = {"case_id": self.case_id, **{m: str(p) for m, p in self.images.items()}}
         if self.label is not None:
             item["label"] = str(self.label)
-            if self.drawn_on and self.drawn_on != tuple(self.images.values()):
-                item[DRAWN_ON] = [str(p) for p in self.drawn_on]
+            if self.reference_images and self.reference_images != tuple(self.images.values()):
+                item[REFERENCE_IMAGES] = [str(p) for p in self.reference_images]
         return item
 
 

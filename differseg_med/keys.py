@@ -8,7 +8,7 @@ from __future__ import annotations
 LABEL = "label"
 """The label, ``(1, H, W, D)``."""
 
-DRAWN_ON = "drawn_on"
+REFERENCE_IMAGES = "reference_images"
 """The images that a label may have been drawn on, where they differ from the item's own."""
 
 REFERENCE = "reference"

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # the series that the tests of DICOM ar
 from support import series as made  # noqa: E402
 
 SARCOMA = "sts_petctmr_segmentation"
-PICTURES = ("pothole_rgbd_segmentation", "davis_rgbflow_segmentation")
+IMAGES2D = ("pothole_rgbd_segmentation", "davis_rgbflow_segmentation")
 FORMATS = "nifti,seg.nrrd,probability,scene,bids,png"
 SHAPE = (12, made.ROWS, made.COLUMNS)  # of the DICOM series
 
@@ -71,7 +71,7 @@ sys.exit(", ".join(failed) or 0)
 def commands(checkout: Path, dicom: Path, mask: Path, out: Path) -> list[list[str]]:
     """The command lines that are run with a checkout, on its own bundles and samples."""
     lines = []
-    for name in (SARCOMA, *PICTURES):
+    for name in (SARCOMA, *IMAGES2D):
         bundle = checkout / "bundles" / name
         table, to = str(bundle / "sample" / "cohort.csv"), str(out / name)
         formats = ["--formats", FORMATS] if name == SARCOMA else []

@@ -144,10 +144,10 @@ def kinds() -> str:
 
 def measures() -> str:
     """Columns of metrics.csv."""
-    from differseg_med.metrics.policy import MEASURES, PICTURE_MEASURES, POLICY
+    from differseg_med.metrics.policy import IMAGE2D_MEASURES, MEASURES, POLICY
 
     text = ["# Measures", "", "Columns of `metrics.csv`. P is the predicted mask, R the reference.", ""]
-    for title, known in (("Masks", MEASURES), ("Maps of 2-D images", PICTURE_MEASURES)):
+    for title, known in (("Masks", MEASURES), ("Maps of 2-D images", IMAGE2D_MEASURES)):
         rows = [
             [f"`{name}`", m.label, "near 0" if m.better == "zero" else m.better, m.text] for name, m in known.items()
         ]

@@ -41,6 +41,7 @@ def pytest_collection_finish() -> None:
     """Leave what was imported out of all later looks."""
     gc.enable()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)  # data sets of DICOM and graphs of networks are thousands of objects that stay
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -235,8 +235,8 @@ def headings(card: Path) -> list[str]:
 
 @pytest.mark.parametrize("card", [page for page in PAGES if page.parts[-4:-3] == ("bundles",)], ids=name_of)
 def test_cards_have_the_headings_of_the_templates(card: Path) -> None:
-    volume, picture = (headings(TEMPLATES / sort / "README.md") for sort in ("volume", "picture"))
-    assert headings(card) == volume == picture
+    volume, image2d = (headings(TEMPLATES / sort / "README.md") for sort in ("volume", "image2d"))
+    assert headings(card) == volume == image2d
 
 
 def test_every_page_is_in_the_site() -> None:

@@ -26,7 +26,7 @@ FILES = {
     "README.md": "docs/README.md",
     "LICENSE": "LICENSE",
 }
-"""Files of ``templates/picture`` and ``templates/volume``, and where a bundle has them."""
+"""Files of ``templates/image2d`` and ``templates/volume``, and where a bundle has them."""
 
 SHARED = {"logging.conf": "configs/logging.conf", "data_license.txt": "docs/data_license.txt"}
 """Files of ``templates`` that both have, named as in MONAI's model zoo; MONAI's command reads the first by itself."""
@@ -55,7 +55,7 @@ def new_bundle(template: str | Path, folder: str | Path, fields: Mapping[str, ob
         known = sorted(path.stem for path in template.parent.glob("*.yaml"))
         raise CaseError("there is no such template", file=template, expected=f"one of {', '.join(known)}")
     check_folder(folder)
-    return write_bundle("picture", folder, _fields(template.read_text(encoding="utf-8"), folder) | dict(fields or {}))
+    return write_bundle("image2d", folder, _fields(template.read_text(encoding="utf-8"), folder) | dict(fields or {}))
 
 
 def check_folder(folder: str | Path) -> None:
@@ -75,7 +75,7 @@ def write_bundle(sort: str, folder: str | Path, fields: Mapping[str, object]) ->
     """Write the files of a bundle, without weights.
 
     Args:
-        sort: ``picture`` or ``volume``, the folder of the template's texts.
+        sort: ``image2d`` or ``volume``, the folder of the template's texts.
         folder: the bundle.
         fields: what the ``<<fields>>`` of the texts stand for.
     """

@@ -13,7 +13,7 @@ import typer
 
 from differseg_med.cli import checking, conversion
 from differseg_med.cli.options import Force, Kinds, Out, names, progress, tell_kinds
-from differseg_med.cohort.image_folders import find_pictures, with_validation
+from differseg_med.cohort.image_folders import find_images2d, with_validation
 from differseg_med.cohort.kinds import check_kinds_file, parse_kinds, read_kinds
 from differseg_med.cohort.scan import scan as scanning
 from differseg_med.cohort.scan.choose import Naming, Unit, read_salt
@@ -125,7 +125,7 @@ def folders(
         given = parse_kinds(kind or ())
         if unknown := [name for name in given if name not in columns]:
             raise CaseError(f"there is no column {unknown[0]!r}", expected=f"some of {list(columns)}")
-        found = find_pictures(root, columns, mask, foreground=mask_foreground.value, sequence=sequence)
+        found = find_images2d(root, columns, mask, foreground=mask_foreground.value, sequence=sequence)
         cases = found.cases
         if validation_every or validation_last:
             cases = with_validation(cases, validation_every, validation_last)

@@ -14,7 +14,7 @@ from differseg_med.case import Case
 from differseg_med.cohort.scan.rule_file import compiled
 from differseg_med.errors import CaseError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE2D_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 #: What folders of splits are called, and what the cohort table calls them.
 _SPLITS = {
@@ -39,7 +39,7 @@ class Found:
     resized: tuple[str, ...]
 
 
-def find_pictures(
+def find_images2d(
     root: str | Path,
     modalities: Mapping[str, str],
     mask: str | None = None,
@@ -120,7 +120,7 @@ def _splits(root: Path, folders: Sequence[str]) -> dict[str, Path]:
 
 def _by_name(parent: Path, folder: str, left_out: list[str]) -> dict[str, Path]:
     """The pictures of a folder by name without ending."""
-    files = [p for p in sorted((parent / folder).iterdir()) if p.suffix.lower() in PICTURES and p.is_file()]
+    files = [p for p in sorted((parent / folder).iterdir()) if p.suffix.lower() in IMAGE2D_SUFFIXES and p.is_file()]
     counts = Counter(path.stem for path in files)
     left_out += [f"{folder}/{name}: {n} files of that name" for name, n in sorted(counts.items()) if n > 1]
     return {path.stem: path for path in files if counts[path.stem] == 1}

@@ -242,7 +242,7 @@ def _case(path: Path, case_id: str, row: dict[str, str], modalities: Sequence[st
         fold=row.get("fold", ""),
         extra={k: v for k, v in row.items() if k not in known},
         problem=problem,
-        drawn_on=tuple(images.values()),
+        reference_images=tuple(images.values()),
         written_id=row["case_id"] if row["case_id"] != case_id else "",
     )
 

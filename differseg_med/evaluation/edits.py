@@ -112,9 +112,9 @@ def _compared(
             raise CaseError("the first folder has no mask of it", file=before)
         drawn = replace(case, label=Path(join_cell(after, meant)), problem=None)
         label = run_for_case(read_reference, drawn, drawn)
-        images = case.drawn_on or tuple(case.images.values())
+        images = case.reference_images or tuple(case.images.values())
         first = join_cell(before, choice)
-        found = run_for_case(lambda label: measure_file(first, label, drawn_on=images), label, drawn)
+        found = run_for_case(lambda label: measure_file(first, label, reference_images=images), label, drawn)
     except CaseError as error:
         row |= {"status": FAILED, "reason": str(error.for_case(case.case_id))}
         logger.error("%s", row["reason"])

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from differseg_med.atomic import replacing
 from differseg_med.case import Case, run_for_case
 from differseg_med.errors import CaseError, shown
-from differseg_med.evaluation.images2d import draw_picture, measure_picture
+from differseg_med.evaluation.images2d import draw_image2d, measure_image2d
 from differseg_med.evaluation.predictions import MASK, Predictions, predicted_ids
 from differseg_med.evaluation.run import STEP, evaluation_step, make_room, refuse_the_label, too_good
 from differseg_med.evaluation.tables import write_metrics
@@ -23,7 +23,7 @@ from differseg_med.geometry import BoolArray, Grid, almost_same_grid, describe, 
 from differseg_med.grids import audit_grids, raise_on_errors
 from differseg_med.io.dicom.cells import join_cell, split_cell
 from differseg_med.io.dicom.reader import is_dicom
-from differseg_med.io.images2d import is_picture
+from differseg_med.io.images2d import is_image2d
 from differseg_med.io.labels import load_case_label, load_label
 from differseg_med.io.mask_values import foreground
 from differseg_med.io.slicer_header import is_segmentation
@@ -174,8 +174,8 @@ class Measurements:
             self._draw(case, found.mask, label)
 
     def _scores(self, prediction: str | Path, label: MetaTensor, case: Case) -> Measured:
-        drawn_on = case.drawn_on or tuple(case.images.values())
-        return measure_file(prediction, label, self.settings, self._saliency, drawn_on)
+        reference_images = case.reference_images or tuple(case.images.values())
+        return measure_file(prediction, label, self.settings, self._saliency, reference_images)
 
     def _draw(self, case: Case, mask: BoolArray, label: MetaTensor) -> None:
         """Keep a picture while label and mask are in memory; those of cases that are no longer the worst go."""
@@ -302,21 +302,21 @@ def measure_file(
     label: MetaTensor,
     settings: Settings | None = None,
     saliency: Saliency | None = None,
-    drawn_on: Sequence[str | Path] = (),
+    reference_images: Sequence[str | Path] = (),
 ) -> Measured:
     """Measure one predicted file against what `read_reference` returned; further arguments as of `evaluate_case`.
 
-    Whatever a label may be: segmentations of 3D Slicer, DICOM SEG and RTSTRUCT are placed on the images ``drawn_on``.
+    Whatever a label may be: segmentations of 3D Slicer, DICOM SEG and RTSTRUCT are placed on ``reference_images``.
 
     Raises:
         CaseError: as `evaluate_case`.
     """
-    if is_picture(label):
+    if is_image2d(label):
         return Measured(
-            *measure_picture(split_cell(prediction)[0], label, Saliency() if saliency is None else saliency)
+            *measure_image2d(split_cell(prediction)[0], label, Saliency() if saliency is None else saliency)
         )
     grid = grid_of(label)
-    predicted, notice = _prediction(prediction, grid, drawn_on)
+    predicted, notice = _prediction(prediction, grid, reference_images)
     notice = "; ".join(filter(None, (*(f"label: {note}" for note in label.meta.get(NOTES, ())), notice)))
     scores = case_metrics(predicted, binary(label[0].numpy(), "reference"), grid.spacing_mm, settings=settings)
     return Measured(scores, predicted, notice)
@@ -333,8 +333,8 @@ def draw_case(case: Case, mask: BoolArray, label: MetaTensor) -> bytes:
     Raises:
         CaseError: if an image cannot be read.
     """
-    if is_picture(label):
-        return draw_picture(case, mask, label)
+    if is_image2d(label):
+        return draw_image2d(case, mask, label)
     grid = grid_of(label)
     images = {name: restore_grid(load_volume(file), grid)[0].numpy() for name, file in case.images.items()}
     reference, spacing_mm = closest_ras(binary(label[0].numpy(), "reference"), grid.affine)
@@ -349,13 +349,13 @@ def draw_case(case: Case, mask: BoolArray, label: MetaTensor) -> bytes:
     )
 
 
-def _prediction(cell: str | Path, grid: Grid, drawn_on: Sequence[str | Path] = ()) -> tuple[BoolArray, str]:
+def _prediction(cell: str | Path, grid: Grid, reference_images: Sequence[str | Path] = ()) -> tuple[BoolArray, str]:
     """The predicted mask on ``grid``, and a notice."""
     path, selector = split_cell(cell)
     if not path.is_file():
         return np.zeros(grid.shape, dtype=np.bool_), "there is no prediction: an empty mask counts"
     if is_segmentation(path) or is_dicom(cell):
-        volume, notes = load_label(str(cell), drawn_on), list[str]()
+        volume, notes = load_label(str(cell), reference_images), list[str]()
         chosen = volume[0] > 0
     else:
         volume = load_volume(path, mask=True)

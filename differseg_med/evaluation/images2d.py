@@ -23,7 +23,7 @@ OVERLAP = ("dice", "iou", "precision", "recall", "empty")
 """What is measured of the masks; a picture has no millimetres."""
 
 
-def measure_picture(
+def measure_image2d(
     path: Path, label: MetaTensor, saliency: Saliency
 ) -> tuple[dict[str, float | bool | str], NDArray[np.bool_], str]:
     """Measure a predicted picture against a label ``(1, H, W, 1)``.
@@ -76,7 +76,7 @@ def _bytes(read: torch.Tensor, size: tuple[int, ...]) -> Map:
     return np.asarray((flat[0, 0] * 255).round(), dtype=np.uint8)
 
 
-def draw_picture(case: Case, mask: NDArray[np.bool_], label: MetaTensor) -> bytes:
+def draw_image2d(case: Case, mask: NDArray[np.bool_], label: MetaTensor) -> bytes:
     """Draw a predicted mask ``(H, W, 1)`` and the label over the pictures of a case, see `draw_panels`.
 
     Raises:

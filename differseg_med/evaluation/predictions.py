@@ -13,7 +13,7 @@ from differseg_med.export.registry import FORMATS
 from differseg_med.io.headers import VOLUMES
 from differseg_med.runs.names import EARLIER
 
-MASK, PICTURE_MASK = "mask.nii.gz", "mask.png"
+MASK, IMAGE2D_MASK = "mask.nii.gz", "mask.png"
 
 _DICOM = (".dcm",)
 _FLAT = (".seg.nrrd", *VOLUMES, *_DICOM)
@@ -29,7 +29,7 @@ def mask_file(predictions_dir: Path, case_id: str) -> Path:
     Other programs' pictures may also be saliency maps ``<case_id>.png``. Without any, the first of these names.
     """
     folder = predictions_dir / case_id
-    names = (folder / MASK, folder / PICTURE_MASK, predictions_dir / f"{case_id}.png")
+    names = (folder / MASK, folder / IMAGE2D_MASK, predictions_dir / f"{case_id}.png")
     return next((path for path in names if path.is_file()), names[0])
 
 
@@ -91,7 +91,7 @@ class Predictions:
 
 def predicted_ids(predictions_dir: Path) -> set[str]:
     """Names of the cases that a folder seems to have predictions of."""
-    found = {path.parent.name for name in (MASK, PICTURE_MASK) for path in predictions_dir.glob(f"*/{name}")}
+    found = {path.parent.name for name in (MASK, IMAGE2D_MASK) for path in predictions_dir.glob(f"*/{name}")}
     files = [path for path in predictions_dir.glob("*") if path.is_file()]
     found |= {path.stem for path in files if path.suffix == ".png"}
     return found | {_without(path.name, VOLUMES) for path in files if path.name.lower().endswith(VOLUMES)}

@@ -156,7 +156,7 @@ def is_image(path: PathLike) -> bool:
     return str(path).lower().endswith(IMAGES)
 
 
-def is_picture(volume: MetaTensor) -> bool:
+def is_image2d(volume: MetaTensor) -> bool:
     """Tell whether a volume comes from a PNG, JPEG or TIFF."""
     return is_image(filename(volume))
 

@@ -27,7 +27,7 @@ from differseg_med.io.volumes import file_grid, load_mask, load_volume
 from differseg_med.keys import NOTES
 
 
-def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTensor:
+def load_label(cell: str | Path, reference_images: Sequence[str | Path] = ()) -> MetaTensor:
     """Load a label as a 0/1 mask ``(1, H, W, D)`` float32 with its RAS affine.
 
     * A mask file (NIfTI, NRRD, MHA): 0 and one other value; of several, ``PATH::1,2,3`` chooses, or ``PATH::>=0.5``.
@@ -36,23 +36,23 @@ def load_label(cell: str | Path, drawn_on: Sequence[str | Path] = ()) -> MetaTen
       (slices and borders that the file leaves out are empty), else on its own grid with a note. Of a FRACTIONAL SEG
       ``PATH::segment>=0.3`` says which share or probability is enough.
     * RTSTRUCT: ``PATH::ROI name``, on the grid of the image that it was drawn on: the one that it refers to if that is
-      among ``drawn_on``, else the first one whose slices its contours lie in.
+      among ``reference_images``, else the first one whose slices its contours lie in.
 
     A region without contours, a segment that was never painted and a SEG without frames are empty masks on the image's
     grid, with a note.
 
     Args:
         cell: ``PATH`` or ``PATH::SELECTOR``.
-        drawn_on: the images of the case in declared order, as cells.
+        reference_images: the images of the case in declared order, as cells.
 
     Raises:
         CaseError: if there is no such mask, it cannot be placed, or it lies outside of every image.
     """
     path, selector = split_cell(cell)
     if is_dicom(cell):
-        mask, grid, notes = _dicom_label(path, selector, drawn_on)
+        mask, grid, notes = _dicom_label(path, selector, reference_images)
     elif is_segmentation(path):
-        mask, grid, notes = _slicer_label(path, selector, drawn_on)
+        mask, grid, notes = _slicer_label(path, selector, reference_images)
     elif path.name.lower().endswith(IMAGES):
         return load_mask(cell)
     else:
@@ -70,37 +70,41 @@ def _mask_file(path: Path, selector: str) -> MetaTensor:
     return MetaTensor(chosen.float(), meta=volume.meta)
 
 
-def _slicer_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[BoolArray, Grid, tuple[str, ...]]:
+def _slicer_label(
+    path: Path, selector: str, reference_images: Sequence[str | Path]
+) -> tuple[BoolArray, Grid, tuple[str, ...]]:
     found, grid, notes = read_slicer(path, selector)
-    if found is None and (drawn_on or grid is None):
+    if found is None and (reference_images or grid is None):
         # The image that it was drawn on, if the file says so and it is among them.
-        cells = sorted(drawn_on, key=lambda cell: grid is None or not almost_same_grid(file_grid(cell), grid))
+        cells = sorted(reference_images, key=lambda cell: grid is None or not almost_same_grid(file_grid(cell), grid))
         return *empty_on(cells, path), notes
     assert grid is not None
     mask = np.zeros(grid.shape, dtype=np.bool_) if found is None else found
-    mask, grid, more = place(mask, grid, drawn_on, path)
+    mask, grid, more = place(mask, grid, reference_images, path)
     return mask, grid, notes + more
 
 
-def _dicom_label(path: Path, selector: str, drawn_on: Sequence[str | Path]) -> tuple[BoolArray, Grid, tuple[str, ...]]:
+def _dicom_label(
+    path: Path, selector: str, reference_images: Sequence[str | Path]
+) -> tuple[BoolArray, Grid, tuple[str, ...]]:
     header, selector = _label_object(path, selector)
     frame_uid = str(header.tags.get("FrameOfReferenceUID", ""))
     if kind_of(header) == "seg" and has_no_frames(header):
         names = chosen_names(header, selector)
-        mask, grid = empty_on(images_of(header, frame_uid, drawn_on), path, header)
+        mask, grid = empty_on(images_of(header, frame_uid, reference_images), path, header)
         return mask, grid, (f"the DICOM SEG has no frames: segment {names} is taken as empty",)
     if kind_of(header) == "seg":
         segments = read_segments(header, selector)
-        images = images_of(header, frame_uid, drawn_on)
+        images = images_of(header, frame_uid, reference_images)
         mask, grid, notes = place(segments.mask, segments.grid, images, path, left_out=segments.incomplete)
         if grid is segments.grid:
             mask, grid = with_gaps(segments)
         return mask, grid, (*segments.notes, *(note for own in images.values() for note in own), *notes)
     region = read_region(header, selector)
     if region.empty:
-        images = images_of(header, region.frame_uid, drawn_on)
+        images = images_of(header, region.frame_uid, reference_images)
         return *empty_on(images, path, header), region.notes
-    grid, notes = drawn_grid(region, header, drawn_on)
+    grid, notes = drawn_grid(region, header, reference_images)
     mask, more = rasterize(region, grid)
     return mask, grid, (*notes, *more)
 
@@ -133,4 +137,4 @@ def load_case_label(case: Case) -> MetaTensor:
     """
     if case.label is None:
         raise CaseError("the case has no label to compare with", remedy="Fill in the column label of the cohort table.")
-    return load_label(case.label, case.drawn_on or tuple(case.images.values()))
+    return load_label(case.label, case.reference_images or tuple(case.images.values()))

@@ -21,7 +21,7 @@ Cell = str | Path
 _REMEDY = "Name the image that it was drawn on in this row."
 
 
-def images_of(header: Header, frame_uid: str, drawn_on: Sequence[Cell]) -> dict[Cell, tuple[str, ...]]:
+def images_of(header: Header, frame_uid: str, reference_images: Sequence[Cell]) -> dict[Cell, tuple[str, ...]]:
     """The images that a DICOM label can belong to, each with notes.
 
     An image in another frame of reference is none of them, unless the label names its series: some programs write
@@ -30,24 +30,24 @@ def images_of(header: Header, frame_uid: str, drawn_on: Sequence[Cell]) -> dict[
     Args:
         header: of the RTSTRUCT or SEG.
         frame_uid: FrameOfReferenceUID of the label, empty if unknown.
-        drawn_on: the images of the case as cells.
+        reference_images: the images of the case as cells.
 
     Raises:
         CaseError: if there are images, and none that the label can belong to.
     """
     found: dict[Cell, tuple[str, ...]] = {}
-    for cell in drawn_on:
+    for cell in reference_images:
         frame = _tag(cell, "FrameOfReferenceUID")
         if not frame_uid or not frame or frame == frame_uid:
             found[cell] = ()
         elif is_referenced(cell, header):
             name = _name(cell)
             found[cell] = (f"the label names the series {name}, but another frame of reference: placed by position",)
-    if drawn_on and not found:
+    if reference_images and not found:
         raise CaseError(
             "the label is in another frame of reference than the case's images",
             file=header.source.path,
-            found=", ".join(map(_name, drawn_on)),
+            found=", ".join(map(_name, reference_images)),
             remedy=_REMEDY,
         )
     return found
@@ -58,22 +58,22 @@ def is_referenced(cell: Cell, header: Header) -> bool:
     return _tag(cell, "SeriesInstanceUID") in header.tags.get("referenced_series", ())
 
 
-def drawn_grid(region: Region, header: Header, drawn_on: Sequence[Cell]) -> tuple[Grid, tuple[str, ...]]:
+def drawn_grid(region: Region, header: Header, reference_images: Sequence[Cell]) -> tuple[Grid, tuple[str, ...]]:
     """The grid of the image that the contours were drawn on, and notes.
 
     Args:
         region: of an RTSTRUCT.
         header: of the RTSTRUCT.
-        drawn_on: the images of the case; one that the RTSTRUCT refers to comes first.
+        reference_images: the images of the case; one that the RTSTRUCT refers to comes first.
 
     Raises:
         CaseError: if the contours fit none of them.
     """
-    if not drawn_on:
+    if not reference_images:
         raise CaseError(
             "an RTSTRUCT needs the image that it was drawn on", file=header.source.path, remedy="Add it to the row."
         )
-    images = images_of(header, region.frame_uid, drawn_on)
+    images = images_of(header, region.frame_uid, reference_images)
     reasons = []
     for cell in sorted(images, key=lambda cell: not is_referenced(cell, header)):
         grid = file_grid(cell)

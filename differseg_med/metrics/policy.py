@@ -81,7 +81,7 @@ OPTIONAL_MEASURES: dict[str, Measure] = {
 }
 """Measures that are there if they are asked for, to compare with figures of others."""
 
-PICTURE_MEASURES: dict[str, Measure] = {
+IMAGE2D_MEASURES: dict[str, Measure] = {
     "s_measure": Measure("S-measure", "", "higher", "Structure of the map, by objects and regions (Fan et al. 2017)."),
     "e_adaptive": Measure("E adaptive", "", "higher", "Enhanced alignment at twice the map's mean (Fan et al. 2018)."),
     "e_mean": Measure("E mean", "", "higher", "The same, mean over 256 thresholds."),
@@ -94,7 +94,7 @@ PICTURE_MEASURES: dict[str, Measure] = {
 }
 """Measures of saliency maps of pictures; where a mask is empty, those of PySODMetrics."""
 
-KNOWN = MEASURES | OPTIONAL_MEASURES | PICTURE_MEASURES
+KNOWN = MEASURES | OPTIONAL_MEASURES | IMAGE2D_MEASURES
 
 
 def emptiness(predicted: int, referenced: int) -> Empty:

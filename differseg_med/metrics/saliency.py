@@ -29,7 +29,7 @@ class Saliency:
         return len(self._rows)
 
     def add(self, saliency: Map, reference: NDArray[np.bool_]) -> dict[str, float]:
-        """Measure one map ``(H, W)`` against a mask ``(H, W)``; the keys are those of `PICTURE_MEASURES`."""
+        """Measure one map ``(H, W)`` against a mask ``(H, W)``; the keys are those of `IMAGE2D_MEASURES`."""
         # It brings scikit-learn, two seconds that runs on volumes would wait too.
         from py_sod_metrics import (  # type: ignore[import-untyped]
             MAE,

@@ -76,7 +76,7 @@ def write_plan(
         "why": f"Every value with its reason: [PLAN.md](PLAN.md). {terms.note}\n\n{_rows(shown)}",
         "input_rows": input_rows(modalities),
     }
-    write_bundle("picture" if flat else "volume", folder, fields)
+    write_bundle("image2d" if flat else "volume", folder, fields)
     write_text(folder / PLAN, "\n".join(_page(folder, plan, terms, fingerprint, commands)) + "\n")
     if fingerprint is not None:
         fingerprint.write(folder / FINGERPRINT)

@@ -15,7 +15,7 @@ OVERLAY, CUTOUT = "overlay.png", "cutout.png"
 def write_overlay(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Write ``overlay.png``: the modalities and the probability side by side with the outline of the mask."""
     save_panels(
-        result.pictures | {"probability": result.probability},
+        result.images2d | {"probability": result.probability},
         result.mask[..., 0],
         folder / OVERLAY,
         title=result.case.case_id,
@@ -25,7 +25,7 @@ def write_overlay(result: CaseResult, folder: Path) -> Mapping[str, object]:
 
 def write_cutout(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Write ``cutout.png``: the reference, transparent outside of the mask, softly."""
-    save_cutout(result.pictures[result.reference], result.probability[..., 0], folder / CUTOUT)
+    save_cutout(result.images2d[result.reference], result.probability[..., 0], folder / CUTOUT)
     return {}
 
 

@@ -240,7 +240,7 @@ class QualityFlags:
 
     def __call__(self, result: CaseResult, folder: Path) -> Mapping[str, object]:
         """Measure and judge; a picture is only told to be empty: objects in it may touch its border or be several."""
-        if result.is_picture:
+        if result.is_image2d:
             return {FLAGS: "" if result.mask.any() else "the mask is empty"}
         image = np.asarray(result.image)
         measures = measure(result.mask, result.grid, image, result.channels, result.probability)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from differseg_med.case import Case
 from differseg_med.evaluation.images2d import PROBABILITY_FILE
-from differseg_med.evaluation.predictions import MASK, PICTURE_MASK
+from differseg_med.evaluation.predictions import IMAGE2D_MASK, MASK
 from differseg_med.export.nifti import save_nifti
 from differseg_med.export.png import save_mask_png, save_probability_png
 from differseg_med.geometry import Grid
@@ -56,13 +56,13 @@ class CaseResult:
     threshold: float | None = None
 
     @property
-    def is_picture(self) -> bool:
+    def is_image2d(self) -> bool:
         """Whether the reference is a PNG, JPEG or TIFF."""
         return is_image(self.case.images[self.reference])
 
     @cached_property
-    def pictures(self) -> dict[str, NDArray[np.float32]]:
-        """The pictures of the case, ``(H, W, C)`` in the size of the reference, by modality."""
+    def images2d(self) -> dict[str, NDArray[np.float32]]:
+        """The 2-D images of the case, ``(H, W, C)`` in the size of the reference, by modality."""
         volumes = {name: restore_grid(load_volume(self.case.images[name]), self.grid) for name in self.modalities}
         return {name: volume[..., 0].permute(1, 2, 0).numpy() for name, volume in volumes.items()}
 
@@ -88,8 +88,8 @@ are called before the first case."""
 
 def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Write ``mask.nii.gz``; of a picture ``mask.png`` and ``probability.png``, and its area in place of a volume."""
-    if result.is_picture:
-        save_mask_png(result.mask[..., 0], folder / PICTURE_MASK)
+    if result.is_image2d:
+        save_mask_png(result.mask[..., 0], folder / IMAGE2D_MASK)
         save_probability_png(result.probability[..., 0], folder / PROBABILITY_FILE)
         return {"volume_ml": "", "area_percent": f"{100 * result.mask.mean():.3f}"}
     like = nifti_header(result.case.images.get(result.reference))
@@ -99,8 +99,8 @@ def write_mask(result: CaseResult, folder: Path) -> Mapping[str, object]:
 
 def write_view(result: CaseResult, folder: Path) -> Mapping[str, object]:
     """Keep what ``report.html`` shows of the case."""
-    if result.is_picture:
-        write_part(folder, {"picture": panels_of(result.pictures, result.mask[..., 0])})
+    if result.is_image2d:
+        write_part(folder, {"picture": panels_of(result.images2d, result.mask[..., 0])})
         return {}
     image, affine = np.asarray(result.image), np.asarray(result.image.affine, dtype=np.float64)
     write_part(folder, part_of(image, affine, result.channels, result.mask, result.grid))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from differseg_med.case import Case
 from differseg_med.errors import CaseError, shown
-from differseg_med.evaluation.predictions import MASK, PICTURE_MASK
+from differseg_med.evaluation.predictions import IMAGE2D_MASK, MASK
 from differseg_med.evaluation.run import RESULTS as EVALUATION
 from differseg_med.prediction.summary import FILE, Summary, SummaryRow
 from differseg_med.runs.folder import refuse_data, set_aside
@@ -88,4 +88,4 @@ def _start(step: Step | None) -> str:
 
 def written_names(names: Sequence[str]) -> dict[str, str]:
     """The masks and formats of a run, for its manifest."""
-    return dict.fromkeys((MASK, PICTURE_MASK, *names), "")
+    return dict.fromkeys((MASK, IMAGE2D_MASK, *names), "")

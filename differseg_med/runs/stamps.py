@@ -39,7 +39,7 @@ def stamp(cell: str | Path) -> str:
 def case_stamps(case: Case) -> dict[str, str]:
     """The stamps of a case by column: its images, and those others of its row that its label may be drawn on."""
     stamps = {name: stamp(cell) for name, cell in case.images.items()}
-    others = [cell for cell in case.drawn_on if cell not in case.images.values()]
+    others = [cell for cell in case.reference_images if cell not in case.images.values()]
     return stamps | {f"other image {number}": stamp(cell) for number, cell in enumerate(others, start=1)}
 
 
@@ -58,7 +58,7 @@ def files_of(cell: str | Path) -> list[Path]:
 
 def inputs_of(case: Case) -> Iterator[Path]:
     """What of a case must not be written: files, and folders whose files are one input."""
-    for cell in dict.fromkeys((*case.images.values(), *case.drawn_on, *filter(None, [case.label]))):
+    for cell in dict.fromkeys((*case.images.values(), *case.reference_images, *filter(None, [case.label]))):
         path, _ = split_cell(cell)
         yield path
         if not is_folder(path):

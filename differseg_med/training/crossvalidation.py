@@ -21,7 +21,7 @@ from differseg_med.evaluation.images2d import OVERLAP
 from differseg_med.evaluation.subsets import write_subsets
 from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import Grid
-from differseg_med.io.images2d import is_picture
+from differseg_med.io.images2d import is_image2d
 from differseg_med.metrics import calibration
 from differseg_med.metrics.calibration import Counts
 from differseg_med.metrics.case import binary, case_metrics
@@ -153,8 +153,8 @@ def _measured(case: Case, folder: Path, modalities: Sequence[str], rule: Rule) -
         raise CaseError("the prediction cannot be read any more", file=folder / f"{case.case_id}.pt")
     label = read_reference(case)
     reference, grid = binary(label[0].numpy(), "reference"), grid_of(label)
-    picture = is_picture(label)
-    spacing = (1.0, 1.0, 1.0) if picture else grid.spacing_mm
+    flat = is_image2d(label)
+    spacing = (1.0, 1.0, 1.0) if flat else grid.spacing_mm
     rows = []
     for index, (name, given) in enumerate(subset_names(modalities).items()):
         row = _identity(case, name, given) | {"threshold": rule.threshold, "largest_only": rule.largest_only}
@@ -166,7 +166,7 @@ def _measured(case: Case, folder: Path, modalities: Sequence[str], rule: Rule) -
         found = case_metrics(mask, reference, spacing)
         if name == ALL and (entropy := boundary_entropy(mask, probability, spacing)) is not None:
             row["boundary_entropy"] = entropy
-        if picture:
+        if flat:
             found = {name: found[name] for name in OVERLAP}
             found |= {"area_percent": 100 * float(mask.mean()), "reference_percent": 100 * float(reference.mean())}
         rows.append(row | found)

@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple
 
 from differseg_med.io.labels import load_label
 from differseg_med.io.volumes import load_volume
-from differseg_med.keys import DRAWN_ON, NOTES
+from differseg_med.keys import NOTES, REFERENCE_IMAGES
 
 
 class LoadVolumesd(MapTransform):
@@ -61,7 +61,7 @@ class LoadLabeld(MapTransform):
         """Replace the cell by the mask."""
         d = dict(data)
         for key in self.key_iterator(d):
-            cells = d.get(DRAWN_ON) or [d[name].meta["filename_or_obj"] for name in self.images if name in d]
+            cells = d.get(REFERENCE_IMAGES) or [d[name].meta["filename_or_obj"] for name in self.images if name in d]
             d[key] = label = load_label(d[key], cells)
             _take_notes(d, key, label)
         return d

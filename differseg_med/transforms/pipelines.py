@@ -18,7 +18,7 @@ from monai.transforms import (
 )
 
 from differseg_med.case import OWN_COLUMNS
-from differseg_med.keys import CHANNELS, DRAWN_ON, IMAGE, LABEL, NOTES, PRESENT, REFERENCE
+from differseg_med.keys import CHANNELS, IMAGE, LABEL, NOTES, PRESENT, REFERENCE, REFERENCE_IMAGES
 from differseg_med.transforms.grids import AuditGridsd, ResampleToGridd, ResizeImagesd, SelectReferenced
 from differseg_med.transforms.intensity import NormalizeByKindd
 from differseg_med.transforms.loading import LoadLabeld, LoadVolumesd
@@ -48,7 +48,7 @@ def preprocessing(
         ValueError: for a modality with an impossible name, kind or setting, an undeclared reference, or no spacing.
     """
     names = tuple(modalities)
-    for name in {*OWN_COLUMNS, CHANNELS, DRAWN_ON, NOTES, PRESENT, REFERENCE} & set(names):
+    for name in {*OWN_COLUMNS, CHANNELS, REFERENCE_IMAGES, NOTES, PRESENT, REFERENCE} & set(names):
         raise ValueError(f"a modality cannot be called {name!r}: the name has another meaning")
     if pixdim is not None and (len(pixdim) != 3 or not all(size > 0 for size in pixdim)):
         raise ValueError(f"pixdim needs three positive numbers (mm), got {list(pixdim)}")

@@ -58,7 +58,7 @@ def test_an_entry_that_nothing_reads_is_found(tmp_path):
 def test_lines_are_short_and_few():
     for folder in [
         *(bundle / "configs" for bundle in BUNDLES),
-        TEMPLATES / "picture",
+        TEMPLATES / "image2d",
         TEMPLATES / "volume",
         ROOT / "configs",
     ]:

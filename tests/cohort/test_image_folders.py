@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from differseg_med.cli import app
-from differseg_med.cohort.image_folders import find_pictures, with_validation
+from differseg_med.cohort.image_folders import find_images2d, with_validation
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import CaseError
 from differseg_med.io.volumes import load_mask
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_files_are_paired_by_name_and_the_rest_is_listed(root):
-    found = find_pictures(root, COLUMNS, "mask")
+    found = find_images2d(root, COLUMNS, "mask")
     assert [(c.case_id, c.split) for c in found.cases] == [("test_a", "test"), ("train_a", "train")]
     assert found.cases[1].images == {"rgb": root / "Train/image/a.jpg", "depth": root / "Train/depth/a.png"}
     assert found.left_out == (
@@ -53,14 +53,14 @@ def test_files_are_paired_by_name_and_the_rest_is_listed(root):
 
 
 def test_folders_may_lie_in_the_root(root):
-    found = find_pictures(root / "Test", {"image": "image"})
+    found = find_images2d(root / "Test", {"image": "image"})
     assert [(c.case_id, c.split, c.label) for c in found.cases] == [("a", "", None)]
 
 
 def test_frames_of_a_video_stay_together(tmp_path):
     for name in ("cat_000", "cat_008", "dog_000", "dog_008", "elk_000"):
         picture(tmp_path / "image" / f"{name}.png")
-    cases = find_pictures(tmp_path, {"rgb": "image"}, sequence=r"(.*)_\d+").cases
+    cases = find_images2d(tmp_path, {"rgb": "image"}, sequence=r"(.*)_\d+").cases
     assert [c.subject_id for c in cases] == ["cat", "cat", "dog", "dog", "elk"]
     assert [c.split[0] for c in with_validation(cases, last=1)] == list("ttttv")
     assert [c.split[0] for c in with_validation(cases, every=2)] == list("vvttv")
@@ -69,11 +69,11 @@ def test_frames_of_a_video_stay_together(tmp_path):
 
 def test_missing_folders_and_partners_are_told(tmp_path):
     with pytest.raises(CaseError, match=r"are not here \(expected image, depth, or a folder per split"):
-        find_pictures(tmp_path, COLUMNS)
+        find_images2d(tmp_path, COLUMNS)
     picture(tmp_path / "image" / "a.png")
     picture(tmp_path / "depth" / "b.png")
     with pytest.raises(CaseError, match=r"no image has a file of every modality.*a: nothing in depth"):
-        find_pictures(tmp_path, COLUMNS)
+        find_images2d(tmp_path, COLUMNS)
 
 
 def test_the_command_writes_a_table_that_reads_back(root, tmp_path):

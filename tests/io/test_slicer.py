@@ -184,8 +184,8 @@ def test_a_segment_that_was_never_painted_is_an_empty_mask_on_the_image():
     """3D Slicer stores one voxel at the origin; the image's geometry is among the conversion's parameters."""
     path, image = ODD / "slicer_never_painted.seg.nrrd", ODD / "axial_img.nii.gz"
     expected = nib.load(image)
-    for drawn_on in ([image], []):
-        label = load_label(path, drawn_on)
+    for reference_images in ([image], []):
+        label = load_label(path, reference_images)
         assert label.shape[1:] == expected.shape
         assert not label.any()
         np.testing.assert_allclose(label.affine, expected.affine, atol=1e-5)

@@ -259,4 +259,4 @@ def test_templates_leave_no_field_open(tmp_path):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 18
     assert [path for path in files if "<<" in path.read_text()] == []
-    assert {path.name for path in TEMPLATES.iterdir() if path.is_dir()} == {"picture", "volume"}
+    assert {path.name for path in TEMPLATES.iterdir() if path.is_dir()} == {"image2d", "volume"}

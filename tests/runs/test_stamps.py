@@ -89,7 +89,7 @@ def test_a_case(tmp_path):
     for name in ("t1.nii", "ct.nii", "l.nii"):
         (tmp_path / name).write_bytes(b"1234")
     t1, ct, label = (tmp_path / name for name in ("t1.nii", "ct.nii", "l.nii"))
-    withheld = Case("a", "a", {"t1": t1}, label, drawn_on=(t1, ct))
+    withheld = Case("a", "a", {"t1": t1}, label, reference_images=(t1, ct))
     assert case_stamps(withheld) == {"t1": stamp(t1), "other image 1": stamp(ct)}
     assert list(inputs_of(withheld)) == [t1, ct, label]
 

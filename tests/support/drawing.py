@@ -27,9 +27,9 @@ def drawn(tmp_path: Path, regions: dict, **settings) -> Path:
     return next(save(tmp_path / "rt", [rtstruct(regions, **settings)]).iterdir())
 
 
-def assert_refused(cell, drawn_on=(), *words: str) -> str:
+def assert_refused(cell, reference_images=(), *words: str) -> str:
     with pytest.raises(CaseError) as caught:
-        load_label(cell, drawn_on)
+        load_label(cell, reference_images)
     text = str(caught.value)
     assert [word for word in words if word not in text] == [], text
     return text

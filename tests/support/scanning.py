@@ -32,7 +32,7 @@ def series(folder, description, modality="MR", patient="P1", study="S1", pixels=
     return datasets[0].SeriesInstanceUID
 
 
-def structures(path, *names, drawn_on="", patient="P1", study="S1"):
+def structures(path, *names, reference_series="", patient="P1", study="S1"):
     """An RTSTRUCT with a square around the middle of the third slice per ROI."""
     dataset = blank(RTStructureSetStorage, str(path), "RTSTRUCT")
     dataset.PatientID, dataset.PatientName, dataset.StudyInstanceUID = patient, f"Name^{patient}", uid(study)
@@ -48,9 +48,9 @@ def structures(path, *names, drawn_on="", patient="P1", study="S1"):
         contours.ReferencedROINumber, contours.ContourSequence = number, [contour]
         dataset.StructureSetROISequence.append(roi)
         dataset.ROIContourSequence.append(contours)
-    if drawn_on:
+    if reference_series:
         frame, study_item, series_item = Dataset(), Dataset(), Dataset()
-        series_item.SeriesInstanceUID = drawn_on
+        series_item.SeriesInstanceUID = reference_series
         study_item.RTReferencedSeriesSequence = [series_item]
         frame.FrameOfReferenceUID, frame.RTReferencedStudySequence = uid("frame", study), [study_item]
         dataset.ReferencedFrameOfReferenceSequence = [frame]

@@ -226,15 +226,15 @@ def test_folders_that_hold_two_patients_cannot_name_them(tmp_path):
 def test_of_several_structures_the_one_drawn_on_the_reference_is_taken(tmp_path):
     t1 = series(tmp_path / "mr", "t1")
     ct = series(tmp_path / "ct", "WB", modality="CT")
-    structures(tmp_path / "1.dcm", "GTV", drawn_on=ct)
-    structures(tmp_path / "2.dcm", "GTV", drawn_on=t1)
+    structures(tmp_path / "1.dcm", "GTV", reference_series=ct)
+    structures(tmp_path / "2.dcm", "GTV", reference_series=t1)
     scan = scanned(tmp_path)
     assert scan.cases[0].label == tmp_path / "2.dcm::GTV"
 
 
 def test_two_regions_of_one_name_are_offered_by_number(tmp_path):
-    drawn_on = series(tmp_path / "t1", "t1 mprage")
-    structures(tmp_path / "rs.dcm", "Lesion01", "Lesion01", "1", drawn_on=drawn_on)
+    reference_series = series(tmp_path / "t1", "t1 mprage")
+    structures(tmp_path / "rs.dcm", "Lesion01", "Lesion01", "1", reference_series=reference_series)
     scan = scanned(tmp_path, roi="lesion")
     assert scan.cases[0].label is None
     cells = [source.cell for _, source in scan.audit if source.roi == "Lesion01"]
@@ -244,7 +244,7 @@ def test_two_regions_of_one_name_are_offered_by_number(tmp_path):
 
 def test_several_candidates_for_the_label_are_listed_not_guessed(tmp_path):
     t1 = series(tmp_path / "mr", "t1")
-    structures(tmp_path / "rs.dcm", "GTV", "Bladder", "GTV_node", drawn_on=t1)
+    structures(tmp_path / "rs.dcm", "GTV", "Bladder", "GTV_node", reference_series=t1)
     scan = scanned(tmp_path)
     assert scan.cases[0].label is None
     listed = [source.reason for _, source in scan.audit if source.role == "label"]
@@ -256,7 +256,7 @@ def test_several_candidates_for_the_label_are_listed_not_guessed(tmp_path):
 
 def test_the_label_cell_of_a_structure_can_be_read(tmp_path):
     t1 = series(tmp_path / "tree" / "mr", "t1")
-    structures(tmp_path / "tree" / "rs.dcm", "GTV", "Bladder", drawn_on=t1)
+    structures(tmp_path / "tree" / "rs.dcm", "GTV", "Bladder", reference_series=t1)
     write_scan(scanned(tmp_path / "tree", roi="GTV"), tmp_path / "cohort.csv")
     case = read_cohort(tmp_path / "cohort.csv", ("t1",)).cases[0]
     mask = np.asarray(load_label(case.label, tuple(case.images.values()))[0])
@@ -305,8 +305,8 @@ def test_chosen_modalities_decide_which_label_is_taken(tmp_path):
     """Of two RTSTRUCTs the one drawn on the CT, and the CT's scanner, once only the CT is asked for."""
     mr = series(tmp_path / "mr", "t1", Manufacturer="MR maker")
     ct = series(tmp_path / "ct", "WB", modality="CT", Manufacturer="CT maker")
-    structures(tmp_path / "rs_mr.dcm", "GTV", drawn_on=mr)
-    structures(tmp_path / "rs_ct.dcm", "GTV", drawn_on=ct)
+    structures(tmp_path / "rs_mr.dcm", "GTV", reference_series=mr)
+    structures(tmp_path / "rs_ct.dcm", "GTV", reference_series=ct)
     whole, only = scanned(tmp_path), scanned(tmp_path, modalities=["ct"])
     assert (whole.modalities[0], only.modalities) == ("t1", ("ct",))
     assert "rs_mr" in str(whole.cases[0].label)

@@ -99,6 +99,6 @@ def test_values_of_mask_files_are_told_once(tmp_path):
     scan = with_foreground(scanned(tmp_path), "1,2")
     assert str(scan.cases[0].label).endswith("mask.nii.gz::1,2")
     ct = series(tmp_path / "dicom" / "ct", "WB", modality="CT")
-    structures(tmp_path / "dicom" / "rs.dcm", "GTV", drawn_on=ct)
+    structures(tmp_path / "dicom" / "rs.dcm", "GTV", reference_series=ct)
     with pytest.raises(CaseError, match="no case has a mask file"):
         with_foreground(scanned(tmp_path / "dicom"), "1")
