@@ -1,7 +1,7 @@
 """Do two checkouts of this repository write the same? Runs predict, evaluate and export of the shipped samples.
 
     git worktree add ../before COMMIT
-    python scripts/compare_checkouts.py ../before .
+    python scripts/compare_checkouts.py ../before . [--set look_every=1]
 
 Every file that one of them writes is compared byte for byte, except for what `LEFT_OUT` names: those parts are taken
 away first, and the table says where that was needed. The exit code is 0 if nothing else differs.
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,13 @@ sys.exit(", ".join(failed) or 0)
 """
 
 
-def commands(checkout: Path, dicom: Path, mask: Path, out: Path) -> list[list[str]]:
+def commands(checkout: Path, dicom: Path, mask: Path, out: Path, settings: Sequence[str]) -> list[list[str]]:
     """The command lines that are run with a checkout, on its own bundles and samples."""
     lines = []
     for name in (SARCOMA, *IMAGES2D):
         bundle = checkout / "bundles" / name
         table, to = str(bundle / "sample" / "cohort.csv"), str(out / name)
-        formats = ["--formats", FORMATS] if name == SARCOMA else []
+        formats = ["--formats", FORMATS, *(f"--set={setting}" for setting in settings)] if name == SARCOMA else []
         lines.append(["predict", "--bundle", str(bundle), "--cohort", table, "--out", to, *formats])
         lines.append(["evaluate", "--predictions", to, "--cohort", table, "--out", str(out / f"{name}_measured")])
     segment = ["--bundle", str(checkout / "bundles" / SARCOMA)]
@@ -84,13 +84,13 @@ def commands(checkout: Path, dicom: Path, mask: Path, out: Path) -> list[list[st
     return lines
 
 
-def run(checkout: Path, out: Path, dicom: Path, mask: Path) -> None:
+def run(checkout: Path, out: Path, dicom: Path, mask: Path, settings: Sequence[str]) -> None:
     """Run the commands in one process with the code of a checkout.
 
     Raises:
         SystemExit: if one of them fails, or if it was other code that ran.
     """
-    lines = commands(checkout, dicom, mask, out)
+    lines = commands(checkout, dicom, mask, out, settings)
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUN, json.dumps(lines)]
     done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
@@ -199,6 +199,14 @@ def main() -> int:
     parser.add_argument("old", type=Path, help="checkout to compare with")
     parser.add_argument("new", type=Path, help="checkout to judge")
     parser.add_argument("--keep", type=Path, help="folder for what they write; default: a temporary one")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the sarcoma bundle, for both: what a commit between them has changed on purpose",
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (chosen.keep or Path(temporary)).resolve()
@@ -208,7 +216,7 @@ def main() -> int:
         for name in ("old", "new"):
             outputs[name] = folder / name
             outputs[name].mkdir()
-            run(getattr(chosen, name).resolve(), outputs[name], series, mask)
+            run(getattr(chosen, name).resolve(), outputs[name], series, mask, chosen.settings)
         return report(outputs["old"], outputs["new"])
 
 

@@ -25,7 +25,7 @@ from differseg_med.losses import DeepSupervisionLoss, StructureLoss, dice_ce_los
 from differseg_med.modality import Modality, declared
 from differseg_med.networks import DifferSeg
 from differseg_med.prediction import writers as exports
-from differseg_med.prediction.dataset import MEMORY_GB, CohortDataset
+from differseg_med.prediction.dataset import CohortDataset
 from differseg_med.prediction.evaluator import CohortEvaluator
 from differseg_med.prediction.images2d import picture_writers
 from differseg_med.prediction.pipeline import CaseLoader
@@ -35,7 +35,7 @@ from differseg_med.prediction.summary import read_finished
 from differseg_med.runs.shards import Shard
 from differseg_med.training import processes
 from differseg_med.training.averaging import AveragedNetwork
-from differseg_med.training.data import labelled_data
+from differseg_med.training.data import MEMORY_GB, labelled_data
 from differseg_med.training.loaders import sample_loader
 from differseg_med.training.processes import join as join_processes
 from differseg_med.training.processes import own_device as process_device

@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
-from differseg_med.components import joint_box
+from differseg_med.components import Mask, foreground_box, joint_box
 from differseg_med.errors import CaseError
 from differseg_med.geometry import BoolArray
 from differseg_med.metrics.lesions import MatchRule, lesion_counts
 from differseg_med.metrics.policy import MEASURES, POLICY, POOLED, emptiness, score_of_empty
 from differseg_med.metrics.surfaces import surface_dice, surface_measures
 
-__all__ = ["POLICY", "MatchRule", "Settings", "binary", "case_metrics", "overlap"]
+__all__ = ["POLICY", "MatchRule", "Settings", "binary", "boundary_entropy", "case_metrics", "overlap"]
 
+
+BAND_MM = 4.0
+"""Half the width of the band around the mask's boundary over which entropy is averaged."""
 
 SURFACE_MEASURES = ("hd95_mm", "hd_mm", "assd_mm", "surface_dice")
 
@@ -167,3 +171,29 @@ def _check(masks: tuple[BoolArray, BoolArray], spacing: tuple[float, ...]) -> No
         raise CaseError("a mask must have two or three axes with voxels", found=f"shape {shapes[0]}")
     if len(spacing) != len(shapes[0]) or not all(0 < s < np.inf for s in spacing):
         raise ValueError(f"spacing_mm must be {len(shapes[0])} lengths in mm, got {spacing}")
+
+
+def boundary_entropy(
+    mask: Mask, probability: NDArray[np.floating[Any]], spacing_mm: tuple[float, float, float]
+) -> float | None:
+    """Mean entropy in bits (0 sure, 1 undecided) of the probability within `BAND_MM` of the mask's boundary.
+
+    Args:
+        mask: ``(H, W, D)`` of 0 and 1.
+        probability: same shape, 0 to 1.
+        spacing_mm: size of a voxel along each axis.
+
+    Returns:
+        None if there is no boundary.
+    """
+    reach = [max(1, round(BAND_MM / mm)) for mm in spacing_mm]
+    box = foreground_box(mask, reach)
+    if box is None:
+        return None
+    inside = np.asarray(mask[box]).astype(np.uint8)
+    size = [2 * r + 1 for r in reach]
+    band = ndimage.maximum_filter(inside, size, mode="nearest") > ndimage.minimum_filter(inside, size, mode="nearest")
+    if not band.any():  # the mask fills the image
+        return None
+    p = np.clip(np.asarray(probability[box], dtype=np.float64)[band], 1e-7, 1 - 1e-7)
+    return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())

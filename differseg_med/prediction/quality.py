@@ -17,16 +17,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from differseg_med.atomic import write_text
 from differseg_med.case import Case, run_for_case
-from differseg_med.components import Mask, component_sizes, foreground_box
+from differseg_med.components import Mask, component_sizes
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
 from differseg_med.io.labels import load_case_label
 from differseg_med.keys import CHANNELS, IMAGE
-from differseg_med.metrics.case import overlap
+from differseg_med.metrics.case import boundary_entropy, overlap
 from differseg_med.prediction.dataset import Item
 from differseg_med.prediction.result import CaseResult
 from differseg_med.progress import progress_bar
@@ -38,9 +37,6 @@ PERCENTILES = (5, 25, 75, 95)
 """Of the normalised intensities. Not the median: where fat and muscle are two peaks it jumps from one to the other."""
 
 LOWEST = f"_p{PERCENTILES[0]}"
-
-BAND_MM = 4.0
-"""Half the width of the band around the mask's boundary over which entropy is averaged."""
 
 SLACK = 1.25
 """Volumes and lengths are flagged from this many times beyond what was seen in training."""
@@ -171,32 +167,6 @@ def measure(
 def modalities_of(measures: Mapping[str, float]) -> list[str]:
     """The modalities that have intensities among the measures, that is those that are present."""
     return [name.removesuffix(LOWEST) for name in measures if name.endswith(LOWEST)]
-
-
-def boundary_entropy(
-    mask: Mask, probability: NDArray[np.floating[Any]], spacing_mm: tuple[float, float, float]
-) -> float | None:
-    """Mean entropy in bits (0 sure, 1 undecided) of the probability within `BAND_MM` of the mask's boundary.
-
-    Args:
-        mask: ``(H, W, D)`` of 0 and 1.
-        probability: same shape, 0 to 1.
-        spacing_mm: size of a voxel along each axis.
-
-    Returns:
-        None if there is no boundary.
-    """
-    reach = [max(1, round(BAND_MM / mm)) for mm in spacing_mm]
-    box = foreground_box(mask, reach)
-    if box is None:
-        return None
-    inside = np.asarray(mask[box]).astype(np.uint8)
-    size = [2 * r + 1 for r in reach]
-    band = ndimage.maximum_filter(inside, size, mode="nearest") > ndimage.minimum_filter(inside, size, mode="nearest")
-    if not band.any():  # the mask fills the image
-        return None
-    p = np.clip(np.asarray(probability[box], dtype=np.float64)[band], 1e-7, 1 - 1e-7)
-    return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
 
 
 def flags(

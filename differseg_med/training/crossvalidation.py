@@ -24,10 +24,9 @@ from differseg_med.geometry import Grid
 from differseg_med.io.images2d import is_image2d
 from differseg_med.metrics import calibration
 from differseg_med.metrics.calibration import Counts
-from differseg_med.metrics.case import binary, case_metrics
+from differseg_med.metrics.case import binary, boundary_entropy, case_metrics
 from differseg_med.metrics.rows import DONE, is_failed
 from differseg_med.metrics.statistics import summarize
-from differseg_med.prediction.quality import boundary_entropy
 from differseg_med.progress import progress_bar
 from differseg_med.reports.evaluation import write_evaluation_page
 from differseg_med.reports.provenance import provenance

@@ -9,7 +9,8 @@ from support.synthetic import affine_of
 
 from differseg_med.errors import CaseError
 from differseg_med.geometry import Grid
-from differseg_med.prediction.quality import Fingerprint, boundary_entropy, flags, measure
+from differseg_med.metrics.case import boundary_entropy
+from differseg_med.prediction.quality import Fingerprint, flags, measure
 
 SHAPE, SPACING = (20, 16, 10), (1.0, 2.0, 3.0)
 GRID = Grid(SHAPE, affine_of(SPACING))

@@ -15,8 +15,8 @@ from support.synthetic import MODALITIES, ThresholdCenter, tumour_images
 from differseg_med.bundles.factories import preprocessing
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import CaseError
-from differseg_med.prediction.dataset import cached_items
 from differseg_med.prediction.quality import fingerprint_of
+from differseg_med.training.data import cached_items
 
 PREPROCESSING = preprocessing(MODALITIES, "t1", pixdim=None)
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import CaseError
-from differseg_med.prediction.dataset import TrainingDataset
 from differseg_med.runs.manifest import read_steps
 from differseg_med.training.averaging import AveragedNetwork
+from differseg_med.training.data import TrainingDataset
 from differseg_med.training.preflight import refuse_leaks, try_samples
 from differseg_med.training.recorder import TrainingRecorder
 from differseg_med.training.train import RecordedTrainer

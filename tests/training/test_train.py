@@ -36,8 +36,8 @@ from differseg_med.bundles.factories import (
 from differseg_med.cohort.table import read_cohort
 from differseg_med.errors import CaseError
 from differseg_med.networks.checkpoints import load_weights
-from differseg_med.prediction.dataset import cached_items
 from differseg_med.prediction.quality import Fingerprint
+from differseg_med.training.data import cached_items
 from differseg_med.training.recorder import draw_curves
 from differseg_med.transforms.pipelines import preprocessing
 
