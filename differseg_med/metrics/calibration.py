@@ -10,16 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from differseg_med.metrics.statistics import summarize
 
-BINS = 10
-COLUMNS = (
+RELIABILITY_BINS = 10
+BIN_COLUMNS = (
     *("from", "to", "cases", "voxels", "probability", "target"),
     *("target_mean_of_cases", "target_low", "target_high"),
 )
-Counts = NDArray[np.float64]
-"""``(3, BINS)`` of a case, by bin of the probability: voxels, the sum of their probabilities, voxels of the target."""
+BinCounts = NDArray[np.float64]
+"""``(3, bins)`` of a case, by bin of the probability: voxels, the sum of their probabilities, voxels of the target."""
 
 
-def counts_of(probability: ArrayLike, reference: ArrayLike) -> Counts:
+def counts_of(probability: ArrayLike, reference: ArrayLike) -> BinCounts:
     """Counts of a case, of equal bins from 0 to 1; the upper end belongs to the next bin, 1 to the last.
 
     As MONAI's `calibration_binning`, in double precision: single precision stops counting at 16.8 million voxels.
@@ -32,12 +32,12 @@ def counts_of(probability: ArrayLike, reference: ArrayLike) -> Counts:
     target = np.asarray(reference).ravel() > 0
     if p.shape != target.shape:
         raise ValueError(f"{p.size} probabilities, {target.size} voxels of the reference")
-    place = np.minimum((p * BINS).astype(np.intp), BINS - 1)
-    return np.stack([np.bincount(place, w, BINS) for w in (np.ones_like(p), p, target.astype(np.float64))])
+    place = np.minimum((p * RELIABILITY_BINS).astype(np.intp), RELIABILITY_BINS - 1)
+    return np.stack([np.bincount(place, w, RELIABILITY_BINS) for w in (np.ones_like(p), p, target.astype(np.float64))])
 
 
-def reliability(counts: Mapping[str, Counts], subjects: Sequence[str]) -> list[dict[str, Any]]:
-    """A row of `COLUMNS` per bin over all cases: mean ``probability``, and share of voxels that are ``target``.
+def reliability(counts: Mapping[str, BinCounts], subjects: Sequence[str]) -> list[dict[str, Any]]:
+    """A row of `BIN_COLUMNS` per bin over all cases: mean ``probability``, and share of voxels that are ``target``.
 
     ``target_low`` and ``target_high`` are the 95 % bootstrap interval by subject of the mean over cases of that share,
     ``cases`` how many have voxels in the bin. Bins without voxels are left out.
@@ -48,7 +48,7 @@ def reliability(counts: Mapping[str, Counts], subjects: Sequence[str]) -> list[d
     """
     every = np.stack(list(counts.values()))
     rows = []
-    for index in range(BINS):
+    for index in range(RELIABILITY_BINS):
         voxels, probability, target = every[:, :, index].T
         some = voxels > 0
         if not some.any():
@@ -56,7 +56,7 @@ def reliability(counts: Mapping[str, Counts], subjects: Sequence[str]) -> list[d
         found = summarize(target[some] / voxels[some], [s for s, has in zip(subjects, some) if has])
         pooled = (float(probability.sum() / voxels.sum()), float(target.sum() / voxels.sum()))
         values = (int(some.sum()), int(voxels.sum()), *pooled, found.mean, found.mean_low, found.mean_high)
-        rows.append(dict(zip(COLUMNS, (index / BINS, (index + 1) / BINS, *values))))
+        rows.append(dict(zip(BIN_COLUMNS, (index / RELIABILITY_BINS, (index + 1) / RELIABILITY_BINS, *values))))
     return rows
 
 

@@ -137,7 +137,7 @@ def _calibration(bins: Sequence[Mapping[str, Any]]) -> Iterator[Section]:
         caption = (
             f"Reliability diagram: share of target voxels in ten bins of the probability. Calibration error: {errors}."
         )
-        yield Section("Calibration", [Figure(figures.reliability(bins), caption)])
+        yield Section("Calibration", [Figure(figures.reliability_diagram(bins), caption)])
 
 
 def _counted(done: Sequence[Row]) -> str:

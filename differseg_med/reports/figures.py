@@ -114,7 +114,7 @@ def bland_altman(predicted_ml: ArrayLike, reference_ml: ArrayLike) -> bytes:
     return png(made)
 
 
-def reliability(bins: Sequence[Mapping[str, Any]]) -> bytes:
+def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> bytes:
     """Share of target voxels against the mean probability of each bin; bars are the interval of the mean over cases.
 
     Args:

@@ -23,7 +23,7 @@ from differseg_med.evaluation.tables import write_metrics
 from differseg_med.geometry import Grid
 from differseg_med.io.images2d import is_image2d
 from differseg_med.metrics import calibration
-from differseg_med.metrics.calibration import Counts
+from differseg_med.metrics.calibration import BinCounts
 from differseg_med.metrics.case import binary, boundary_entropy, case_metrics
 from differseg_med.metrics.rows import DONE, is_failed
 from differseg_med.metrics.statistics import summarize
@@ -82,7 +82,7 @@ class OutOfFold:
     rule: Rule | None
     rule_dice: float
     own_dice: float
-    counts: Mapping[str, Counts] = field(default_factory=dict)
+    counts: Mapping[str, BinCounts] = field(default_factory=dict)
 
 
 def measure_folds(
@@ -103,7 +103,7 @@ def measure_folds(
     """
     rules = [*candidates(own), own]
     scores: dict[str, Scores] = {}
-    counts: dict[str, Counts] = {}
+    counts: dict[str, BinCounts] = {}
     for case in cases:
         if (content := read_prediction(folder / f"{case.case_id}.pt")) is not None:
             scores[case.case_id] = _scores(content, rules)
@@ -186,7 +186,7 @@ def write_tables(found: OutOfFold, modalities: Sequence[str], out: Path, own: Ru
     whole = [_without_subset(row) for row in found.rows if row["subset"] == ALL]
     summary = write_metrics(whole, out, notices=notices)
     bins = _reliability(found)
-    write_table(out / CALIBRATION, calibration.COLUMNS, bins)
+    write_table(out / CALIBRATION, calibration.BIN_COLUMNS, bins)
     write_evaluation_page(
         whole,
         summary,

@@ -7,14 +7,16 @@ import pytest
 import torch
 from monai.metrics import calibration_binning
 
-from differseg_med.metrics.calibration import BINS, calibration_errors, counts_of, reliability
+from differseg_med.metrics.calibration import RELIABILITY_BINS, calibration_errors, counts_of, reliability
 
 
 def test_bins_are_those_of_monai() -> None:
     generator = torch.Generator().manual_seed(0)
     probability = torch.rand(20, 30, 10, generator=generator)
     reference = (torch.rand(20, 30, 10, generator=generator) < probability**2).float()
-    mean_p, mean_target, count = calibration_binning(probability[None, None], reference[None, None], num_bins=BINS)
+    mean_p, mean_target, count = calibration_binning(
+        probability[None, None], reference[None, None], num_bins=RELIABILITY_BINS
+    )
     voxels, p, target = counts_of(probability, reference)
     np.testing.assert_array_equal(voxels, count[0, 0])
     np.testing.assert_allclose(p / voxels, mean_p[0, 0], rtol=1e-4)
