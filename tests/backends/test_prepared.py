@@ -66,7 +66,7 @@ def test_every_backend_gives_what_the_network_gives(backend: str, cache: Path, m
         ready = Prepared(network, backend)
         assert ready.backend == backend
         ready.expect({PATTERNS[0]: 5, PATTERNS[1]: PAYS, PATTERNS[2]: PAYS - 1, (False, False): PAYS})
-        for size in ((32, 64), (64, 32)):
+        for size in ((32, 64), (64, 32)) if start == "cold" else ((96, 32),):
             x = windows(size=size)
             assert_same(of(ready, x), of(network, x))
             assert_same(of(ready, x[:1]), of(network, x[:1]))

@@ -33,7 +33,7 @@ def opened(bundle: Path, configs: list[str], preset: str, tmp_path: Path, settin
 
 @each_bundle
 def test_the_paper_s_settings_overlay_a_bundle(bundle, tmp_path):
-    small = ("network_def::encoder=sam2_hiera_tiny", "pretrained=false", "max_epochs=4", "iterations=5")
+    small = ("network_def::encoder=pvt_v2_b0", "pretrained=false", "max_epochs=4", "iterations=5")
     parser = opened(bundle, ["inference", "train"], "paper.yaml", tmp_path, small)
     network = parser.get_parsed_content("network")
     trained = {name for name, p in network.named_parameters() if name.startswith("encoder.") and p.requires_grad}
@@ -51,7 +51,7 @@ def test_the_paper_s_settings_overlay_a_bundle(bundle, tmp_path):
 @each_bundle
 @pytest.mark.parametrize("preset", ["paper.yaml", "cpu.yaml", "benchmark.yaml"])
 def test_presets_overlay_inference(bundle, preset, tmp_path):
-    small = ("network_def::encoder=sam2_hiera_tiny", "pretrained=false") if preset == "paper.yaml" else ()
+    small = ("network_def::encoder=pvt_v2_b0", "pretrained=false") if preset == "paper.yaml" else ()
     network = opened(bundle, ["inference"], preset, tmp_path, small).get_parsed_content("network_def")
     modalities = yaml.safe_load((bundle / "configs" / "inference.yaml").read_text())["modalities"]
     assert network.num_modalities == len(modalities)

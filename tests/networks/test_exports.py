@@ -110,15 +110,15 @@ def test_onnx_as_monai_exports_it(network: DifferSeg, tmp_path: Path) -> None:
 
 
 def test_torch_export_with_dynamic_batch(network: DifferSeg) -> None:
-    """``strict`` captures as ``torch.compile(fullgraph=True)`` does: where it passes, the graph is one and whole.
-
-    Code generated from it: tests/backends and scripts/benchmark_network.py.
-    """
     batch = torch.export.Dim("batch", min=1, max=64)
-    shapes = ({0: batch},)
-    program = torch.export.export(network, (torch.randn(2, 2, 32, 64),), dynamic_shapes=shapes, strict=True).module()
+    program = torch.export.export(network, (torch.randn(2, 2, 32, 64),), dynamic_shapes=({0: batch},)).module()
     x = torch.randn(5, 2, 32, 64)
     x[3, 1] = 0
     with torch.no_grad():
         torch.testing.assert_close(program(x), network(x), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(program(torch.zeros_like(x)), network(torch.zeros_like(x)), rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_network(network: DifferSeg) -> None:
+    """The graph is captured as a whole (12 s per shape); code generated from it: scripts/benchmark_network.py."""
+    compiled = torch.compile(network, backend="eager", fullgraph=True, dynamic=False)
+    assert_equal_outputs(compiled, network, SHAPES[:1])
