@@ -41,6 +41,7 @@ LEFT_OUT = {
     "words": "*.txt, *.md, scripts for 3D Slicer, notes and reasons in tables, descriptions, versions",
     "time": "the column seconds; dates and times of DICOM and JSON",
     "identifiers": "UIDs that are new in every file",
+    "manifest": "run.json: when, from which files, by which code and arguments; not what came of it",
 }
 DRAWN = (".html", ".webp")
 DRAWN_NAMES = ("report.json", "overlay.png", "subsets.png")
@@ -129,6 +130,8 @@ def compared(old: Path, new: Path) -> str:
 
 def left_out(path: Path) -> str:
     """Why a file is not compared; empty if it is."""
+    if path.name == "run.json":
+        return "left out: manifest"
     if path.suffix in DRAWN or path.name in DRAWN_NAMES or "overlays" in path.parts:
         return "left out: pages and pictures"
     return "left out: words" if path.suffix in WORDS or path.name in WORDS else ""

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,14 @@ REGISTRIES = "|".join(
     rf"{host}\.org" for host in ("py" + "pi", "python" + "hosted", "download.py" + "torch", "ana" + "conda")
 )
 PLACES = re.compile(rf"{REGISTRIES}|/opt/py{'pi'}|(?<![\w.}}])/(?:{'wor' + 'k'}|root|home/\w+)/")
+HINTS = ("py" + "pi", "python" + "hosted", "py" + "torch.org", "ana" + "conda", "/wor" + "k/", "/root/", "/home/")
+"""One of them is in whatever `PLACES` finds; they are found in a hundredth of its time."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def nodes(path: Path) -> Iterator[ast.AST]:
-    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def tracked() -> list[Path]:
@@ -64,13 +68,15 @@ def test_public_things_have_docstrings():
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine():
-    files = [path for path in tracked() if path != Path(__file__)]
-    assert [f"{p.relative_to(ROOT)}: {m[0]}" for p in files for m in PLACES.finditer(text_of(p))] == []
+    texts = {path.relative_to(ROOT): text_of(path) for path in tracked() if path != Path(__file__)}
+    near = {path: text for path, text in texts.items() if any(word in text for word in HINTS)}
+    assert [f"{path}: {m[0]}" for path, text in near.items() for m in PLACES.finditer(text)] == []
 
 
 @pytest.mark.parametrize("text", [f"see https://py{'pi'}.org/x", f"cp /wor{'k'}/a b", '"/home/anna/data"', "\n/root/x"])
 def test_such_places_are_found(text):
     assert PLACES.search(text)
+    assert any(hint in text for hint in HINTS)
     assert not PLACES.search("data/work/a, ../root/b, {out}/work/c, https://example.org/home/x/")
 
 
