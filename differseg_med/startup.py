@@ -29,7 +29,15 @@ OPTIMIZERS = "torch.distributed.optim"
 COMPILER = ("torch._dynamo", "torch._dynamo.utils")
 """torchvision, which timm needs, takes a function from it that says whether one can compile: two CPU seconds."""
 
-CHANGED = ("monai", "monai.utils.module")
+PLOTS = "matplotlib.pyplot"
+"""MONAI's figures of a training use it; ours do not, and leave its windows and widgets out."""
+
+SOURCES = "torch._library.utils"
+"""torch notes which line registers an operation. To tell it, Python looks through all modules, 141 times in a start."""
+
+CHANGED = ("monai", "monai.utils.module", SOURCES)
+
+REPLACED = (*COMPILER, OPTIMIZERS, PLOTS)
 
 TRIED = {
     "monai": ("1.6",),
@@ -117,14 +125,17 @@ class _Loader(Loader):
             return
         self.loader.exec_module(module)
         held = vars(module)
+        if module.__name__ == SOURCES:
+            held["get_source"] = _source
+            return
         held["optional_import"] = _optional_import(held["optional_import"])
         held["load_submodules"] = _load_submodules(held["OptionalImportError"])
 
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
-    """Within the block others stand in the place of `COMPILER` and `OPTIMIZERS`."""
-    sys.modules.update({name: _StandIn(name) for name in (*COMPILER, OPTIMIZERS) if name not in sys.modules})
+    """Within the block others stand in the place of what is in `REPLACED`."""
+    sys.modules.update({name: _StandIn(name) for name in REPLACED if name not in sys.modules})
     try:
         yield
     finally:
@@ -160,8 +171,14 @@ def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
     return function or _as_it_is
 
 
+def _source(stacklevel: int) -> str:
+    """File and line of the caller's caller, as torch writes them."""
+    frame = sys._getframe(stacklevel)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 def _remove_stand_ins() -> None:
-    for name in (*COMPILER, OPTIMIZERS):
+    for name in REPLACED:
         if isinstance(sys.modules.get(name), _StandIn):
             del sys.modules[name]
 

@@ -14,8 +14,12 @@ import sys
 from differseg_med.startup import Later, quick_start
 quick_start()
 import monai, timm
-held = [name for name in ("torch._dynamo", "torch.distributed.optim", "sklearn", "scipy.stats") if name in sys.modules]
-print("too early", held)
+from differseg_med.networks import DifferSeg
+network = DifferSeg((1, 1))
+early = ("torch._dynamo", "torch.distributed.optim", "sklearn", "scipy.stats", "matplotlib.pyplot", "sympy")
+print("too early", [name for name in early if name in sys.modules])
+from torch._library.utils import get_source
+print(get_source(1).endswith("<string>:11"), monai.utils.jupyter_utils.plt.Figure.__name__)
 import torch
 from ignite.engine import Engine
 from ignite.handlers import Checkpoint
@@ -33,6 +37,7 @@ print(monai.networks.nets.UNet.__name__, monai.engines.SupervisedEvaluator.__mro
 """
 
 SAID = """too early []
+True Figure
 finders []
 stand-ins []
 True 4 resnet18

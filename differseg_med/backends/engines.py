@@ -19,6 +19,7 @@ from differseg_med.backends.cache import is_stored, stored
 from differseg_med.runs.describe import digest
 
 Program = Callable[[Tensor], Tensor]
+Made = Callable[[], nn.Module]
 
 PARTS = (4, 2, 1)
 """Batches that OpenVINO gets: each other size would be prepared for anew, and more windows at once are no quicker."""
@@ -29,11 +30,11 @@ def installed(package: str) -> str:
     return version(package) if find_spec(package) else ""
 
 
-def openvino_program(network: nn.Module, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
+def openvino_program(network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
     """A network by OpenVINO on this processor, for windows of any size.
 
     Args:
-        network: as `fuse_for_inference` gives it.
+        network: makes it as `fuse_for_inference` does; not called if the program is stored.
         channels: that it takes.
         key: says which network it is.
         folder: of exported networks.
@@ -42,7 +43,7 @@ def openvino_program(network: nn.Module, channels: int, key: str, folder: Path |
     openvino, core, settings, entry = _openvino(key, bfloat16)
 
     def export() -> bytes:
-        compiled = core.compile_model(_converted(openvino, network, channels), "CPU", settings)
+        compiled = core.compile_model(_converted(openvino, network(), channels), "CPU", settings)
         exported = compiled.export_model()
         return exported.getvalue() if hasattr(exported, "getvalue") else bytes(exported)
 
@@ -108,13 +109,13 @@ def onnx_bytes(network: nn.Module, channels: int) -> bytes:
     return file.getvalue()
 
 
-def onnxruntime_program(network: nn.Module, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
+def onnxruntime_program(network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
     """A network by ONNX Runtime on this processor in float32; arguments as `openvino_program`."""
     onnxruntime: Any = import_module("onnxruntime")
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    content = stored(folder, digest(key, "onnx", torch.__version__), lambda: onnx_bytes(network, channels))
+    content = stored(folder, digest(key, "onnx", torch.__version__), lambda: onnx_bytes(network(), channels))
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(x: Tensor) -> Tensor:
@@ -123,9 +124,9 @@ def onnxruntime_program(network: nn.Module, channels: int, key: str, folder: Pat
     return run
 
 
-def compiled_program(network: nn.Module, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
+def compiled_program(network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
     """A network by ``torch.compile``, which needs a C++ compiler (or Triton on a GPU); anew in every process."""
-    compiled = torch.compile(network, dynamic=False)
+    compiled = torch.compile(network(), dynamic=False)
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
@@ -135,7 +136,7 @@ def compiled_program(network: nn.Module, channels: int, key: str, folder: Path |
     return run
 
 
-ENGINES: dict[str, Callable[[nn.Module, int, str, Path | None, bool], Program]] = {
+ENGINES: dict[str, Callable[[Made, int, str, Path | None, bool], Program]] = {
     "openvino": openvino_program,
     "onnxruntime": onnxruntime_program,
     "compile": compiled_program,

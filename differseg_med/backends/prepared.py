@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -153,7 +154,7 @@ class Prepared:
         channels = sum(c for c, there in zip(self.in_channels or (), pattern) if there)
         logger.info("%s: making the network ready", self.backend)
         return ENGINES[self.backend](
-            self._part(pattern), channels, self._key(pattern), programs_folder(), self.bfloat16
+            partial(self._part, pattern), channels, self._key(pattern), programs_folder(), self.bfloat16
         )
 
     def _key(self, pattern: Pattern) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from differseg_med.networks.reference import convert_reference_state_dict, is_dropped
 
@@ -23,6 +26,7 @@ __all__ = [
     "load_weights",
     "packaged_path",
     "read_state_dict",
+    "without_memory",
 ]
 
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -116,6 +120,26 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(state)
 
 
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Within the block networks are built on the meta device: shapes and names, no values."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Random numbers are not drawn: on the meta device that imports torch's compiler, for four CPU seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, or give back its tensor as it is."""
+        given = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 def load_encoder_weights(encoder: nn.Module, name: str, weights: str) -> None:
     """Load weights of the complete timm model ``name`` into its feature extractor.
 
@@ -129,7 +153,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str) -> None:
     """
     path = packaged_path(name) if weights == "package" else Path(weights)
     state = read_state_dict(path)
-    with torch.device("meta"):
+    with without_memory():
         full = timm.create_model(name).state_dict()
     if state.keys() != full.keys() and [v.shape for v in state.values()] == [v.shape for v in full.values()]:
         # The same network saved under other names, in the same order (checked by every tensor's shape).

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from differseg_med.networks.checkpoints import load_encoder_weights
+from differseg_med.networks.checkpoints import load_encoder_weights, without_memory
 
 STRIDES = (4, 8, 16, 32)
 #: Encoders that were tried in this project; any other timm model with the same strides works too.
@@ -202,7 +202,7 @@ def _levels(name: str) -> tuple[int, ...]:
     Raises:
         ValueError: with the reason why DifferSeg cannot use it.
     """
-    with torch.device("meta"):
+    with without_memory():
         try:  # whatever timm's many models raise, it means the same here
             model = _create(name, pretrained=False)
         except Exception as error:
@@ -243,7 +243,7 @@ def _nearest_fit(name: str, count: int = 3) -> list[str]:
     fit: list[str] = []
     for candidate in get_close_matches(name, timm.list_models(), n=12, cutoff=0.4):
         with suppress(ValueError):
-            with torch.device("meta"):
+            with without_memory():
                 _channels_last(_create(candidate, pretrained=False, out_indices=_levels(candidate)))
             fit.append(candidate)
         if len(fit) == count:
@@ -273,7 +273,7 @@ def _probe_adapters(name: str, hidden_dim: int) -> None:
     Raises:
         ValueError: with the reason.
     """
-    with torch.device("meta"), torch.no_grad():
+    with without_memory(), torch.no_grad():
         model = _create(name, pretrained=False).eval()
         _add_adapters(model, name, hidden_dim)
         try:
