@@ -151,7 +151,9 @@ def _read(name: str) -> str:
 
 @cache
 def _sources() -> str:
-    return "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "differseg_med").rglob("*.py")))
+    folders = ("differseg_med", "tests_foreign", "tests_label")
+    files = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
 @cache
