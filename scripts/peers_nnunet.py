@@ -130,9 +130,14 @@ def make_predictor(trainer: Any) -> Callable[[Tensor, np.ndarray], Tensor]:
     trainer.network.eval()
     predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
     predictor.manual_initialization(
-        trainer.network, trainer.plans_manager, trainer.configuration_manager, None, trainer.dataset_json,
-        "nnUNetTrainer", trainer.inference_allowed_mirroring_axes,
-    )  # fmt: skip
+        trainer.network,
+        trainer.plans_manager,
+        trainer.configuration_manager,
+        [trainer.network.state_dict()],
+        trainer.dataset_json,
+        "nnUNetTrainer",
+        trainer.inference_allowed_mirroring_axes,
+    )
 
     def predict(volume: Tensor, spacing: np.ndarray) -> Tensor:
         image = np.ascontiguousarray(volume.numpy().transpose(0, 3, 2, 1))  # as NibabelIO reads: (C, S, A, R)
