@@ -62,7 +62,8 @@ def run_command(words: list[str], environment: Mapping[str, str], log: Path, nam
     """
     with log.open("wb") as file:
         actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), descriptor) for descriptor in (1, 2)]
-        child = os.posix_spawn(sys.executable, [sys.executable, "-c", RUN, *words], environment, file_actions=actions)
+        command = [sys.executable, "-P", "-c", RUN, *words]  # -P: the folder one stands in is no checkout to measure
+        child = os.posix_spawn(sys.executable, command, environment, file_actions=actions)
         _, status, used = os.wait4(child, 0)
     if status:
         raise SystemExit(f"{name} failed:\n{log.read_text()[-2000:]}")
