@@ -25,7 +25,8 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 HEADING = "# Whole predictions"
 BUNDLE = "sts_petctmr_segmentation"
-RUN = "import sys; from differseg_med.cli import app; app(sys.argv[1:])"
+RUN = "import sys; sys.path.remove(''); from differseg_med.cli import app; app(sys.argv[1:])"
+"""The command line of PYTHONPATH's checkout: the folder one stands in, which Python puts first, may be another."""
 
 EVERY = "torch, every slice"
 """The variant whose masks the others are compared with: what `before` segments also depends on its preprocessing."""
@@ -62,7 +63,7 @@ def run_command(words: list[str], environment: Mapping[str, str], log: Path, nam
     """
     with log.open("wb") as file:
         actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), descriptor) for descriptor in (1, 2)]
-        command = [sys.executable, "-P", "-c", RUN, *words]  # -P: the folder one stands in is no checkout to measure
+        command = [sys.executable, "-c", RUN, *words]
         child = os.posix_spawn(sys.executable, command, environment, file_actions=actions)
         _, status, used = os.wait4(child, 0)
     if status:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from benchmark_predict import RUN
 
 SHAPE, SPACING = (64, 64, 32), (1.0, 1.0, 3.0)
-RUN = "import sys; from differseg_med.cli import app; app(sys.argv[1:])"
 
 
 def write_cohort(folder: Path, cases: int) -> Path:
