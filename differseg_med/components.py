@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Mask = NDArray[Any]
-Labels = NDArray[np.int32]
+Labels = NDArray[np.uint16] | NDArray[np.int32]
 Indices = NDArray[np.float64]
 
 CONNECTIVITY = 26
@@ -73,11 +73,16 @@ def label_components(mask: Mask, connectivity: int = CONNECTIVITY) -> tuple[Labe
         connectivity: 6, 18 or 26 neighbours.
 
     Returns:
-        ``(H, W[, D])`` int32 with 0 for background and 1 to n, and n.
+        ``(H, W[, D])`` with 0 for background and 1 to n, and n; two bytes a voxel unless there are too many for that.
     """
     hops = HOPS[check_connectivity(connectivity)]
     structure = ndimage.generate_binary_structure(mask.ndim, min(hops, mask.ndim))
-    labels, number = ndimage.label(mask, structure=structure, output=np.int32)
+    labels: Labels = np.empty(mask.shape, np.uint16)
+    try:
+        number = ndimage.label(mask, structure=structure, output=labels)
+    except RuntimeError:  # SciPy's word for more components than numbers
+        labels = np.empty(mask.shape, np.int32)
+        number = ndimage.label(mask, structure=structure, output=labels)
     return labels, int(number)
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ablate_sts import difference
-from crossvalidate_sts import SUBSETS
 
 from differseg_med.metrics.statistics import summarize
 from differseg_med.reports.figures import figure, png
@@ -26,6 +25,12 @@ def seconds_of(runs: Path, folds: set[str]) -> float:
     """Mean CPU seconds of the trainings of some folds."""
     found = [json.loads((runs / f"fold{fold}" / "training.json").read_text(encoding="utf-8")) for fold in folds]
     return float(np.mean([one["cpu_seconds"] for one in found]))
+
+
+def dice_of(table: pd.DataFrame, cases: set[str]) -> pd.Series:
+    """Dice by case, all modalities."""
+    rows = table[table["case"].isin(cases) & (table["subset"] == "all")]
+    return rows.set_index("case")["dice"].sort_index()
 
 
 def main() -> None:
@@ -39,38 +44,27 @@ def main() -> None:
     }
     tables = {run: pd.read_csv(run / "cases.csv", dtype={"fold": str}) for runs in methods.values() for run in runs}
     common = set.intersection(*(set(table["case"]) for table in tables.values()))
-    dice = {
-        run: table[table["case"].isin(common)].pivot(index="case", columns="subset", values="dice")
-        for run, table in tables.items()
-    }
+    dice = {run: dice_of(table, common) for run, table in tables.items()}
     folds = {run: set(table[table["case"].isin(common)]["fold"]) for run, table in tables.items()}
     made, ax = figure(5.0, 3.6)
-    print(
-        f"{len(common)} patients\n\n| method | CPU s | " + " | ".join(SUBSETS) + " |\n|---|---|" + "---|" * len(SUBSETS)
-    )
+    print(f"{len(common)} patients\n\n| method | CPU s | mean Dice (95 %) |\n|---|---|---|")
     for name, runs in methods.items():
-        points = []
-        for run in runs:
-            cells = [summarize(dice[run][subset], list(dice[run].index)) for subset in SUBSETS]
-            points.append((seconds_of(run, folds[run]), cells[0]))
-            words = [f"{cell.mean:.3f} ({cell.mean_low:.3f} to {cell.mean_high:.3f})" for cell in cells]
-            print(f"| {name} | {points[-1][0]:.0f} | {' | '.join(words)} |")
-        ax.plot([x for x, _ in points], [cell.mean for _, cell in points], "o-", label=name)
-    ax.set(
-        xlabel="CPU seconds of training", ylabel=f"mean Dice, {len(common)} patients, all modalities", xlim=(0, None)
-    )
+        seconds = [seconds_of(run, folds[run]) for run in runs]
+        means = [summarize(dice[run], list(dice[run].index)) for run in runs]
+        for x, found in zip(seconds, means):
+            print(f"| {name} | {x:.0f} | {found.mean:.3f} ({found.mean_low:.3f} to {found.mean_high:.3f}) |")
+        ax.plot(seconds, [found.mean for found in means], "o-", label=name)
+    label = f"mean Dice, {len(common)} patients, all modalities"
+    ax.set(xlabel="CPU seconds of training", ylabel=label, xlim=(0, None))
     ax.grid(alpha=0.3)
     ax.legend()
     arguments.out.write_bytes(png(made))
-    first, *others = methods.items()
-    print(f"\n| {first[0]} minus | CPU s | " + " | ".join(SUBSETS) + " |\n|---|---|" + "---|" * len(SUBSETS))
+    (first, firsts), *others = methods.items()
+    print(f"\n| {first} minus | CPU s | mean difference (95 %) | p (Wilcoxon) |\n|---|---|---|---|")
     for name, runs in others:
-        for ours, run in zip(first[1], runs):
-            gains = [
-                difference(list(dice[ours][subset] - dice[run][subset]), list(dice[run].index)) for subset in SUBSETS
-            ]
-            words = [f"{text}, p {p:.3f}" for text, p in gains]
-            print(f"| {name} | {seconds_of(run, folds[run]):.0f} | {' | '.join(words)} |")
+        for ours, run in zip(firsts, runs):
+            text, p = difference(list(dice[ours] - dice[run]), list(dice[run].index))
+            print(f"| {name} | {seconds_of(run, folds[run]):.0f} | {text} | {p:.3f} |")
 
 
 if __name__ == "__main__":

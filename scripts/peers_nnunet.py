@@ -148,8 +148,11 @@ def make_predictor(trainer: Any) -> Callable[[Tensor, np.ndarray], Tensor]:
     return predict
 
 
-def predict_fold(trainer: Any, samples: dict[str, dict[str, Any]], fold: int, out: Path) -> None:
-    """Write ``predictions/CASE.pt`` of the fold's patients, with all modalities and with each withheld."""
+def predict_fold(trainer: Any, samples: dict[str, dict[str, Any]], fold: int, out: Path, subsets: list[str]) -> None:
+    """Write ``predictions/CASE.pt`` of the fold's patients, with all modalities and with each withheld.
+
+    What is not in ``subsets`` is NaN, which the tables call failed.
+    """
     predict = make_predictor(trainer)
     of = read_folds(FOLDS)
     for name, sample in samples.items():
@@ -159,7 +162,12 @@ def predict_fold(trainer: Any, samples: dict[str, dict[str, Any]], fold: int, ou
         image = sample["image"]
         volume, spacing = image.as_tensor(), image.pixdim.numpy()
         started = time.process_time()
-        found = [predict(volume * torch.tensor(given).view(-1, 1, 1, 1), spacing) for given in SUBSETS.values()]
+        found = [
+            predict(volume * torch.tensor(given).view(-1, 1, 1, 1), spacing)
+            if subset in subsets
+            else torch.full(volume.shape[1:], torch.nan)
+            for subset, given in SUBSETS.items()
+        ]
         content = {
             "probabilities": torch.stack(found)[None].half(),
             "label": sample["label"].as_tensor().to(torch.uint8),
@@ -170,8 +178,8 @@ def predict_fold(trainer: Any, samples: dict[str, dict[str, Any]], fold: int, ou
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             torch.save(content, temporary)
-        spent = (time.process_time() - started) / len(SUBSETS)
-        print(f"predicted {name} with {len(SUBSETS)} sets of modalities, {spent:.1f} CPU s each", flush=True)
+        spent = (time.process_time() - started) / len(subsets)
+        print(f"predicted {name} with {len(subsets)} sets of modalities, {spent:.1f} CPU s each", flush=True)
 
 
 def main() -> None:
@@ -181,6 +189,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--seconds", type=float, default=700, help="CPU time of a training")
     parser.add_argument("--folds", default="0,1")
+    parser.add_argument("--subsets", default=",".join(SUBSETS), help="to predict, for example all")
     parser.add_argument("--prepared", type=Path, help="folder of nnU-Net's data, RUNS/nnunet where not given")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -196,7 +205,7 @@ def main() -> None:
         torch.manual_seed(fold)
         trainer = make_trainer(folder, fold, arguments.seconds)
         train(trainer, arguments.out / f"fold{fold}")
-        predict_fold(trainer, samples, fold, arguments.out)
+        predict_fold(trainer, samples, fold, arguments.out, arguments.subsets.split(","))
 
 
 if __name__ == "__main__":

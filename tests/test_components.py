@@ -89,3 +89,13 @@ def test_center_of_the_foreground_is_the_mean_of_its_indices():
     np.testing.assert_allclose(foreground_center(mask), ndimage.center_of_mass(mask))
     np.testing.assert_allclose(foreground_center(mask[..., 0].astype(np.uint8)), ndimage.center_of_mass(mask[..., 0]))
     assert foreground_center(np.zeros((3, 4, 5), np.uint8)) is None
+
+
+def test_more_components_than_two_bytes_can_number_are_counted_all_the_same():
+    mask = np.zeros((90, 90, 90), dtype=np.uint8)
+    mask[::2, ::2, ::2] = 1  # 45 ** 3 voxels that do not touch
+    mask[89, 88, 88] = 1  # beside the last of them
+    labels, number = label_components(mask, 6)
+    assert number == 45**3 == labels.max()
+    kept = largest_component(mask, 6)
+    assert np.argwhere(kept).tolist() == [[88, 88, 88], [89, 88, 88]]

@@ -54,8 +54,9 @@ class VolumeReader(ImageReader):
         }
         if header.findings:
             meta[NOTES] = header.notes
+        # In C order, as MONAI wants it: else it makes another copy.
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused
-            return voxels.astype(np.float32, copy=False), meta
+            return voxels.astype(np.float32, order="C", copy=False), meta
 
 
 _READERS: tuple[ImageReader, ...] = (VolumeReader(), PillowReader())
@@ -99,9 +100,10 @@ def load_volume(cell: str | Path, *, mask: bool = False, gaps: bool = False) -> 
 
 def _with_known_voxels(volume: MetaTensor, path: Path, *, mask: bool, gaps: bool) -> MetaTensor:
     """Tell of voxels without data, and give them a value unless they shall stay NaN."""
-    known = torch.isfinite(volume.as_tensor())
-    if bool(known.all()):
+    planes = volume.as_tensor().flatten(0, 1)  # one after the other: of the whole a copy would be made
+    if all(bool(torch.isfinite(plane).all()) for plane in planes):
         return volume
+    known = torch.isfinite(volume.as_tensor())
     nan = torch.isnan(volume.as_tensor())
     missing, bad = int(nan.sum()), int((~known).sum())
     if mask or missing < bad or not known.any():

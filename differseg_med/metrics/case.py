@@ -195,5 +195,5 @@ def boundary_entropy(
     band = ndimage.maximum_filter(inside, size, mode="nearest") > ndimage.minimum_filter(inside, size, mode="nearest")
     if not band.any():  # the mask fills the image
         return None
-    p = np.clip(np.asarray(probability[box], dtype=np.float64)[band], 1e-7, 1 - 1e-7)
+    p = np.clip(np.asarray(probability[box])[band].astype(np.float64), 1e-7, 1 - 1e-7)
     return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
