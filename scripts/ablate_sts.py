@@ -41,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
-    parser.add_argument("--common", action="store_true", help="only the patients that both have")
+    parser.add_argument("--common", action="store_true", help="only the patients that both have scores of")
     arguments = parser.parse_args()
     first, second = (pd.read_csv(runs / "cases.csv") for runs in (arguments.first, arguments.second))
     both = first.merge(second, on=["case", "fold", "subset"], validate="one_to_one")
@@ -52,11 +52,13 @@ def main() -> int:
     print("|---|---|---|---|---|---|---|")
     for subset in SUBSETS:
         rows = both[both["subset"] == subset]
+        if arguments.common:
+            rows = rows.dropna(subset=["dice_x", "dice_y"])
         gain = rows["dice_x"] - rows["dice_y"]
         text, p = difference(gain, rows["case"])
         print(
             f"| {subset} | {len(rows)} | {rows['dice_x'].mean():.3f} | {rows['dice_y'].mean():.3f} "
-            f"| {text} | {(gain > 0).sum()} / {(gain < 0).sum()} | {p:.2f} |"
+            f"| {text} | {(gain > 0).sum()} / {(gain < 0).sum()} | {p:.3f} |"
         )
     return 0
 

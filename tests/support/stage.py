@@ -261,7 +261,10 @@ def _invoke(words: list[str]) -> tuple[int, str]:
 
 
 def _run_python(words: list[str]) -> None:
-    """What ``python FILE`` or ``python -m MODULE`` does."""
+    """What ``python FILE``, ``python -m MODULE`` or ``python -c CODE`` does."""
+    if words[0] == "-c":
+        exec(compile(words[1], "<code>", "exec"), {})
+        return
     run: Callable[..., object] = runpy.run_path
     if words[0] == "-m":
         words, run = words[1:], runpy.run_module
