@@ -1,7 +1,7 @@
 """An app for MONAI Label that serves a bundle of differseg_med with several modalities.
 
 MONAI Label needs another pydicom than differseg_med, so each runs in an environment of its own: nothing of it is
-imported here, its commands ``describe`` and ``predict`` are called. See docs/howto/monai_label.md.
+imported here, its commands ``describe``, ``predict`` and ``train`` are called. See docs/howto/monai_label.md.
 """
 
 from __future__ import annotations
@@ -10,87 +10,22 @@ import csv
 import json
 import os
 import shutil
-import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pydicom
+from differseg_shared import SUFFIXES, Program, ending_of, files_of_case, parted, said
+from differseg_train import Training, Weights
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
-_ENTRY = "from differseg_med.cli import app; app()"
-
-
-def said(status: int, text: str) -> HTTPException:
-    """An answer that clients show; other exceptions reach them without words."""
-    return HTTPException(status_code=status, detail=text)
-
-
-def parted(name: str, modalities: Sequence[str]) -> tuple[str, str]:
-    """What is before the modality in the name of an image, and the modality: ``("a_", "t1")`` of ``a_t1``.
-
-    Raises:
-        HTTPException: if the name does not end in one.
-    """
-    for modality in sorted(modalities, key=len, reverse=True):
-        if name == modality or name.endswith((f"_{modality}", f"-{modality}")):
-            return name[: len(name) - len(modality)], modality
-    ends = ", ".join(f"_{modality}" for modality in modalities)
-    raise said(400, f"No modality is known of image {name}: its name must end in one of {ends}.")
-
-
-def files_of_case(image: Path, modalities: Sequence[str]) -> tuple[str, dict[str, Path]]:
-    """The modality of an image, and the files of its case that lie beside it; what is not there is missing."""
-    suffix = next((suffix for suffix in SUFFIXES if image.name.endswith(suffix)), "")
-    before, opened = parted(image.name.removesuffix(suffix), modalities)
-    candidates = [(name, image.with_name(f"{before}{name}{ending}")) for name in modalities for ending in SUFFIXES]
-    return opened, {name: path for name, path in reversed(candidates) if path.is_file()} | {opened: image}
-
-
-class Program:
-    """The commands of differseg_med, in its own environment.
-
-    Args:
-        python: of that environment.
-    """
-
-    def __init__(self, python: str) -> None:
-        self._python = python
-        # Its commands for a PACS take user and password from the environment, as MONAI Label does, by other names.
-        user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
-        self._login = {"DIFFERSEG_PACS_USER": user, "DIFFERSEG_PACS_PASSWORD": password} if user and password else {}
-
-    def __call__(self, *arguments: str) -> str:
-        """What a command prints.
-
-        Raises:
-            HTTPException: with its last line, if it failed.
-        """
-        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        here = Path(__file__).resolve().parent  # MONAI Label adds this folder, which has a module "main"
-        kept = os.pathsep.join(path for path in paths if path and Path(path).resolve() != here)
-        words = [self._python, "-c", _ENTRY, *arguments]
-        try:
-            done = subprocess.run(
-                words,
-                capture_output=True,
-                text=True,
-                check=False,
-                env={**os.environ, **self._login, "PYTHONPATH": kept},
-            )
-        except OSError as error:
-            raise said(500, f"differseg_med cannot be started: {error.strerror}") from error
-        if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines()
-            raise said(500, lines[-1] if lines else "differseg_med said nothing")
-        return done.stdout
+from monailabel.interfaces.tasks.train import TrainTask
 
 
 class Folder:
@@ -126,7 +61,7 @@ class Study:
 
     def case_of(self, image: Path, folder: Path) -> tuple[str, list[str]]:
         """As `Folder.case_of`; ``image`` is called after its series, and the study is fetched into ``folder``."""
-        series = next((image.name.removesuffix(end) for end in SUFFIXES if image.name.endswith(end)), image.name)
+        series = image.name.removesuffix(ending_of(image))
         found = self._client.search_for_series(search_filters={"SeriesInstanceUID": series})
         studies = {entry["0020000D"]["Value"][0] for entry in found if entry["0020000E"]["Value"] == [series]}
         if len(studies) != 1:
@@ -167,11 +102,12 @@ class Segmentation(InferTask):
         described: dict[str, Any],
         options: Sequence[str],
         source: Folder | Study,
+        weights: Weights,
     ) -> None:
         label = described["target"]["label"]
         super().__init__(InferType.SEGMENTATION, {label: 1}, 3, described["description"])
         self._program, self._bundle, self._options = program, bundle, options
-        self._source, self._reference = source, described["reference"]
+        self._source, self._reference, self._weights = source, described["reference"], weights
 
     def is_valid(self) -> bool:
         """Whether it can be called; the bundle was looked at when the server started."""
@@ -186,7 +122,9 @@ class Segmentation(InferTask):
             out = Path(folder) / "results"
             opened, words = self._source.case_of(image, Path(folder))
             grid = [] if opened == self._reference else ["--set", f"reference={opened}"]
-            self._program("predict", "--bundle", self._bundle, "--out", str(out), *words, *grid, *self._options)
+            training, weights = self._weights.in_use()
+            options = [*words, *grid, *self._options, *weights]
+            self._program("predict", "--bundle", self._bundle, "--out", str(out), *options)
             (mask,) = out.glob("*/mask.nii.gz")
             with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
                 row = next(csv.DictReader(file))
@@ -194,7 +132,7 @@ class Segmentation(InferTask):
             os.close(number)
             shutil.copyfile(mask, copy)
         facts = {name: row[name] for name in ("modalities", "volume_ml", "flags", "notes") if row.get(name)}
-        return copy, {"label_names": self.labels, **facts}
+        return copy, {"label_names": self.labels, "weights": training or "of the bundle", **facts}
 
 
 class Cases(LocalDatastore):
@@ -246,6 +184,7 @@ class DifferSegApp(MONAILabelApp):
         words = {"device": "--device", "set": "--set"}
         self._options = [word for name, option in words.items() if conf.get(name) for word in (option, conf[name])]
         found = self._described
+        self._weights = Weights(Path(app_dir) / "model", Path(conf["bundle"]), found["version"])
         super().__init__(app_dir, studies, conf, found["name"], found["description"], found["version"])
 
     def init_infers(self) -> dict[str, InferTask]:
@@ -255,7 +194,13 @@ class DifferSegApp(MONAILabelApp):
         source: Folder | Study = Folder(names)
         if isinstance(store, DICOMWebDatastore):
             source = Study(self._program, self.studies, store._client, self.conf.get("rules", ""), names)
-        return {"differseg": Segmentation(self._program, self.conf["bundle"], self._described, self._options, source)}
+        shown = (self._described, self._options, source, self._weights)
+        return {"differseg": Segmentation(self._program, self.conf["bundle"], *shown)}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """The training of the bundle, under the same name."""
+        given = (self._described, self._options, self._weights)
+        return {"differseg": Training(self._program, self.conf["bundle"], *given)}
 
     def init_datastore(self) -> LocalDatastore:
         """A folder, or MONAI Label's own of a PACS, which lists series by ``MONAI_LABEL_DICOMWEB_SEARCH_FILTER``."""
@@ -264,5 +209,14 @@ class DifferSegApp(MONAILabelApp):
         return Cases(self.studies, self._described)
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Refused in words: a training needs folds and hours, and is judged before anybody uses it."""
-        raise said(400, "This app does not train. Train with `differseg-med train`, then serve the new bundle.")
+        """As MONAI Label's; where it has started a process for the training, a failure ends that with one sentence.
+
+        Raises:
+            HTTPException: with the sentence, if the training was asked of the server itself.
+        """
+        try:
+            return super().train(request)
+        except HTTPException as error:
+            if getattr(sys.modules["__main__"].__spec__, "name", "") == "monailabel.interfaces.utils.app":
+                raise SystemExit(str(error.detail)) from error
+            raise

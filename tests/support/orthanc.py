@@ -56,21 +56,22 @@ def orthanc(require_program: Callable[..., Path], folder: Path) -> Iterator[str]
     with (folder / "orthanc.log").open("wb") as log:
         process = subprocess.Popen([program, file], stdout=log, stderr=log)
     try:
-        wait_for(port, process, folder / "orthanc.log")
+        wait_for("Orthanc", port, process, folder / "orthanc.log")
         yield f"http://localhost:{port}/dicom-web"
     finally:
         process.terminate()
         process.wait(30)
 
 
-def wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
+def wait_for(server: str, port: int, process: subprocess.Popen, log: Path) -> None:
+    """Wait until a server answers on its port; ``server`` is its name for the message of one that does not."""
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise RuntimeError(f"Orthanc did not start:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"{server} did not start:\n{log.read_text()[-2000:]}")
 
 
 def fill(url: str, files: Iterable[Path]) -> None:
