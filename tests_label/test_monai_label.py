@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pydicom
 import pytest
 import requests
 from support.label_server import finished, mask_of, serving
-from support.orthanc import SECRET, fill, orthanc
+from support.orthanc import SECRET, fill, free_port, orthanc, wait_for
 from support.synthetic import BUNDLE, OBLIQUE, ROOT, write_case
 from typer.testing import CliRunner
 
@@ -72,6 +73,14 @@ def test_a_mask_lies_on_the_image_that_is_open(server, images, tmp_path):
     assert b'"weights": "of the bundle"' in answer.content
     assert found.shape == pet.shape
     np.testing.assert_allclose(found.affine, pet.affine, atol=1e-5)
+
+
+def test_a_server_that_does_not_start_is_named(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("no such port")
+    with subprocess.Popen([sys.executable, "-c", ""]) as process, pytest.raises(RuntimeError) as raised:
+        wait_for("MONAI Label", free_port(), process, log)
+    assert str(raised.value) == "MONAI Label did not start:\nno such port"
 
 
 def test_info_names_one_image_per_case_and_value_1(server):
