@@ -106,6 +106,21 @@ def predict_subsets(network: DifferSeg, volume: Tensor, config: dict[str, Any]) 
     return torch.stack(found)
 
 
+def save(sample: dict[str, Any], probabilities: Tensor, path: Path) -> None:
+    """Keep probabilities ``(planes, subsets, R, A, S)`` of a preprocessed case as `measure_folds` reads them."""
+    image = sample["image"]
+    content = {
+        "probabilities": probabilities.half(),
+        "label": sample["label"].as_tensor().to(torch.uint8),
+        "affine": image.affine.clone(),
+        "original_affine": torch.as_tensor(np.asarray(image.meta["original_affine"])),
+        "original_shape": [int(n) for n in image.meta["spatial_shape"]],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
 def predict(fold: int, cases: list[Case], arguments: argparse.Namespace) -> None:
     """Predict the patients of a fold, with all modalities and with each withheld."""
     settings = {name: yaml.safe_load(value) for name, value in (s.split("=", 1) for s in arguments.set)}
@@ -122,16 +137,7 @@ def predict(fold: int, cases: list[Case], arguments: argparse.Namespace) -> None
             continue
         sample = preprocess(case.as_item())
         image = sample["image"]
-        content = {
-            "probabilities": predict_subsets(fused, image.as_tensor(), config).half(),
-            "label": sample["label"].as_tensor().to(torch.uint8),
-            "affine": image.affine.clone(),
-            "original_affine": torch.as_tensor(np.asarray(image.meta["original_affine"])),
-            "original_shape": [int(n) for n in image.meta["spatial_shape"]],
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            torch.save(content, temporary)
+        save(sample, predict_subsets(fused, image.as_tensor(), config), path)
         print(f"predicted {case.case_id}", flush=True)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from crossvalidate_sts import SUBSETS, configuration
+from crossvalidate_sts import SUBSETS, configuration, save
 from prepare_sts_cohort import FOLDS, MODALITIES, NUM_FOLDS, find_cases, read_folds
 from torch import Tensor
 
@@ -168,16 +168,7 @@ def predict_fold(trainer: Any, samples: dict[str, dict[str, Any]], fold: int, ou
             else torch.full(volume.shape[1:], torch.nan)
             for subset, given in SUBSETS.items()
         ]
-        content = {
-            "probabilities": torch.stack(found)[None].half(),
-            "label": sample["label"].as_tensor().to(torch.uint8),
-            "affine": image.affine.clone(),
-            "original_affine": torch.as_tensor(np.asarray(image.meta["original_affine"])),
-            "original_shape": [int(n) for n in image.meta["spatial_shape"]],
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            torch.save(content, temporary)
+        save(sample, torch.stack(found)[None], path)
         spent = (time.process_time() - started) / len(subsets)
         print(f"predicted {name} with {len(subsets)} sets of modalities, {spent:.1f} CPU s each", flush=True)
 
