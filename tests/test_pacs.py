@@ -19,7 +19,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from support.orthanc import SECRET, Orthanc, fill, free_port, orthanc
+from support.orthanc import SECRET, Orthanc, fill, orthanc
+from support.servers import free_port
 from support.synthetic import BUNDLE, ROOT
 from typer.testing import CliRunner
 

@@ -18,7 +18,8 @@ import pydicom
 import pytest
 import torch
 from support.hostile_pacs import STUDY, Answer, HostilePacs, described, serving, tag
-from support.orthanc import SECRET, fill, free_port, orthanc
+from support.orthanc import SECRET, fill, orthanc
+from support.servers import free_port
 from support.synthetic import BUNDLE, ROOT, SMALL, tiny_network
 from typer.testing import CliRunner
 

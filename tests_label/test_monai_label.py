@@ -16,7 +16,8 @@ import pydicom
 import pytest
 import requests
 from support.label_server import finished, mask_of, serving
-from support.orthanc import SECRET, fill, free_port, orthanc, wait_for
+from support.orthanc import SECRET, fill, orthanc
+from support.servers import free_port, wait_for
 from support.synthetic import BUNDLE, OBLIQUE, ROOT, write_case
 from typer.testing import CliRunner
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from differseg_med.atomic import write_text
@@ -20,7 +21,7 @@ from differseg_med.evaluation.evaluate import GROUP_COLUMNS, read_reference
 from differseg_med.evaluation.images2d import OVERLAP
 from differseg_med.evaluation.subsets import write_subsets
 from differseg_med.evaluation.tables import write_metrics
-from differseg_med.geometry import Grid
+from differseg_med.geometry import BoolArray, Grid
 from differseg_med.io.images2d import is_image2d
 from differseg_med.metrics import calibration
 from differseg_med.metrics.calibration import BinCounts
@@ -33,7 +34,6 @@ from differseg_med.reports.provenance import provenance
 from differseg_med.tables import write_table
 from differseg_med.training.out_of_fold import (
     ALL,
-    Content,
     mean_probability,
     read_prediction,
     restored,
@@ -106,8 +106,9 @@ def measure_folds(
     counts: dict[str, BinCounts] = {}
     for case in cases:
         if (content := read_prediction(folder / f"{case.case_id}.pt")) is not None:
-            scores[case.case_id] = _scores(content, rules)
-            counts[case.case_id] = calibration.counts_of(mean_probability(content)[0].numpy(), content["label"][0])
+            probability, label = mean_probability(content), content["label"][0].numpy() > 0
+            scores[case.case_id] = _scores(probability, label, rules)
+            counts[case.case_id] = calibration.counts_of(probability[0].numpy(), label)
     folds = {case.case_id: case.fold for case in cases}
     nested = nested_rules({name: score[:-1] for name, score in scores.items()}, folds, rules[:-1], own)
     rows: list[FoldRow] = []
@@ -131,11 +132,10 @@ def measure_folds(
     return OutOfFold(rows, chosen, dice, float(np.mean([score[-1] for score in scores.values()])), counts)
 
 
-def _scores(content: Content, rules: Sequence[Rule]) -> Scores:
+def _scores(probability: MetaTensor, label: BoolArray, rules: Sequence[Rule]) -> Scores:
     """Dice of each rule on the network's grid, with all modalities."""
-    probability = mean_probability(content)
     voxel = Grid(tuple(probability.shape[1:]), np.asarray(probability.affine)).voxel_volume_mm3
-    return scores_of(probability[0].numpy(), content["label"][0].numpy() > 0, voxel, rules)
+    return scores_of(probability[0].numpy(), label, voxel, rules)
 
 
 def _identity(case: Case, subset: str, given: Sequence[str]) -> FoldRow:

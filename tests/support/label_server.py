@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import nibabel as nib
 import pytest
 import requests
 
-from support.orthanc import free_port, wait_for
+from support.servers import free_port, listening
 from support.synthetic import BUNDLE, ROOT
 
 PYTHON = os.environ.get("DIFFERSEG_LABEL_PYTHON", "")
@@ -33,14 +32,8 @@ def serving(folder: Path, studies: str | Path, options: dict[str, object], **env
     given = {"bundle": BUNDLE, "python": sys.executable, "device": "cpu", **options}
     conf = [word for name, value in given.items() for word in ("--conf", name, str(value))]
     command = [PYTHON, "-m", "monailabel.main", *words, *conf]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
-    try:
-        wait_for("MONAI Label", port, process, folder / "log")
+    with listening("MONAI Label", command, port, folder / "log", **environment):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def finished(server: str) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import requests
+
+from support.servers import free_port, listening
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 SECRET = "tulip-7431"
@@ -25,12 +24,6 @@ class Orthanc:
     url: str
     study: str
     log: Path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -53,25 +46,8 @@ def orthanc(require_program: Callable[..., Path], folder: Path) -> Iterator[str]
     }
     file = folder / "orthanc.json"
     file.write_text(json.dumps(configuration))
-    with (folder / "orthanc.log").open("wb") as log:
-        process = subprocess.Popen([program, file], stdout=log, stderr=log)
-    try:
-        wait_for("Orthanc", port, process, folder / "orthanc.log")
+    with listening("Orthanc", [program, file], port, folder / "orthanc.log"):
         yield f"http://localhost:{port}/dicom-web"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_for(server: str, port: int, process: subprocess.Popen, log: Path) -> None:
-    """Wait until a server answers on its port; ``server`` is its name for the message of one that does not."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise RuntimeError(f"{server} did not start:\n{log.read_text()[-2000:]}")
 
 
 def fill(url: str, files: Iterable[Path]) -> None:
