@@ -45,4 +45,4 @@ def sts_masks(cases=("STS_025", "STS_041", "STS_042")):
         yield np.roll(reference, (4, -2, 1), (0, 1, 2)), reference, tuple(float(s) for s in image.header.get_zooms())
 
 
-needs_sts = pytest.mark.skipif(not STS.is_dir(), reason="the sarcoma cohort is not beside the project")
+needs_sts = pytest.mark.skipif(not STS.is_dir(), reason="needs ../shared/data/sts, beside the project")
