@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from differseg_med.errors import ConfigError
 from differseg_med.networks.restriction import Pattern
-from differseg_med.tiles import MOST_OPEN, Tiles, Window
+from differseg_med.tiles import MOST_OPEN, Job, Tiles, Window, run
 from differseg_med.transforms.slices import check_slab, from_plane, to_plane
 
 DOUBT = 0.75
@@ -114,13 +114,18 @@ class SliceWindowInferer(Inferer):
         volume = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0]
         task = _Task(network, args, progress or (lambda _: None))
         self._tell(volume, task)
-        looks = [self._look(volume, self.planes[0], task)]
-        probability = looks[0].volume()
-        for plane in self.planes[1:]:
-            look = self._look(volume, plane, task)
-            probability += look.volume()
-            if self.look_every > 1:  # else each is a whole volume
-                looks.append(look)
+        if self.look_every > 1:
+            looks = self._look(volume, self.planes, task)
+            probability = looks[0].volume()
+            for look in looks[1:]:
+                probability += look.volume()
+        else:  # each is a whole volume, and none is looked at again
+            looks = []
+            (first,) = self._look(volume, self.planes[:1], task)
+            probability = first.volume()
+            del first
+            for plane in self.planes[1:]:
+                probability += self._look(volume, (plane,), task)[0].volume()
         probability /= len(self.planes)
         if self.look_every > 1:
             self._follow_up(volume, probability, looks, task)
@@ -138,31 +143,42 @@ class SliceWindowInferer(Inferer):
             counts.update(self._patterns(tiles, windows, task))
         expect({pattern: count * self.look_every for pattern, count in counts.items()})
 
-    def _look(self, volume: Tensor, plane: str, task: _Task) -> _Look:
-        """Every so many slices of a plane, of a volume ``(M, R, A, S)``."""
-        slices = to_plane(volume, plane)
-        depth = slices.shape[1]
-        seen = sorted({*range(0, depth, self.look_every), depth - 1})
+    def _look(self, volume: Tensor, planes: Sequence[str], task: _Task) -> list[_Look]:
+        """Every so many slices of some planes, of a volume ``(M, R, A, S)``."""
         empty = torch.sigmoid(torch.tensor(self.empty_logit)).item()
-        found = torch.full((len(seen), *slices.shape[2:]), empty, dtype=torch.float32, device=volume.device)
-        self._compute(slices, {z: found[i] for i, z in enumerate(seen)}, None, task)
-        return _Look(plane, depth, seen, found)
+        looks, parts = [], []
+        for plane in planes:
+            slices = to_plane(volume, plane)
+            depth = slices.shape[1]
+            seen = sorted({*range(0, depth, self.look_every), depth - 1})
+            found = torch.full((len(seen), *slices.shape[2:]), empty, dtype=torch.float32, device=volume.device)
+            looks.append(_Look(plane, depth, seen, found))
+            parts.append(_Part(slices, {z: found[i] for i, z in enumerate(seen)}, None))
+        self._compute(parts, task)
+        return looks
 
     def _follow_up(self, volume: Tensor, probability: Tensor, looks: Sequence[_Look], task: _Task) -> None:
         """Compute in full, in place, where a mean of looks ``(1, R, A, S)`` is suspect."""
         suspect = (probability > self.suspect).float()
         zone = functional.max_pool3d(suspect, 2 * self.margin + 1, stride=1, padding=self.margin).bool()
         doubtful = None if self.decide_at is None else self._in_doubt(probability, looks, self.decide_at)
+        zones = [to_plane(zone, look.plane)[0] for look in looks]
+        centers: list[tuple[int, int]] = []
         for number, look in enumerate(looks):
-            wanted, mean = to_plane(zone, look.plane)[0], to_plane(probability, look.plane)[0]
-            within = set(wanted.flatten(1).any(dim=1).nonzero().flatten().tolist())
-            centers = sorted((within if doubtful is None else within & doubtful[number]) - set(look.seen))
-            for some in (centers[i : i + MOST_OPEN] for i in range(0, len(centers), MOST_OPEN)):
-                before = {z: look.slice(z) for z in some}
-                after = {z: found.clone() for z, found in before.items()}
-                self._compute(to_plane(volume, look.plane), after, wanted, task)
-                for z in some:
-                    mean[z] += (after[z] - before[z]) / len(looks)
+            within = set(zones[number].flatten(1).any(dim=1).nonzero().flatten().tolist())
+            within = within if doubtful is None else within & doubtful[number]
+            centers += [(number, z) for z in sorted(within - set(look.seen))]
+        for some in (centers[i : i + MOST_OPEN] for i in range(0, len(centers), MOST_OPEN)):
+            before = {(number, z): looks[number].slice(z) for number, z in some}
+            after = {center: found.clone() for center, found in before.items()}
+            parts = []
+            for number, look in enumerate(looks):
+                found = {z: after[n, z] for n, z in some if n == number}
+                parts.append(_Part(to_plane(volume, look.plane), found, zones[number]))
+            self._compute(parts, task)
+            for number, z in some:
+                mean = to_plane(probability, looks[number].plane)[0]
+                mean[z] += (after[number, z] - before[number, z]) / len(looks)
 
     def _in_doubt(self, probability: Tensor, looks: Sequence[_Look], threshold: float) -> list[set[int]]:
         """The slices of each look without which a mask, cut from a mean ``(1, R, A, S)``, could be another one.
@@ -184,21 +200,17 @@ class SliceWindowInferer(Inferer):
                 chosen[number].add(z)
         return chosen
 
-    def _compute(self, slices: Tensor, found: dict[int, Tensor], zone: Tensor | None, task: _Task) -> None:
-        """Put the probabilities ``(rows, columns)`` of some slices of ``(M, n, rows, columns)`` into place.
-
-        Args:
-            slices: of one plane.
-            found: what there is of each of these slices; stays where there is no signal, or outside the zone.
-            zone: bool ``(n, rows, columns)``.
-            task: says what to compute them with.
-        """
+    def _compute(self, parts: Sequence[_Part], task: _Task) -> None:
+        """Put the probabilities of some slices of each part into place; parts share their batches."""
+        if self.flip and len(parts) > 1:  # each is copied to be mirrored: one after the other
+            for part in parts:
+                self._compute([part], task)
+            return
         mirrors: list[tuple[int, ...]] = [(), (0,), (1,), (0, 1)] if self.flip else [()]
         for axes in mirrors:
-            turned = slices.flip([axis + 2 for axis in axes]) if axes else slices
-            within = zone.flip([axis + 1 for axis in axes]) if axes and zone is not None else zone
-            tiles = self._tiles(turned)
-            for z, logits, known in self._run(tiles, tiles.with_signal(found), within, task):
+            turned = [part.flipped(axes) for part in parts]
+            for number, z, logits, known in self._run(turned, task):
+                found, zone = parts[number].found, parts[number].zone
                 probability = logits.sigmoid().flip(axes) / len(mirrors)
                 inside = known.flip(axes) if zone is None else known.flip(axes) & zone[z]
                 before = found[z] if axes else torch.zeros_like(probability)
@@ -214,12 +226,34 @@ class SliceWindowInferer(Inferer):
         whole = [tiles.slices.shape[0] * self.num_slices]
         return tiles.patterns(windows, channels if isinstance(channels, list) and not task.args else whole)
 
-    def _run(
-        self, tiles: Tiles, centers: Sequence[int], zone: Tensor | None, task: _Task
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        windows = list(tiles.windows(centers, zone))
-        patterns = self._patterns(tiles, windows, task)
-        return tiles.run(windows, patterns, self.sw_batch_size, lambda x: task.network(x, *task.args).float())
+    def _run(self, parts: Sequence[_Part], task: _Task) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        jobs = []
+        for part in parts:
+            tiles = self._tiles(part.slices)
+            windows = list(tiles.windows(tiles.with_signal(part.found), part.zone))
+            jobs.append(Job(tiles, windows, self._patterns(tiles, windows, task)))
+        return run(jobs, self.sw_batch_size, lambda x: task.network(x, *task.args).float())
+
+
+class _Part(NamedTuple):
+    """What to compute of a plane.
+
+    Args:
+        slices: ``(M, n, rows, columns)``.
+        found: of the wanted slices, ``(rows, columns)``; stays where there is no signal, or outside the zone.
+        zone: bool ``(n, rows, columns)``.
+    """
+
+    slices: Tensor
+    found: dict[int, Tensor]
+    zone: Tensor | None
+
+    def flipped(self, axes: tuple[int, ...]) -> _Part:
+        """Its slices and zone mirrored along rows (0), columns (1)."""
+        if not axes:
+            return self
+        zone = None if self.zone is None else self.zone.flip([axis + 1 for axis in axes])
+        return self._replace(slices=self.slices.flip([axis + 2 for axis in axes]), zone=zone)
 
 
 class _Look(NamedTuple):

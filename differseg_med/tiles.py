@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
@@ -79,66 +80,54 @@ class Tiles:
             found.append(tuple(present_modalities(held[1][(slice(None), *place)][None], in_channels)[0].tolist()))
         return found
 
-    def run(
-        self,
-        windows: Sequence[Window],
-        patterns: Sequence[Pattern],
-        batch_size: int,
-        network: Callable[[Tensor], Tensor],
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Compute windows in batches that are filled across slices, those with the same modalities together.
 
-        Windows without any signal are computed once: they are all the same.
+class Job(NamedTuple):
+    """Windows of one plane to compute, slice by slice, and which modalities each has."""
 
-        Args:
-            windows: slice by slice.
-            patterns: of each window.
-            batch_size: windows per call.
-            network: ``(N, C, rows, columns)`` to logits ``(N, 1, rows, columns)``.
+    tiles: Tiles
+    windows: Sequence[Window]
+    patterns: Sequence[Pattern]
 
-        Yields:
-            For each slice its number, the blended logits ``(rows, columns)``, and where there are any.
-        """
-        blend = _Blend(self, windows, batch_size, network)
+
+def run(
+    jobs: Sequence[Job], batch_size: int, network: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Compute windows in batches that are filled across slices and planes, those with the same modalities together.
+
+    Windows without any signal are computed once: they are all the same.
+
+    Args:
+        jobs: of one size of windows.
+        batch_size: windows per call.
+        network: ``(N, C, rows, columns)`` to logits ``(N, 1, rows, columns)``.
+
+    Yields:
+        For each slice the number of its job, its own, the blended logits ``(rows, columns)``, and where there are any.
+    """
+    batches, blends = _Batches(batch_size, network), [_Blend(job.tiles, job.windows) for job in jobs]
+
+    def finished() -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        for number, blend in enumerate(blends):
+            yield from ((number, *found) for found in blend.finished())
+
+    for blend, job in zip(blends, jobs):
         slab = (-1, torch.empty(0))
-        for window, pattern in zip(windows, patterns):
+        for window, pattern in zip(job.windows, job.patterns):
             if slab[0] != window[0]:
-                slab = (window[0], self.slab(window[0]))
-            blend.take(window, pattern, slab[1][(slice(None), *window[1])])
-            yield from blend.finished()
-        blend.flush_all()
-        yield from blend.finished()
+                slab = (window[0], job.tiles.slab(window[0]))
+            batches.take(blend, window, pattern, slab[1][(slice(None), *window[1])])
+            yield from finished()
+    batches.flush_all()
+    yield from finished()
 
 
 class _Blend:
-    """What of a run waits: windows for their batch, slices for their windows."""
+    """The slices of a plane that wait for windows of theirs."""
 
-    def __init__(
-        self, tiles: Tiles, windows: Sequence[Window], batch_size: int, network: Callable[[Tensor], Tensor]
-    ) -> None:
-        self.tiles, self.batch_size, self.network = tiles, batch_size, network
+    def __init__(self, tiles: Tiles, windows: Sequence[Window]) -> None:
+        self.tiles = tiles
         self.left = Counter(z for z, _ in windows)
         self.open: dict[int, tuple[Tensor, Tensor]] = {}  # sums of logits and of weights, of padded slices
-        self.waiting: dict[Pattern, list[tuple[Window, Tensor]]] = {}
-        self.empty: Tensor | None = None
-
-    def take(self, window: Window, pattern: Pattern, image: Tensor) -> None:
-        """Compute a window, or let it wait for others with the same modalities."""
-        if not any(pattern):
-            self.empty = self.network(image[None])[0, 0] if self.empty is None else self.empty
-            self._add(window, self.empty)
-            return
-        self.waiting.setdefault(pattern, []).append((window, image))
-        if len(self.waiting[pattern]) == self.batch_size:
-            self._flush(pattern)
-        waits = {window[0] for batch in self.waiting.values() for window, _ in batch}
-        if len(waits) > MOST_OPEN:
-            self.flush_all()
-
-    def flush_all(self) -> None:
-        """Compute whatever waits."""
-        for pattern in list(self.waiting):
-            self._flush(pattern)
 
     def finished(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The slices of which no window is left."""
@@ -150,12 +139,8 @@ class _Blend:
             known = weight > 0
             yield z, torch.where(known, total / weight.clamp_min(1e-12), 0.0), known
 
-    def _flush(self, pattern: Pattern) -> None:
-        batch = self.waiting.pop(pattern)
-        for (window, _), logits in zip(batch, self.network(torch.stack([image for _, image in batch]))):
-            self._add(window, logits[0])
-
-    def _add(self, window: Window, logits: Tensor) -> None:
+    def add(self, window: Window, logits: Tensor) -> None:
+        """The logits ``(rows, columns)`` of a window."""
         z, place = window
         if z not in self.open:
             padded = functional.pad(torch.zeros_like(self.tiles.slices[0, z], dtype=torch.float32), self.tiles.padding)
@@ -164,3 +149,35 @@ class _Blend:
         total[place] += logits.to(total.dtype) * self.tiles.weights
         weight[place] += self.tiles.weights
         self.left[z] -= 1
+
+
+class _Batches:
+    """The windows that wait for their batch to be full."""
+
+    def __init__(self, batch_size: int, network: Callable[[Tensor], Tensor]) -> None:
+        self.batch_size, self.network = batch_size, network
+        self.waiting: dict[Pattern, list[tuple[_Blend, Window, Tensor]]] = {}
+        self.empty: Tensor | None = None
+
+    def take(self, blend: _Blend, window: Window, pattern: Pattern, image: Tensor) -> None:
+        """Compute a window, or let it wait for others with the same modalities."""
+        if not any(pattern):
+            self.empty = self.network(image[None])[0, 0] if self.empty is None else self.empty
+            blend.add(window, self.empty)
+            return
+        self.waiting.setdefault(pattern, []).append((blend, window, image))
+        if len(self.waiting[pattern]) == self.batch_size:
+            self._flush(pattern)
+        waits = {(id(blend), window[0]) for batch in self.waiting.values() for blend, window, _ in batch}
+        if len(waits) > MOST_OPEN:
+            self.flush_all()
+
+    def flush_all(self) -> None:
+        """Compute whatever waits."""
+        for pattern in list(self.waiting):
+            self._flush(pattern)
+
+    def _flush(self, pattern: Pattern) -> None:
+        batch = self.waiting.pop(pattern)
+        for (blend, window, _), logits in zip(batch, self.network(torch.stack([image for _, _, image in batch]))):
+            blend.add(window, logits[0])

@@ -28,7 +28,7 @@ BUNDLE = "sts_petctmr_segmentation"
 RUN = "import sys; sys.path.remove(''); from differseg_med.cli import app; app(sys.argv[1:])"
 """The command line of PYTHONPATH's checkout: the folder one stands in, which Python puts first, may be another."""
 
-EVERY = "torch, every slice"
+EVERY = "torch float32, every slice"
 """The variant whose masks the others are compared with: what `before` segments also depends on its preprocessing."""
 
 Measured = dict[tuple[str, int], tuple[float, float]]
@@ -37,12 +37,16 @@ Measured = dict[tuple[str, int], tuple[float, float]]
 
 def variants(old: Path, new: Path) -> dict[str, tuple[Path, dict[str, str], list[str]]]:
     """Checkout, environment and more arguments of each variant."""
+    torch, openvino = (["--backend", backend] for backend in ("torch", "openvino"))
+    exact = ["--set", "amp=false"]
     return {
         "before": (old, {}, []),
-        EVERY: (new, {}, ["--backend", "torch", "--set", "look_every=1"]),
-        "torch": (new, {}, ["--backend", "torch"]),
-        "openvino, cold": (new, {"DIFFERSEG_CACHE": ""}, ["--backend", "openvino"]),
-        "openvino": (new, {}, ["--backend", "openvino"]),
+        EVERY: (new, {}, [*torch, *exact, "--set", "look_every=1"]),
+        "torch float32": (new, {}, [*torch, *exact]),
+        "torch": (new, {}, torch),
+        "openvino, cold": (new, {"DIFFERSEG_CACHE": ""}, openvino),
+        "openvino float32": (new, {}, [*openvino, *exact]),
+        "openvino": (new, {}, openvino),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +23,29 @@ WINDOWS, PIXELS = 4, 96
 PLAIN = ((64, 3, 48), (128, 3, 24), (256, 3, 24), (256, 1, 48))
 """Channels, kernel and pixels of the plain convolutions."""
 
-Make = Callable[[nn.Module, int], Callable[[Tensor], Tensor]]
+Make = Callable[[nn.Module, Tensor], Callable[[Tensor], Tensor]]
 
 
-def engines() -> dict[str, Make]:
-    """What makes a network of so many channels ready, by name."""
-    found: dict[str, Make] = {
-        "torch, fused": lambda network, _: lambda x: network(x.contiguous(memory_format=torch.channels_last))
-    }
+def engines(bfloat16: bool) -> dict[str, Make]:
+    """What makes a network ready for inputs like one, by name."""
+    found: dict[str, Make] = {"torch, fused": partial(_eager, bfloat16)}
     if installed("openvino"):
-        found["openvino"] = lambda network, channels: ENGINES["openvino"](lambda: network, channels, "", None, False)
+        found["openvino"] = partial(_openvino, bfloat16)
     return found
+
+
+def _eager(bfloat16: bool, network: nn.Module, _: Tensor) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            out: Tensor = network(x.contiguous(memory_format=torch.channels_last))
+        return out
+
+    return run
+
+
+def _openvino(bfloat16: bool, network: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+    shape = (x.shape[0], x.shape[2], x.shape[3])
+    return ENGINES["openvino"](lambda: network, x.shape[1], "", None, bfloat16, shape)
 
 
 def operations(network: nn.Module, x: Tensor) -> int:
@@ -59,12 +72,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu", help="cpu: one thread, on a busy machine")
+    parser.add_argument("--bfloat16", action="store_true", help="both in bfloat16, where the processor has it")
     chosen = parser.parse_args()
     clock = time.process_time if chosen.clock == "cpu" else time.perf_counter
     torch.set_num_threads(chosen.threads)
     layers = layers_and_inputs()
     with torch.no_grad():
-        made = {e: {n: make(m, x.shape[1]) for n, (m, x) in layers.items()} for e, make in engines().items()}
+        made = {e: {n: make(m, x) for n, (m, x) in layers.items()} for e, make in engines(chosen.bfloat16).items()}
         count = {name: operations(layer, x) for name, (layer, x) in layers.items()}
         best = {(engine, name): float("inf") for engine in made for name in layers}
         for _ in range(chosen.rounds + 1):  # one more, as the first is no measurement

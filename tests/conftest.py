@@ -18,6 +18,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tests compare bytes, and exporting a network takes seconds: tests/backends chooses the engines by name.
 os.environ.setdefault("DIFFERSEG_BACKEND", "torch")
+os.environ.setdefault("DIFFERSEG_PRECISION", "float32")
 # Tests of messages see them whole; tests/test_privacy.py takes it away and sees what users see.
 os.environ.setdefault("DIFFERSEG_VERBOSE_PATHS", "1")
 

@@ -220,6 +220,13 @@ def test_three_planes_are_the_mean_of_each():
     assert (each[0] - each[1]).abs().max() > 1e-3
 
 
+def test_planes_fill_batches_together():
+    """Of seven slices each third one is looked at: three in each of three planes, one window each."""
+    counting = Counting(lambda x: x[:, :1] * 0 - 9)
+    SliceWindowInferer((7, 7), planes=list(PLANES), look_every=3)(volume(7, 7, 7), counting)
+    assert [shape[0] for shape in counting.shapes] == [9]
+
+
 def test_flip_averages_four_mirror_images():
     ramp = torch.linspace(-2, 2, 64).view(1, 1, 8, 8)
     network = Counting(lambda w: ramp.repeat(len(w), 1, 1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from differseg_med import startup
 
 CODE = """
+import gc
 import sys
 from differseg_med.startup import Later, quick_start
 quick_start()
@@ -19,7 +21,8 @@ network = DifferSeg((1, 1))
 early = ("torch._dynamo", "torch.distributed.optim", "sklearn", "scipy.stats", "matplotlib.pyplot", "sympy")
 print("too early", [name for name in early if name in sys.modules])
 from torch._library.utils import get_source
-print(get_source(1).endswith("<string>:11"), monai.utils.jupyter_utils.plt.Figure.__name__)
+print("collections", gc.isenabled(), gc.get_freeze_count() > 100_000, gc.get_stats()[2]["collections"] < 3)
+print(get_source(1).endswith("<string>:13"), monai.utils.jupyter_utils.plt.Figure.__name__)
 import torch
 from ignite.engine import Engine
 from ignite.handlers import Checkpoint
@@ -37,6 +40,7 @@ print(monai.networks.nets.UNet.__name__, monai.engines.SupervisedEvaluator.__mro
 """
 
 SAID = """too early []
+collections True True True
 True Figure
 finders []
 stand-ins []
@@ -50,6 +54,17 @@ def test_what_waits_is_there_when_it_is_used() -> None:
     """In a process of its own, as here MONAI has long been imported."""
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.stdout == SAID, done.stderr[-2000:]
+
+
+def test_what_somebody_switched_off_stays_off() -> None:
+    """And nothing is kept for ever then."""
+    before, enabled = gc.get_freeze_count(), gc.isenabled()
+    gc.disable()
+    with startup.without_collections():
+        assert not gc.isenabled()
+    assert (gc.isenabled(), gc.get_freeze_count()) == (False, before)
+    if enabled:
+        gc.enable()
 
 
 def test_libraries_that_were_not_tried_are_imported_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:

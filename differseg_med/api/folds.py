@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from differseg_med.api.results import FoldsResult
 from differseg_med.api.running import Set, configs, options_of, quiet_monai, run_bundle
 from differseg_med.atomic import replacing, write_text
+from differseg_med.backends.precision import in_bfloat16
 from differseg_med.backends.prepared import TORCH, Prepared
 from differseg_med.bundles.recipe import keep_recipe
 from differseg_med.bundles.workflows import BundleRun, Workflow, readable
@@ -205,7 +206,7 @@ def _predict(run: BundleRun, folder: Path, cases: Sequence[Case], target: Path, 
         load_weights(network, folder / MODEL)
         network = network.to(device).eval()
         preprocess, inferer = (parser.get_parsed_content(name) for name in ("preprocessing", "inferer"))
-        amp = bool(parser.get_parsed_content("amp")) if "amp" in parser else False
+        amp = in_bfloat16(parser.get_parsed_content("amp") if "amp" in parser else False, device)
     parts = described(preprocessing=preprocess, network=network, inferer=inferer, amp=amp)
     common = digest(parts, code_hash(), list(subset_names(modalities).items()))
     quick, failed = Prepared(network, TORCH, bfloat16=amp), dict[str, str]()

@@ -24,14 +24,19 @@ Made = Callable[[], nn.Module]
 PARTS = (4, 2, 1)
 """Batches that OpenVINO gets: each other size would be prepared for anew, and more windows at once are no quicker."""
 
+Shape = tuple[int, int, int]
+"""Windows at a time, their rows and columns: a program for one shape is a fifth quicker than one for any."""
+
 
 def installed(package: str) -> str:
     """The version of a package; empty if it is not installed."""
     return version(package) if find_spec(package) else ""
 
 
-def openvino_program(network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
-    """A network by OpenVINO on this processor, for windows of any size.
+def openvino_program(
+    network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool, shape: Shape | None = None
+) -> Program:
+    """A network by OpenVINO on this processor.
 
     Args:
         network: makes it as `fuse_for_inference` does; not called if the program is stored.
@@ -39,11 +44,12 @@ def openvino_program(network: Made, channels: int, key: str, folder: Path | None
         key: says which network it is.
         folder: of exported networks.
         bfloat16: compute in it; else float32.
+        shape: that all windows have; None for windows of any size. Batches are cut and filled up to it.
     """
-    openvino, core, settings, entry = _openvino(key, bfloat16)
+    openvino, core, settings, entry = _openvino(key, bfloat16, shape)
 
     def export() -> bytes:
-        compiled = core.compile_model(_converted(openvino, network(), channels), "CPU", settings)
+        compiled = core.compile_model(_converted(openvino, network(), channels, shape), "CPU", settings)
         exported = compiled.export_model()
         return exported.getvalue() if hasattr(exported, "getvalue") else bytes(exported)
 
@@ -51,22 +57,25 @@ def openvino_program(network: Made, channels: int, key: str, folder: Path | None
 
     def run(x: Tensor) -> Tensor:
         outputs, start = [], 0
-        for part in PARTS:
-            while len(x) - start >= part:
-                window = x[start : start + part].contiguous().numpy()
-                outputs.append(torch.from_numpy(compiled(window, share_inputs=True)[0]))
+        for part in PARTS if shape is None else shape[:1]:
+            while len(x) - start >= part or (shape is not None and start < len(x)):
+                window = x[start : start + part]
+                if lacking := part - len(window):
+                    window = torch.cat((window, window[-1:].expand(lacking, -1, -1, -1)))
+                found = torch.from_numpy(compiled(window.contiguous().numpy(), share_inputs=True)[0])
+                outputs.append(found[: part - lacking])
                 start += part
         return torch.cat(outputs)
 
     return run
 
 
-def openvino_is_stored(key: str, folder: Path | None, bfloat16: bool) -> bool:
+def openvino_is_stored(key: str, folder: Path | None, bfloat16: bool, shape: Shape | None = None) -> bool:
     """Whether the program was exported before, so that it costs no time now; arguments as `openvino_program`."""
-    return folder is not None and is_stored(folder, _openvino(key, bfloat16)[3])
+    return folder is not None and is_stored(folder, _openvino(key, bfloat16, shape)[3])
 
 
-def _openvino(key: str, bfloat16: bool) -> tuple[Any, Any, dict[str, object], str]:
+def _openvino(key: str, bfloat16: bool, shape: Shape | None) -> tuple[Any, Any, dict[str, object], str]:
     """The package, its core, its settings, and the name that the program has in the cache on this machine."""
     openvino: Any = import_module("openvino")
     core = openvino.Core()
@@ -77,10 +86,11 @@ def _openvino(key: str, bfloat16: bool) -> tuple[Any, Any, dict[str, object], st
     }
     machine = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     versions = (openvino.__version__, torch.__version__)
-    return openvino, core, settings, digest(key, "openvino", *versions, *map(str, machine), sorted(settings.items()))
+    entry = digest(key, "openvino", *versions, *map(str, machine), sorted(settings.items()), str(shape))
+    return openvino, core, settings, entry
 
 
-def _converted(openvino: Any, network: nn.Module, channels: int) -> Any:
+def _converted(openvino: Any, network: nn.Module, channels: int, shape: Shape | None) -> Any:
     """A network as a model of OpenVINO, by its own reader of TorchScript: nothing is sent anywhere."""
     frontend: Any = import_module("openvino.frontend")
     scripts: Any = import_module("openvino.frontend.pytorch.ts_decoder")
@@ -89,7 +99,8 @@ def _converted(openvino: Any, network: nn.Module, channels: int) -> Any:
         decoder = scripts.TorchScriptPythonDecoder(traced)
         reader = frontend.FrontEndManager().load_by_framework("pytorch")
         model = reader.convert(reader.load(decoder))
-    model.reshape(openvino.PartialShape([-1, channels, -1, -1]))
+    count, rows, columns = shape or (-1, -1, -1)
+    model.reshape(openvino.PartialShape([count, channels, rows, columns]))
     return model
 
 
@@ -109,7 +120,9 @@ def onnx_bytes(network: nn.Module, channels: int) -> bytes:
     return file.getvalue()
 
 
-def onnxruntime_program(network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
+def onnxruntime_program(
+    network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool, shape: Shape | None = None
+) -> Program:
     """A network by ONNX Runtime on this processor in float32; arguments as `openvino_program`."""
     onnxruntime: Any = import_module("onnxruntime")
 
@@ -124,7 +137,9 @@ def onnxruntime_program(network: Made, channels: int, key: str, folder: Path | N
     return run
 
 
-def compiled_program(network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool) -> Program:
+def compiled_program(
+    network: Made, channels: int, key: str, folder: Path | None, bfloat16: bool, shape: Shape | None = None
+) -> Program:
     """A network by ``torch.compile``, which needs a C++ compiler (or Triton on a GPU); anew in every process."""
     compiled = torch.compile(network(), dynamic=False)
 
@@ -136,7 +151,7 @@ def compiled_program(network: Made, channels: int, key: str, folder: Path | None
     return run
 
 
-ENGINES: dict[str, Callable[[Made, int, str, Path | None, bool], Program]] = {
+ENGINES: dict[str, Callable[[Made, int, str, Path | None, bool, Shape | None], Program]] = {
     "openvino": openvino_program,
     "onnxruntime": onnxruntime_program,
     "compile": compiled_program,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from differseg_med.backends.cache import programs_folder
-from differseg_med.backends.engines import ENGINES, Program, installed, openvino_is_stored
+from differseg_med.backends.engines import ENGINES, Program, Shape, installed, openvino_is_stored
 from differseg_med.errors import ConfigError, Finding
 from differseg_med.networks import DifferSeg
 from differseg_med.networks.inference import fuse_for_inference, pack_for_cpu
@@ -27,6 +27,9 @@ AUTO, TORCH = "auto", "torch"
 BACKENDS = (AUTO, TORCH, *ENGINES)
 VARIABLE = "DIFFERSEG_BACKEND"
 """Environment variable with the backend that ``auto`` stands for."""
+
+AT_ONCE = (4, 1)
+"""Windows that an engine's program for one size takes at a time: of volumes, and of pictures of fewer windows."""
 
 EXPORT_PAYS = 3
 """Cases of a run from which on ``auto`` exports a network to OpenVINO: that takes 7 to 12 CPU seconds per weights."""
@@ -67,10 +70,17 @@ class Prepared:
         backend: one of `BACKENDS`. ``auto`` is OpenVINO on a CPU where it is installed and pays, else PyTorch.
         bfloat16: what the engine computes in; PyTorch follows the caller's autocast.
         cases: of the whole run. A few pay for no export, so that ``auto`` takes OpenVINO only if that was done before.
+        window: rows and columns that nearly all windows will have; those of other sizes get programs for any size.
     """
 
     def __init__(
-        self, network: nn.Module, backend: str = AUTO, *, bfloat16: bool = False, cases: int = EXPORT_PAYS
+        self,
+        network: nn.Module,
+        backend: str = AUTO,
+        *,
+        bfloat16: bool = False,
+        cases: int = EXPORT_PAYS,
+        window: Sequence[int] | None = None,
     ) -> None:
         parameter = next(network.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
@@ -79,7 +89,9 @@ class Prepared:
         self.findings: list[Finding] = []
         self._own: set[Pattern] = set()  # patterns of this case that have a program of their own
         self._parts: dict[Pattern, DifferSeg] = {}
-        self._programs: dict[Pattern, Program] = {}
+        self._programs: dict[tuple[Pattern, Shape | None], Program] = {}
+        self._shapes = [(count, window[0], window[1]) for count in AT_ONCE] if window else []
+        self._shape: Shape | None = None  # of this case's windows
         if isinstance(network, DifferSeg):
             self._whole: Pattern = (True,) * network.num_modalities
             if self.backend == AUTO:
@@ -100,6 +112,8 @@ class Prepared:
         What a case gives must not depend on the cases before it, so an inferer says it for each volume.
         """
         self._own = {p for p, count in windows.items() if any(p) and (self.backend == TORCH or count >= PAYS)}
+        total = sum(windows.values())
+        self._shape = next((shape for shape in self._shapes if shape[0] <= total), None)
 
     def __call__(self, x: Tensor, *args: Any) -> Tensor:
         """Compute."""
@@ -137,10 +151,11 @@ class Prepared:
         Raises:
             ArithmeticError: if the program does not give what the network gives.
         """
-        first = pattern not in self._programs
+        shape = self._shape if self._shape and tuple(x.shape[2:]) == self._shape[1:] else None
+        first = (pattern, shape) not in self._programs
         if first:
-            self._programs[pattern] = self._program(pattern)
-        found = self._programs[pattern](taken)
+            self._programs[pattern, shape] = self._program(pattern, shape)
+        found = self._programs[pattern, shape](taken)
         if first:
             with torch.autocast(self.device.type, enabled=False):
                 expected: Tensor = self.network(x[:COMPARED_WINDOWS])
@@ -150,11 +165,11 @@ class Prepared:
                 raise ArithmeticError(f"outputs up to {largest:.3g} differ by {difference:.3g}")
         return found
 
-    def _program(self, pattern: Pattern) -> Program:
+    def _program(self, pattern: Pattern, shape: Shape | None) -> Program:
         channels = sum(c for c, there in zip(self.in_channels or (), pattern) if there)
         logger.info("%s: making the network ready", self.backend)
         return ENGINES[self.backend](
-            partial(self._part, pattern), channels, self._key(pattern), programs_folder(), self.bfloat16
+            partial(self._part, pattern), channels, self._key(pattern), programs_folder(), self.bfloat16, shape
         )
 
     def _key(self, pattern: Pattern) -> str:
@@ -168,7 +183,9 @@ class Prepared:
         if cases >= EXPORT_PAYS:
             return True
         try:
-            return openvino_is_stored(self._key(self._whole), programs_folder(), self.bfloat16)
+            key, folder = self._key(self._whole), programs_folder()
+            shapes: list[Shape | None] = [*self._shapes] or [None]
+            return any(openvino_is_stored(key, folder, self.bfloat16, shape) for shape in shapes)
         except Exception as error:  # whatever is wrong with it, PyTorch can do it
             logger.debug("openvino: %s", error)
             return False

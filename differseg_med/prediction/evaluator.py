@@ -19,6 +19,7 @@ from monai.inferers import Inferer
 from monai.transforms import Compose
 
 from differseg_med.backends.engines import installed
+from differseg_med.backends.precision import NAMES, Amp, in_bfloat16
 from differseg_med.backends.prepared import AUTO, EXPORT_PAYS, Prepared, named_backend
 from differseg_med.case import Case, run_for_case
 from differseg_med.cohort.kinds import table_files
@@ -74,7 +75,7 @@ class CohortEvaluator(SupervisedEvaluator):
         evaluate: compare each mask with its case's label.
         hd95_pooled: also measure HD95 as MedPy does, see docs/metrics.md.
         stretch: pictures: stretch each probability to the full range before it is measured, as benchmarks do.
-        amp: bfloat16 autocast.
+        amp: bfloat16 autocast; ``auto`` where the device computes in it, see `in_bfloat16`.
         backend: what computes the network: one of `differseg_med.backends.prepared.BACKENDS`.
         fingerprint: file of what the training cases measured, for the quality flags; None judges the mask alone.
         writers: what else to write of each case, after the mask. One that fails does not take away what others wrote.
@@ -94,7 +95,7 @@ class CohortEvaluator(SupervisedEvaluator):
         evaluate: bool = False,
         stretch: bool = False,
         hd95_pooled: bool = False,
-        amp: bool = False,
+        amp: Amp = False,
         backend: str = AUTO,
         fingerprint: str | Path | None = None,
         writers: Sequence[CaseWriter] = (),
@@ -106,14 +107,14 @@ class CohortEvaluator(SupervisedEvaluator):
             network=network,
             inferer=inferer,
             val_handlers=val_handlers,
-            amp=amp,
+            amp=in_bfloat16(amp, device),
             decollate=False,
         )
         stack = getattr(getattr(getattr(val_data_loader, "dataset", None), "transform", None), "transforms", [None])[-1]
         if isinstance(stack, ConcatModalitiesd):
             check_channels(network, inferer, stack.channels)
         self.case_postprocessing = postprocessing
-        self.backend = named_backend(backend)
+        self.backend, self.precision = named_backend(backend), amp
         self._prepared: list[Prepared] = []
         self._behind = Behind(jobs_of(val_data_loader) - 1)
         judge = QualityFlags(Fingerprint.read(fingerprint) if fingerprint else None)
@@ -162,7 +163,7 @@ class CohortEvaluator(SupervisedEvaluator):
         """What this run is made of, for its manifest."""
         parts = {"preprocessing": transform, "network": self.network, "inferer": self.inferer}
         others = {"postprocessing": self.case_postprocessing, "quality": self.writers[0]}
-        settings = described(**parts, **others, amp=self.amp, reference=self.reference)
+        settings = described(**parts, **others, amp=self.precision, reference=self.reference)
         names = [str(getattr(writer, "name", getattr(writer, "__name__", ""))) for writer in self.writers[1:]]
         stamps = {c.case_id: case_stamps(c) for c in cases if c.problem is None}
         step = Step.now(settings, stamps, written_names(names))
@@ -186,6 +187,7 @@ class CohortEvaluator(SupervisedEvaluator):
         """What computes, as soon as that is known; until then the setting."""
         backend = self._prepared[0].backend if self._prepared else self.backend
         step.environment["backend"] = f"{backend} {installed(backend)}".strip()
+        step.environment["precision"] = NAMES[self.amp]
 
     def _work(self) -> None:
         try:
@@ -377,7 +379,8 @@ class CohortEvaluator(SupervisedEvaluator):
         if not self._prepared:
             cases = len(getattr(getattr(self.data_loader, "dataset", None), "everyone", range(EXPORT_PAYS)))
             members = members_of(self.network)
-            self._prepared = [Prepared(n, self.backend, bfloat16=self.amp, cases=cases) for n in members]
+            window = self.inferer.roi_size if isinstance(self.inferer, SliceWindowInferer) else None
+            self._prepared = [Prepared(n, self.backend, bfloat16=self.amp, cases=cases, window=window) for n in members]
         return self._prepared
 
     def _restored(self, image: MetaTensor, logits: torch.Tensor) -> dict[Any, Any]:

@@ -72,7 +72,7 @@ def test_every_backend_gives_what_the_network_gives(backend: str, cache: Path, m
             assert_same(of(ready, x[:1]), of(network, x[:1]))
         assert ready.findings == []
         if backend != "torch":  # the rare pattern and the empty window are computed by the whole network's program
-            assert set(ready._programs) == {PATTERNS[0], PATTERNS[1]}
+            assert set(ready._programs) == {(PATTERNS[0], None), (PATTERNS[1], None)}
             exported.append({path.name: path.stat().st_ino for path in cache.iterdir()})
             if start == "cold":
                 assert len(exported[0]) == 2
@@ -83,6 +83,23 @@ def test_every_backend_gives_what_the_network_gives(backend: str, cache: Path, m
     assert auto(network, cases=1, bfloat16=True) == "torch"
     next(network.parameters()).data += 1
     assert auto(network, cases=1) == "torch"
+
+
+def test_openvino_has_programs_for_the_one_size_of_a_volume(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven windows are computed as twice four; a picture has one; windows of another size still come out right."""
+    pytest.importorskip("openvino", reason="needs pip install differseg-med[openvino]")
+    network, x = small_network(), windows()
+    ready = Prepared(network, "openvino", window=(32, 64))
+    for count, shape in ((7, (4, 32, 64)), (3, (1, 32, 64))):
+        ready.expect({PATTERNS[0]: count})
+        assert_same(of(ready, x[:count]), of(network, x[:count]))
+        assert list(ready._programs)[-1] == (PATTERNS[0], shape)
+    assert_same(of(ready, windows(size=(64, 32))), of(network, windows(size=(64, 32))))
+    assert list(ready._programs)[-1] == (PATTERNS[0], None)
+    assert ready.findings == []
+    monkeypatch.delenv("DIFFERSEG_BACKEND")
+    assert auto(network, cases=1, window=(32, 64)) == "openvino"
+    assert auto(network, cases=1, window=(32, 32)) == "torch"
 
 
 def test_absence_saves_the_streams_in_torch() -> None:
