@@ -9,6 +9,7 @@ line only, whose process is ours: a program that imports this package gets MONAI
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +19,13 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import walk_packages
 from re import match
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
-LATER = ("matplotlib", "scipy.signal", "sklearn", "tensorboard", "torch.utils.tensorboard", "torchvision")
+LATER = (
+    *("cv2", "matplotlib", "pandas", "scipy.optimize", "scipy.signal", "scipy.sparse", "skimage", "sklearn"),
+    *("tensorboard", "torch.utils.tensorboard", "torchvision"),
+)
 """Optional libraries of MONAI that are imported at their first use."""
 
 OPTIMIZERS = "torch.distributed.optim"
@@ -39,7 +43,13 @@ SOURCES = "torch._library.utils"
 API = "differseg_med.api"
 """What most commands import first, and with it all that they need."""
 
-CHANGED = ("monai", "monai.utils.module", SOURCES, API)
+LIBRARY = "torch.library"
+"""It asks which module registers what, 125 times in a start; to tell it, Python looks through all modules and files."""
+
+DRAWING = "matplotlib.artist"
+"""It lists the properties of each of its classes for their docstrings."""
+
+CHANGED = ("monai", "monai.utils.module", SOURCES, LIBRARY, DRAWING, API)
 
 REPLACED = (*COMPILER, OPTIMIZERS, PLOTS)
 
@@ -97,7 +107,21 @@ def is_installed(module: str) -> bool:
 
 
 class _Finder(MetaPathFinder):
-    """Stands before Python's own until MONAI and timm are imported."""
+    """Stands before Python's own until MONAI and timm, and what imports them, are imported."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around an import; at the end of the outermost one, which has imported MONAI, the work is done."""
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open and "monai" in sys.modules:
+                sys.meta_path.remove(self)
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """Of the modules that are changed; None for others."""
@@ -119,25 +143,38 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """As usual, with the changes."""
-        if module.__name__ == "monai":
-            try:
-                with _stand_ins(), without_collections():
+        if module.__name__ in ("monai", API):
+            with self.finder.working(), without_collections():
+                if module.__name__ == API:
+                    self.loader.exec_module(module)
+                    return
+                with _stand_ins():
                     self.loader.exec_module(module)
                     import_module("timm")
-            finally:
-                sys.meta_path.remove(self.finder)
-            return
-        if module.__name__ == API:
-            with without_collections():
-                self.loader.exec_module(module)
             return
         self.loader.exec_module(module)
         held = vars(module)
         if module.__name__ == SOURCES:
             held["get_source"] = _source
-            return
-        held["optional_import"] = _optional_import(held["optional_import"])
-        held["load_submodules"] = _load_submodules(held["OptionalImportError"])
+        elif module.__name__ == LIBRARY:
+            held["inspect"] = _Inspect()
+        elif module.__name__ == DRAWING:
+            held["kwdoc"] = lambda artist: ""
+        else:
+            held["optional_import"] = _optional_import(held["optional_import"])
+            held["load_submodules"] = _load_submodules(held["OptionalImportError"])
+
+
+class _Inspect:
+    """Python's module of that name, which finds the module of a frame at once."""
+
+    def getmodule(self, frame: FrameType) -> ModuleType | None:
+        """The module whose code a frame runs."""
+        return sys.modules.get(frame.f_globals.get("__name__", ""))
+
+    def __getattr__(self, name: str) -> Any:
+        """All else."""
+        return getattr(inspect, name)
 
 
 @contextmanager

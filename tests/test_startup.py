@@ -19,10 +19,11 @@ import monai, timm
 from differseg_med.networks import DifferSeg
 network = DifferSeg((1, 1))
 early = ("torch._dynamo", "torch.distributed.optim", "sklearn", "scipy.stats", "matplotlib.pyplot", "sympy")
+early += ("cv2", "pandas", "scipy.optimize", "skimage.morphology")
 print("too early", [name for name in early if name in sys.modules])
 from torch._library.utils import get_source
 print("collections", gc.isenabled(), gc.get_freeze_count() > 100_000, gc.get_stats()[2]["collections"] < 3)
-print(get_source(1).endswith("<string>:13"), monai.utils.jupyter_utils.plt.Figure.__name__)
+print(get_source(1).endswith("<string>:14"), monai.utils.jupyter_utils.plt.Figure.__name__)
 import torch
 from ignite.engine import Engine
 from ignite.handlers import Checkpoint
@@ -34,6 +35,8 @@ print("finders", [finder for finder in sys.meta_path if "differseg" in type(find
 print("stand-ins", [name for name, held in sys.modules.items() if "differseg" in type(held).__module__])
 print(isinstance(hilbert, Later), len(hilbert([1.0, 0.0, 0.0, 0.0])), torchvision_models.resnet18.__name__)
 print(is_compile_supported("cpu") in (True, False), torch._dynamo.__name__, ZeroRedundancyOptimizer.__name__)
+from monai.transforms.utils import morphology
+print(isinstance(morphology, Later), morphology.disk(1).sum(), torch.library.inspect.signature.__name__)
 handler = Checkpoint({"model": torch.nn.Linear(1, 1)}, "unused")
 handler._setup_checkpoint()
 print(monai.networks.nets.UNet.__name__, monai.engines.SupervisedEvaluator.__mro__[2].__name__)
@@ -46,6 +49,7 @@ finders []
 stand-ins []
 True 4 resnet18
 True torch._dynamo ZeroRedundancyOptimizer
+True 5 signature
 UNet Workflow
 """
 

@@ -28,8 +28,8 @@ BACKENDS = (AUTO, TORCH, *ENGINES)
 VARIABLE = "DIFFERSEG_BACKEND"
 """Environment variable with the backend that ``auto`` stands for."""
 
-AT_ONCE = (4, 1)
-"""Windows that an engine's program for one size takes at a time: of volumes, and of pictures of fewer windows."""
+AT_ONCE, MOST_AT_ONCE = 4, 16
+"""Windows of a volume that an engine's program for one size takes at a time, for each thread and in all."""
 
 EXPORT_PAYS = 3
 """Cases of a run from which on ``auto`` exports a network to OpenVINO: that takes 7 to 12 CPU seconds per weights."""
@@ -90,7 +90,8 @@ class Prepared:
         self._own: set[Pattern] = set()  # patterns of this case that have a program of their own
         self._parts: dict[Pattern, DifferSeg] = {}
         self._programs: dict[tuple[Pattern, Shape | None], Program] = {}
-        self._shapes = [(count, window[0], window[1]) for count in AT_ONCE] if window else []
+        counts = (min(AT_ONCE * torch.get_num_threads(), MOST_AT_ONCE), 1)  # of volumes, and of pictures
+        self._shapes = [(count, window[0], window[1]) for count in counts] if window else []
         self._shape: Shape | None = None  # of this case's windows
         if isinstance(network, DifferSeg):
             self._whole: Pattern = (True,) * network.num_modalities

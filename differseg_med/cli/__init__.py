@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
-from differseg_med.cli import cohort, export, lint, pacs, plan, release, run, sample, serve, status, view
 from differseg_med.errors import VERBOSE
-from differseg_med.startup import quick_start
+from differseg_med.startup import quick_start, without_collections
+
+with without_collections():
+    from differseg_med.cli import cohort, export, lint, pacs, plan, release, run, sample, serve, status, view
 
 app = typer.Typer(
     help="Multimodal binary segmentation of medical images: DifferSeg on MONAI. Not a medical device.",

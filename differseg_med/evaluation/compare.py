@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from differseg_med.errors import CaseError
@@ -109,6 +108,8 @@ def compare(
         raise ValueError(f"measures must be some of {list(KNOWN)}, got {unknown}")
     if len(tables) < 2:
         raise CaseError("a comparison needs two models", expected="two or more metrics.csv", found=len(tables))
+    import pandas as pd  # see metrics_table
+
     models = {name: read_metrics(path) for name, path in tables.items()}
     check_comparable(models)
     _check_settings({name: Path(path) for name, path in tables.items()})
@@ -131,6 +132,8 @@ def read_metrics(path: str | Path) -> dict[str, dict[str, Any]]:
     Raises:
         CaseError: if it is not a metrics table.
     """
+    import pandas as pd  # see metrics_table
+
     path = Path(path)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)  # "NA" and "007" are case ids, not numbers

@@ -7,8 +7,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from differseg_med.atomic import replacing
 from differseg_med.metrics.policy import MEASURES
 from differseg_med.metrics.rows import Row, is_failed, subject_of
@@ -51,6 +49,8 @@ def write_subsets(
     Raises:
         ValueError: if the subsets were not measured on the same cases, or none was.
     """
+    import pandas as pd  # see metrics_table
+
     cases = {frozenset(str(row["case_id"]) for row in rows) for rows in results.values()}
     if len(cases) != 1:
         raise ValueError(f"all subsets must have the same cases, got {len(cases)} different lists of cases")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from differseg_med.atomic import write_text
 from differseg_med.metrics.case import Settings
@@ -15,6 +13,9 @@ from differseg_med.metrics.policy import KNOWN, POLICY
 from differseg_med.metrics.rows import DONE, Row, check_rows, is_failed, subject_of
 from differseg_med.metrics.statistics import CONFIDENCE, RESAMPLES, SEED, summarize
 from differseg_med.tables import write_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST_COLUMNS = ("case_id", "subject_id", "status", "reason", *KNOWN, "volume_ml", "reference_ml", "empty")
 
@@ -59,6 +60,8 @@ def write_metrics(
 
 def metrics_table(rows: Sequence[Row]) -> pd.DataFrame:
     """The rows as a table, in the order given, the columns that everybody knows first."""
+    import pandas as pd  # not with the module: every prediction starts with it, and none needs pandas
+
     table = pd.DataFrame([{"status": DONE, "reason": "", **row} for row in rows])
     known = [name for name in FIRST_COLUMNS if name in table.columns or name == "case_id"]
     return table.reindex(columns=known + [name for name in table.columns if name not in known])

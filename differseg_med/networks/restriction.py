@@ -20,7 +20,8 @@ Pattern = tuple[bool, ...]
 
 def present_modalities(x: Tensor, in_channels: Sequence[int]) -> Tensor:
     """Which modalities each sample of ``(B, sum(in_channels), H, W)`` has: bool ``(B, M)``; zeros alone are absent."""
-    return torch.stack([(part != 0).flatten(1).any(dim=1) for part in x.split(list(in_channels), dim=1)], dim=1)
+    there = x.abs().flatten(2).amax(dim=2) != 0  # by channel: NaN is something
+    return torch.stack([part.any(dim=1) for part in there.split(list(in_channels), dim=1)], dim=1)
 
 
 @torch.no_grad()

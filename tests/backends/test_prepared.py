@@ -87,6 +87,7 @@ def test_every_backend_gives_what_the_network_gives(backend: str, cache: Path, m
 
 def test_openvino_has_programs_for_the_one_size_of_a_volume(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven windows are computed as twice four; a picture has one; windows of another size still come out right."""
+    assert torch.get_num_threads() == 1
     pytest.importorskip("openvino", reason="needs pip install differseg-med[openvino]")
     network, x = small_network(), windows()
     ready = Prepared(network, "openvino", window=(32, 64))
