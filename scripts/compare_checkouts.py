@@ -92,7 +92,8 @@ def run(checkout: Path, out: Path, dicom: Path, mask: Path, settings: Sequence[s
         SystemExit: if one of them fails, or if it was other code that ran.
     """
     lines = commands(checkout, dicom, mask, out, settings)
-    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    fixed = {"OMP_NUM_THREADS": "1", "DIFFERSEG_PRECISION": "float32"}  # as before a bundle could say amp: auto
+    environment = os.environ | fixed | {"PYTHONPATH": str(checkout)}
     command = [sys.executable, "-c", RUN, json.dumps(lines)]
     done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or str(checkout) not in done.stdout.split("\n")[0]:

@@ -73,7 +73,9 @@ def test_training_repeats_nothing_of_inference():
     """Each value stands in one place: an overlay refers to it."""
     for bundle in BUNDLES:
         base, train = (yaml.safe_load((bundle / "configs" / f"{n}.yaml").read_text()) for n in ("inference", "train"))
-        assert set(base) & set(train) <= {"output_dir", "network", "run", "finalize"}
+        overlaid = set(base) & set(train)
+        assert overlaid <= {"amp", "output_dir", "network", "run", "finalize"}
+        assert all(base[name] != train[name] for name in overlaid)
         assert [
             n for n, times in Counter(str(v) for v in train.values()).items() if n.startswith("{") and times > 1
         ] == []

@@ -36,7 +36,8 @@ NOT_RUN = {
     r"^python scripts/(crossvalidate_(sts|packed)|ablate_sts|quality_sts|compare_(plan|packed))\.py": "needs the 40 "
     "patients of the collection and hours, or a GPU; what they call is tested in tests/training",
     r"^python scripts/(peers_nnunet|draw_budgets)\.py": "needs nnU-Net, which is not installed, and the 40 patients",
-    r"^python scripts/(benchmark|measure|compare_look)\w*\.py": "measures an idle machine, or needs the 40 patients",
+    r"^python scripts/(benchmark|measure|compare_(look|precision))\w*\.py": "measures an idle machine, or needs the 40 "
+    "patients",
     r"^python scripts/compare_engines\.py": "needs the 40 patients, an older checkout and half an hour",
     r"^python scripts/(try_cohorts|make_fingerprint|prepare_sts_cohort)\.py": "needs the 40 patients, and minutes",
     r"^python scripts/tune_training\.py": "needs optuna, which the package does not install",
