@@ -15,7 +15,7 @@ AUTO: Literal["auto"] = "auto"
 Amp = bool | Literal["auto"]
 
 VARIABLE = "DIFFERSEG_PRECISION"
-"""Environment variable with the precision that ``auto`` stands for, so that all machines compute alike."""
+"""Environment variable with the precision that ``auto`` stands for, so that all machines compute in the same one."""
 
 NAMES = {False: "float32", True: "bfloat16"}
 
