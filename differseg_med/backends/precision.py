@@ -43,4 +43,9 @@ def multiplies_bfloat16(device: torch.device | str) -> bool:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if kind != "cpu":
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):  # newer versions
+        told = torch.cpu.get_capabilities()
+        return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -23,10 +23,20 @@ def test_auto_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux says in its own words which instructions there are."""
     monkeypatch.delenv("DIFFERSEG_PRECISION")
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    assert in_bfloat16("auto", CPU) == ("avx512_bf16" in flags or "amx_tile" in flags)
+    has = "avx512_bf16" in flags or "amx_bf16" in flags
+    assert in_bfloat16("auto", CPU) == has
     assert (in_bfloat16(True, CPU), in_bfloat16(False, CPU)) == (True, False)
     assert not in_bfloat16("auto", "meta")
     assert not in_bfloat16("auto", "mps")
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_older_versions_of_torch_tell_by_other_names(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIFFERSEG_PRECISION")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has)
+    assert in_bfloat16("auto", CPU) == has
 
 
 @pytest.mark.parametrize(("named", "expected"), [("bfloat16", True), ("float32", False)])
