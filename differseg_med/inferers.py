@@ -121,9 +121,7 @@ class SliceWindowInferer(Inferer):
                 probability += look.volume()
         else:  # each is a whole volume, and none is looked at again
             looks = []
-            (first,) = self._look(volume, self.planes[:1], task)
-            probability = first.volume()
-            del first
+            probability = self._look(volume, self.planes[:1], task)[0].volume()
             for plane in self.planes[1:]:
                 probability += self._look(volume, (plane,), task)[0].volume()
         probability /= len(self.planes)

@@ -143,14 +143,14 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """As usual, with the changes."""
-        if module.__name__ in ("monai", API):
+        if module.__name__ == API:
             with self.finder.working(), without_collections():
-                if module.__name__ == API:
-                    self.loader.exec_module(module)
-                    return
-                with _stand_ins():
-                    self.loader.exec_module(module)
-                    import_module("timm")
+                self.loader.exec_module(module)
+            return
+        if module.__name__ == "monai":
+            with self.finder.working(), without_collections(), _stand_ins():
+                self.loader.exec_module(module)
+                import_module("timm")
             return
         self.loader.exec_module(module)
         held = vars(module)

@@ -12,7 +12,8 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor
 from torch.nn import functional
 
-from differseg_med.networks.restriction import Pattern, present_modalities
+from differseg_med.networks.fusion import present_modalities
+from differseg_med.networks.restriction import Pattern
 from differseg_med.transforms.slices import gather_slabs
 
 MOST_OPEN = 64
@@ -70,7 +71,7 @@ class Tiles:
                 inside = functional.pad(zone[z], self.padding) if any(self.padding) else zone[z]
                 yield from ((z, place) for place in self.places if bool(inside[place].any()))
 
-    def patterns(self, windows: Sequence[Window], in_channels: Sequence[int]) -> list[Pattern]:
+    def patterns(self, windows: Sequence[Window], in_channels: list[int]) -> list[Pattern]:
         """Which modalities each window has."""
         found: list[Pattern] = []
         held = (-1, torch.empty(0))

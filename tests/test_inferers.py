@@ -13,7 +13,7 @@ from support.synthetic import tiny_network
 from torch import Tensor
 
 from differseg_med.inferers import SliceWindowInferer
-from differseg_med.networks.restriction import present_modalities
+from differseg_med.networks.fusion import present_modalities
 from differseg_med.transforms.slices import PLANES
 
 

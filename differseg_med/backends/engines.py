@@ -57,14 +57,14 @@ def openvino_program(
 
     def run(x: Tensor) -> Tensor:
         outputs, start = [], 0
-        for part in PARTS if shape is None else shape[:1]:
-            while len(x) - start >= part or (shape is not None and start < len(x)):
-                window = x[start : start + part]
-                if lacking := part - len(window):
-                    window = torch.cat((window, window[-1:].expand(lacking, -1, -1, -1)))
-                found = torch.from_numpy(compiled(window.contiguous().numpy(), share_inputs=True)[0])
-                outputs.append(found[: part - lacking])
-                start += part
+        while start < len(x):
+            part = shape[0] if shape else next(part for part in PARTS if part <= len(x) - start)
+            windows = x[start : start + part]
+            if lacking := part - len(windows):
+                windows = torch.cat((windows, windows[-1:].expand(lacking, -1, -1, -1)))
+            found = torch.from_numpy(compiled(windows.contiguous().numpy(), share_inputs=True)[0])
+            outputs.append(found[: part - lacking])
+            start += part
         return torch.cat(outputs)
 
     return run

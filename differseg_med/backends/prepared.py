@@ -16,8 +16,9 @@ from differseg_med.backends.cache import programs_folder
 from differseg_med.backends.engines import ENGINES, Program, Shape, installed, openvino_is_stored
 from differseg_med.errors import ConfigError, Finding
 from differseg_med.networks import DifferSeg
+from differseg_med.networks.fusion import present_modalities
 from differseg_med.networks.inference import fuse_for_inference, pack_for_cpu
-from differseg_med.networks.restriction import Pattern, present_modalities, restrict, select
+from differseg_med.networks.restriction import Pattern, restrict, select
 from differseg_med.runs.describe import digest, weights_hash
 from differseg_med.runs.stamps import code_hash
 

@@ -11,7 +11,7 @@ from torch.jit import is_tracing  # type: ignore[attr-defined]  # no such commen
 from differseg_med.networks.blocks import ReceptiveFieldBlock, SegmentationHead
 from differseg_med.networks.decoder import DECODERS
 from differseg_med.networks.encoders import StreamStem, build_encoder, check_input, first_stages
-from differseg_med.networks.fusion import FUSIONS, MeanFusion
+from differseg_med.networks.fusion import FUSIONS, MeanFusion, present_modalities
 
 
 class DifferSeg(nn.Module):
@@ -121,17 +121,16 @@ class DifferSeg(nn.Module):
 
     def split_streams(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cut the input into three-channel streams ``(B * M, 3, H, W)``, batch-major, and presence ``(B, M)``."""
+        present = present_modalities(x, self.in_channels)
+        present = present | ~present.any(dim=1, keepdim=True)
         if max(self.in_channels) == min(self.in_channels) == 3:  # they are three-channel streams already: no copies
-            present = (x != 0).reshape(x.shape[0], self.num_modalities, -1).any(dim=2)
             streams = x.reshape(-1, 3, x.shape[2], x.shape[3])
         else:
             parts = x.split(self.in_channels, dim=1)
-            present = torch.stack([(part != 0).flatten(1).any(dim=1) for part in parts], dim=1)
             images: list[Tensor] = []
             for i, stem in enumerate(self.stems):  # TorchScript cannot zip modules with tensors
                 images.append(stem(parts[i]))
             streams = torch.stack(images, dim=1).flatten(0, 1)
-        present = present | ~present.any(dim=1, keepdim=True)
         # Convolutions hand this layout on; on a CPU it saves the reordering around each of them.
         return streams.contiguous(memory_format=torch.channels_last), present
 

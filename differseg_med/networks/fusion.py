@@ -17,6 +17,12 @@ SOBEL_Y = ((-1.0, -2.0, -1.0), (0.0, 0.0, 0.0), (1.0, 2.0, 1.0))
 LAPLACIAN = ((0.0, -1.0, 0.0), (-1.0, 4.0, -1.0), (0.0, -1.0, 0.0))
 
 
+def present_modalities(x: Tensor, in_channels: list[int]) -> Tensor:
+    """Which modalities each sample of ``(B, sum(in_channels), H, W)`` has: bool ``(B, M)``; zeros alone are absent."""
+    there = x.abs().flatten(2).amax(dim=2) != 0  # by channel: NaN is something
+    return torch.stack([part.any(dim=1) for part in there.split(in_channels, dim=1)], dim=1)
+
+
 def split_present(features: Tensor, num_modalities: int, present: Tensor | None) -> Tensor:
     """View ``(B, M * C, H, W)`` as ``(B, M, C, H, W)`` with absent modalities set to zero."""
     b, _, h, w = features.shape

@@ -18,12 +18,6 @@ Pattern = tuple[bool, ...]
 """Which modalities there are, in the network's order."""
 
 
-def present_modalities(x: Tensor, in_channels: Sequence[int]) -> Tensor:
-    """Which modalities each sample of ``(B, sum(in_channels), H, W)`` has: bool ``(B, M)``; zeros alone are absent."""
-    there = x.abs().flatten(2).amax(dim=2) != 0  # by channel: NaN is something
-    return torch.stack([part.any(dim=1) for part in there.split(list(in_channels), dim=1)], dim=1)
-
-
 @torch.no_grad()
 def restrict(network: DifferSeg, present: Pattern) -> DifferSeg:
     """The network of the present modalities alone, for evaluation: it takes their channels only, ``(B, sum, H, W)``.
